@@ -1,0 +1,51 @@
+# `make demo` and `make test` set everything up by themselves in .venv; see README.md.
+#
+# PYTHON=python3.12 chooses the interpreter, 3.11 or newer; constraints.txt was made with 3.11.
+#
+# constraints.txt says torch==2.13.0, which 2.13.0+cpu fits as well and which pip prefers where it sees
+# it. So on Linux let pip see PyTorch's own CPU builds, as its installation page says, through
+# PIP_EXTRA_INDEX_URL or PIP_FIND_LINKS; without them the plain 2.13.0 brings several GB of CUDA.
+
+PYTHON ?= $(shell for python in python3.11 python3.12 python3.13 python3.14 python3; do \
+	$$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$python && break; done)
+BIN := .venv/bin
+READY := .venv/.ready
+# Every extra that runs on a CPU.
+EXTRAS := train,export,eval,dev
+PACKED := runtime/models/aminet-edge/fp32.onnx
+
+.PHONY: demo test soak setup wheel clean
+
+demo: setup
+	@$(BIN)/python -m benchmarks.demo
+
+test: setup
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/pytest -q
+
+soak: setup
+	$(BIN)/pytest -q -m soak
+
+setup: $(READY)
+
+$(READY): pyproject.toml constraints.txt
+	@test -n "$(PYTHON)" || { echo "error: Python 3.11 or newer is needed and was not found; install it, or name it: make PYTHON=/path/to/python3" >&2; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { echo "error: $(PYTHON) is not Python 3.11 or newer; name another: make PYTHON=/path/to/python3" >&2; exit 1; }
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[$(EXTRAS)]'
+	@touch $@
+
+wheel: setup $(PACKED)
+	$(BIN)/python -m hatchling build -t wheel
+
+$(PACKED): aminet/weights/aminet-edge.safetensors $(wildcard aminet/*.py export/*.py export/*.png runtime/*.py)
+	$(BIN)/python -m export.onnx --out $@
+
+aminet/weights/aminet-edge.safetensors:
+	@echo "error: $@ is not there; train it: $(BIN)/python -m aminet.train --help" >&2; exit 1
+
+clean:
+	rm -rf .venv dist artifacts runtime/models .work .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
