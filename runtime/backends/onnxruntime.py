@@ -1,0 +1,108 @@
+"""ONNX Runtime on the CPU: the backend that is always there."""
+
+from __future__ import annotations
+
+from types import ModuleType, TracebackType
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from runtime.errors import EXIT_MISSING, EdgeError
+from runtime.image import LR_SIDE, SR_SIDE, Tensor
+
+if TYPE_CHECKING:
+    import onnxruntime as ort
+
+MEND = "export it again: python -m export.onnx"
+SILENT = 4  # onnxruntime's severity 'fatal': what goes wrong is raised, not logged as well
+
+
+class OnnxRuntimeSession:
+    """An ONNX model of the project's contract, open in ONNX Runtime.
+
+    `model` is the content of the file, so that what was hashed is what runs; `name` is for
+    messages. Raises EdgeError if ONNX Runtime is missing or cannot open it, or if the contract is
+    another.
+    """
+
+    name = "onnxruntime"
+    options = "cpu, all graph optimizations, default threads"
+
+    def __init__(self, model: bytes, name: str) -> None:
+        onnxruntime = _import_onnxruntime()
+        self._file = name
+        self.version: str = onnxruntime.__version__
+        settings = onnxruntime.SessionOptions()
+        settings.log_severity_level = SILENT
+        try:
+            self._session = onnxruntime.InferenceSession(
+                model, settings, providers=["CPUExecutionProvider"]
+            )
+        except Exception as error:  # a dozen kinds, without a base of their own
+            raise EdgeError(
+                f"{name}: ONNX Runtime cannot open it ({_first_line(error)}); {MEND}"
+            ) from error
+        _check_contract(self._session, name)
+
+    def run(self, lr: Tensor) -> Tensor:
+        """Enlarge lr (N, 3, 16, 16), float32 in [0, 1], to (N, 3, 128, 128), not clipped."""
+        if lr.dtype != np.float32 or lr.shape[1:] != (3, LR_SIDE, LR_SIDE):
+            raise EdgeError(f"lr is {lr.dtype} {lr.shape}, expected float32 (N, 3, 16, 16)")
+        try:
+            (sr,) = self._session.run(["sr"], {"lr": lr})
+        except Exception as error:
+            raise EdgeError(
+                f"{self._file}: ONNX Runtime cannot run it ({_first_line(error)}); {MEND}"
+            ) from error
+        return sr
+
+    def close(self) -> None:
+        """Give the model's memory back; ONNX Runtime does so when the session is forgotten."""
+        del self._session
+
+    def __enter__(self) -> OnnxRuntimeSession:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+def _import_onnxruntime() -> ModuleType:
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise EdgeError(
+            "backend onnxruntime is not installed; pip install onnxruntime", EXIT_MISSING
+        ) from error
+    return onnxruntime
+
+
+def _check_contract(session: ort.InferenceSession, name: str) -> None:
+    """Input lr (batch, 3, 16, 16), output sr (batch, 3, 128, 128), float32, with any batch."""
+    sides = (
+        ("input", session.get_inputs(), "lr", LR_SIDE),
+        ("output", session.get_outputs(), "sr", SR_SIDE),
+    )
+    for kind, tensors, expected_name, side in sides:
+        found = ", ".join(f"{tensor.name} {tensor.type} {tensor.shape}" for tensor in tensors)
+        fits = (
+            len(tensors) == 1
+            and tensors[0].name == expected_name
+            and tensors[0].type == "tensor(float)"
+            and tensors[0].shape[1:] == [3, side, side]
+            and not isinstance(tensors[0].shape[0], int)
+        )
+        if not fits:
+            raise EdgeError(
+                f"{name}: {kind} is {found}, expected {expected_name} tensor(float)"
+                f" (batch, 3, {side}, {side}); {MEND}"
+            )
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).splitlines()[0]

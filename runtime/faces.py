@@ -1,0 +1,121 @@
+"""Data sets of faces: a tar, a folder or a picture, read where it lies and never unpacked."""
+
+from __future__ import annotations
+
+import os
+import tarfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+
+from runtime.errors import EdgeError
+from runtime.image import MAX_BYTES, SR_SIDE, Pixels, decode_picture, read_picture
+
+PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
+
+
+@dataclass(frozen=True)
+class Face:
+    """One picture (H, W, 3) and where it came from, 'folder/face.png' or 'faces.tar/face.png'."""
+
+    name: str
+    pixels: Pixels
+
+
+def iter_faces(sources: Sequence[str | Path]) -> Iterator[Face]:
+    """Read the pictures of each source in turn: tars in their own order, folders sorted.
+
+    Files without a picture's suffix and hidden ones are passed over. Raises EdgeError for a source
+    that is missing, damaged or without a picture, and for a picture that cannot be read.
+    """
+    for source in map(Path, sources):
+        if source.is_dir():
+            yield from _folder_faces(source)
+        elif is_tar_name(source):
+            yield from _tar_faces(source)
+        else:
+            yield Face(str(source), read_picture(source))
+
+
+def load_faces(
+    sources: Sequence[str | Path], side: int = SR_SIDE, limit: int | None = None
+) -> Pixels:
+    """Read up to `limit` faces of `side` x `side` as one uint8 array (N, side, side, 3).
+
+    A face of another size, or one that cannot be read, raises EdgeError with its name.
+    """
+    buffer = bytearray()  # grows in place: a list of arrays would hold everything twice
+    for face in islice(iter_faces(sources), limit):
+        height, width = face.pixels.shape[:2]
+        if (height, width) != (side, side):
+            raise EdgeError(
+                f"{face.name}: is {width}x{height}, expected a face of {side}x{side};"
+                " leave it out or resize it"
+            )
+        buffer += face.pixels.tobytes()
+    return np.frombuffer(buffer, np.uint8).reshape(-1, side, side, 3)
+
+
+def list_pictures(folder: str | Path) -> list[Path]:
+    """The pictures in a folder and the folders below it, sorted; hidden ones are passed over."""
+    found: list[Path] = []
+    for parent, folders, names in os.walk(folder, onerror=_refuse_folder):
+        folders[:] = [name for name in folders if not name.startswith(".")]  # not descended into
+        found += [Path(parent, name) for name in names if is_picture_name(name)]
+    return sorted(found)
+
+
+def is_picture_name(name: str) -> bool:
+    """Whether a file is taken for a picture: its suffix says so, and it is not hidden."""
+    path = Path(name)
+    return path.suffix.lower() in PICTURE_SUFFIXES and not path.name.startswith(".")
+
+
+def is_tar_name(path: Path) -> bool:
+    """Whether a path is taken for a tar, by its name."""
+    return path.suffix.lower() == ".tar"
+
+
+def _folder_faces(folder: Path) -> Iterator[Face]:
+    pictures = list_pictures(folder)
+    if not pictures:
+        raise _no_picture(folder)
+    for path in pictures:
+        yield Face(str(path), read_picture(path))
+
+
+def _tar_faces(tar: Path) -> Iterator[Face]:
+    found = False
+    try:
+        with tarfile.open(tar, "r:") as archive:
+            for member in archive:
+                if not (member.isreg() and is_picture_name(member.name)):
+                    continue
+                found = True
+                name = f"{tar}/{member.name}"
+                yield Face(name, decode_picture(_member_bytes(archive, member, name), name))
+    except FileNotFoundError as error:
+        raise EdgeError(f"{tar}: is not there; check the path") from error
+    except (tarfile.TarError, OSError, EOFError) as error:
+        raise EdgeError(f"{tar}: is not a whole, plain tar ({error}); get it again") from error
+    if not found:
+        raise _no_picture(tar)
+
+
+def _member_bytes(archive: tarfile.TarFile, member: tarfile.TarInfo, name: str) -> bytes:
+    if member.size > MAX_BYTES:
+        raise EdgeError(f"{name}: has {member.size:,} bytes, expected at most {MAX_BYTES:,}")
+    stream = archive.extractfile(member)
+    return stream.read() if stream else b""
+
+
+def _no_picture(source: Path) -> EdgeError:
+    return EdgeError(f"{source}: holds no picture, expected some of {' '.join(PICTURE_SUFFIXES)}")
+
+
+def _refuse_folder(error: OSError) -> None:
+    reason = (error.strerror or str(error)).lower()
+    raise EdgeError(f"{error.filename}: cannot be listed: {reason}; check the path and its rights")

@@ -1,0 +1,201 @@
+"""Pictures: reading any of them as RGB, the two resizes of the project, tensors, luma and PSNR.
+
+Pixels are uint8 RGB with the channels last, tensors float32 in [0, 1] with the channels first.
+"""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageFile, ImageOps
+
+from runtime.errors import EdgeError
+from runtime.files import read_bytes, writing
+
+Pixels = NDArray[np.uint8]
+Tensor = NDArray[np.float32]
+
+LR_SIDE = 16
+SR_SIDE = 128
+SCALE = 8
+
+MAX_PIXELS = 64 * 1024 * 1024  # a decoded picture of this size takes 192 MiB
+MAX_BYTES = 128 * 1024 * 1024
+PSNR_CAP_DB = 100.0  # identical pictures: infinity does not fit in JSON
+WRITTEN_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
+# A face: the longer side against the shorter; what is over is cut off on both sides.
+MAX_ASPECT = 1.25
+MAX_LR_SIDE = 32  # px; made 16x16, a larger picture loses what the network would have to invent
+
+
+def read_picture(path: str | Path) -> Pixels:
+    """Read a PNG, JPEG or WebP file as (H, W, 3); see decode_picture."""
+    return decode_picture(read_bytes(path, MAX_BYTES), str(path))
+
+
+def decode_picture(data: bytes, name: str) -> Pixels:
+    """Decode a PNG, JPEG or WebP picture to (H, W, 3), upright as its EXIF says.
+
+    Transparency is laid on white. Of 16 bits the upper eight count. CMYK is converted without its
+    color profile, as Pillow does. Animations, other formats, damaged pictures and those of more
+    than MAX_PIXELS (refused before they are decoded) raise EdgeError with `name`.
+    """
+    if not data:
+        raise EdgeError(f"{name}: is empty, expected a picture")
+    try:
+        image = _open(data)
+    except Exception as error:  # Pillow raises what the damage made it trip over
+        raise EdgeError(f"{name}: is damaged ({_first_line(error)}); get it again") from error
+    if image is None:
+        raise EdgeError(f"{name}: is not a PNG, JPEG or WebP picture; convert it to one")
+    _refuse_unreasonable(image, name)
+    try:
+        return _to_rgb(ImageOps.exif_transpose(image))
+    except Exception as error:
+        raise EdgeError(
+            f"{name}: is damaged or truncated ({_first_line(error)}); get it again"
+        ) from error
+
+
+def write_picture(path: str | Path, pixels: Pixels) -> None:
+    """Write (H, W, 3) as PNG, JPEG (quality 95) or lossless WebP, by the suffix."""
+    suffix = Path(path).suffix.lower()
+    if suffix not in WRITTEN_SUFFIXES:
+        raise EdgeError(f"{path}: expected a name that ends in one of {' '.join(WRITTEN_SUFFIXES)}")
+    options = {".webp": {"lossless": True}, ".png": {}}.get(suffix, {"quality": 95})
+    with writing(path) as temporary:
+        Image.fromarray(pixels).save(temporary, **options)
+
+
+def fit_face(pixels: Pixels, name: str, *, reduce: bool = False) -> Pixels:
+    """Make a face picture (H, W, 3) the network's (16, 16, 3): cut to its central square, shrunk.
+
+    Raises EdgeError for one under 16 px, one that is not roughly square (MAX_ASPECT) and, unless
+    `reduce`, one over MAX_LR_SIDE.
+    """
+    height, width = pixels.shape[:2]
+    shorter, longer = sorted((height, width))
+    size = f"{name}: is {width}x{height}"
+    if shorter < LR_SIDE:
+        raise EdgeError(f"{size}, expected a face of at least {LR_SIDE}x{LR_SIDE}")
+    if longer > MAX_ASPECT * shorter:
+        raise EdgeError(
+            f"{size}, expected a face picture, about square (at most 5:4); crop it to the face"
+        )
+    if longer > MAX_LR_SIDE and not reduce:
+        raise EdgeError(
+            f"{size}, expected a face of 16 to {MAX_LR_SIDE} px; --reduce makes it 16x16 first"
+            " (its detail is lost and invented anew)"
+        )
+    top, left = (height - shorter) // 2, (width - shorter) // 2
+    return shrink(pixels[top : top + shorter, left : left + shorter])
+
+
+def shrink(hr: Pixels) -> Pixels:
+    """The low-resolution face (16, 16, 3) of a square one, as the data sets make it."""
+    return _resize(hr, LR_SIDE)
+
+
+def enlarge_bicubic(lr: Pixels) -> Pixels:
+    """The baseline: a face (16, 16, 3) enlarged to (128, 128, 3) by Pillow's bicubic filter."""
+    return _resize(lr, SR_SIDE)
+
+
+def to_tensor(pixels: Pixels) -> Tensor:
+    """uint8 (N, H, W, 3) to float32 (N, 3, H, W) in [0, 1]."""
+    return np.ascontiguousarray(pixels.transpose(0, 3, 1, 2), dtype=np.float32) / np.float32(255)
+
+
+def to_pixels(tensor: NDArray[np.floating]) -> Pixels:
+    """Float (N, 3, H, W) to uint8 (N, H, W, 3): clipped to [0, 1], halves rounded to even."""
+    levels = np.rint(np.clip(tensor, 0, 1) * 255)
+    return np.ascontiguousarray(levels.astype(np.uint8).transpose(0, 2, 3, 1))
+
+
+def luma(rgb: Pixels) -> NDArray[np.float64]:
+    """Y of (..., 3) in [16, 235], as in ITU-R BT.601 and as the paper's PSNR has it."""
+    return 16 + rgb.astype(np.float64) @ np.array([65.481, 128.553, 24.966]) / 255
+
+
+def mse_y(a: Pixels, b: Pixels) -> NDArray[np.float64]:
+    """The mean squared error of the luma of each of two stacks (N, H, W, 3): (N,)."""
+    return ((luma(a) - luma(b)) ** 2).mean(axis=(1, 2))
+
+
+def psnr_y(a: Pixels, b: Pixels) -> float:
+    """PSNR-Y in dB of two pictures, or of two stacks by the mean of their error."""
+    return psnr_of_mse(float(((luma(a) - luma(b)) ** 2).mean()))
+
+
+def psnr(a: Pixels, b: Pixels) -> float:
+    """PSNR over R, G and B in dB of two pictures, or of two stacks by the mean of their error."""
+    return psnr_of_mse(float(((a.astype(np.float64) - b.astype(np.float64)) ** 2).mean()))
+
+
+def psnr_of_mse(mse: float) -> float:
+    """PSNR in dB for a mean squared error on the scale of 0 to 255; at most PSNR_CAP_DB."""
+    floor = 255**2 / 10 ** (PSNR_CAP_DB / 10)
+    return float(10 * np.log10(255**2 / max(mse, floor)))
+
+
+def _open(data: bytes) -> ImageFile.ImageFile | None:
+    """Read the header with the one plugin that the content asks for; None if it is no picture.
+
+    Image.open would import and try all of Pillow's, and warn instead of refusing.
+    """
+    stream = io.BytesIO(data)
+    if data.startswith(b"\x89PNG\r\n\x1a\n"):
+        from PIL.PngImagePlugin import PngImageFile
+
+        return PngImageFile(stream)
+    if data.startswith(b"\xff\xd8\xff"):
+        from PIL.JpegImagePlugin import JpegImageFile
+
+        return JpegImageFile(stream)
+    if data.startswith(b"RIFF") and data[8:12] == b"WEBP":
+        from PIL.WebPImagePlugin import WebPImageFile
+
+        return WebPImageFile(stream)
+    return None
+
+
+def _refuse_unreasonable(image: ImageFile.ImageFile, name: str) -> None:
+    width, height = image.size
+    if width * height > MAX_PIXELS:
+        raise EdgeError(
+            f"{name}: is {width:,}x{height:,}, expected at most {MAX_PIXELS:,} pixels; shrink it"
+        )
+    if getattr(image, "n_frames", 1) > 1:
+        raise EdgeError(f"{name}: is an animation, expected one picture; save one frame of it")
+
+
+def _to_rgb(image: Image.Image) -> Pixels:
+    """Any mode that a PNG, JPEG or WebP file can have, as (H, W, 3)."""
+    if image.mode.startswith("I"):  # 16-bit gray
+        return _gray16_to_rgb(image)
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        white = Image.new("RGBA", image.size, "white")
+        image = Image.alpha_composite(white, image)
+    return np.array(image.convert("RGB"))
+
+
+def _gray16_to_rgb(image: Image.Image) -> Pixels:
+    levels = np.asarray(image)
+    gray = (levels >> 8).astype(np.uint8)
+    if "transparency" in image.info:
+        gray[levels == image.info["transparency"]] = 255
+    return np.repeat(gray[..., None], 3, axis=2)
+
+
+def _resize(pixels: Pixels, side: int) -> Pixels:
+    if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3:
+        raise ValueError(f"expected uint8 (H, W, 3), got {pixels.dtype} {pixels.shape}")
+    return np.array(Image.fromarray(pixels).resize((side, side), Image.Resampling.BICUBIC))
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error) or type(error).__name__).splitlines()[0]

@@ -1,0 +1,73 @@
+"""Fixtures of more than one test file."""
+
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import tiny_artifact
+from runtime.manifest import read_manifest, write_manifest
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path_factory, monkeypatch):
+    """No test sees, or leaves anything in, the user's cache folder."""
+    folder = tmp_path_factory.mktemp("cache")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(folder))
+    return folder / "aminet-edge"
+
+
+@pytest.fixture(scope="session")
+def sound_folder(tmp_path_factory):
+    """A folder with a tiny fp32.onnx that passes, measured here; to be copied, not changed."""
+    folder = tmp_path_factory.mktemp("sound")
+    model = tiny_artifact.build()
+    measured_on = (tiny_artifact.measured(model, tiny_artifact.make_probes()),)
+    tiny_artifact.write_artifact(folder, model=model, measured_on=measured_on)
+    return folder
+
+
+@pytest.fixture
+def artifact(tmp_path, sound_folder):
+    """A tiny fp32.onnx that passes, where `runtime.infer` looks for one under tmp_path."""
+    folder = tmp_path / "artifacts" / "aminet-edge"
+    shutil.copytree(sound_folder, folder)
+    return folder / "fp32.onnx"
+
+
+@pytest.fixture
+def face(tmp_path):
+    """A 16x16 PNG."""
+    path = tmp_path / "face.png"
+    Image.fromarray(tiny_artifact.faces(1, seed=3)[0]).save(path)
+    return path
+
+
+@pytest.fixture(scope="session")
+def edge_artifact(tmp_path_factory):
+    """aminet-edge as export.onnx makes it, with the committed weights, else with random ones.
+
+    The manifest does not say so of random ones, for the runtime would refuse them.
+    """
+    export = pytest.importorskip("export.onnx", reason="export.onnx is not there")
+    out = tmp_path_factory.mktemp("edge") / "fp32.onnx"
+    committed = ROOT / "aminet" / "weights" / "aminet-edge.safetensors"
+    export.export("aminet-edge", out=out, random_seed=None if committed.exists() else 0)
+    write_manifest(out, replace(read_manifest(out), random_weights=False))
+    return out
+
+
+@pytest.fixture
+def hr_faces(tmp_path):
+    """A folder of three smooth 128x128 pictures, in the place of real faces."""
+    folder = tmp_path / "hr"
+    folder.mkdir()
+    for i, lr in enumerate(tiny_artifact.faces(3, seed=5)):
+        enlarged = Image.fromarray(lr).resize((128, 128), Image.Resampling.BICUBIC)
+        Image.fromarray(np.asarray(enlarged)).save(folder / f"{i}.png")
+    return folder

@@ -1,0 +1,111 @@
+"""Who may import whom: the stages meet in files, not in imports."""
+
+import ast
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+
+# package -> what it may import besides the standard library and itself, anywhere in a file.
+ALLOWED = {
+    "runtime": {"numpy", "PIL"},
+    "aminet": {"numpy", "torch", "safetensors", "tqdm", "runtime"},
+    "export": {"numpy", "torch", "onnx", "onnxscript", "onnxsim", "aminet", "runtime"},
+    "quantize": {"numpy", "onnx", "onnxruntime", "nncf", "openvino", "runtime"},
+    "benchmarks": {
+        *("numpy", "PIL", "torch", "onnx", "onnxruntime", "skimage"),
+        *("aminet", "calib_data", "export", "quantize", "runtime"),
+    },
+    "calib_data": {"numpy", "runtime"},
+}
+# The one file of runtime that wraps a library; the library is imported when it is used.
+WRAPPERS = {
+    "onnxruntime": "runtime/backends/onnxruntime.py",
+}
+PACKAGES = [name for name in ALLOWED if (ROOT / name).is_dir()]
+SOURCES = [path for name in PACKAGES for path in sorted((ROOT / name).rglob("*.py"))]
+
+
+def relative(path):
+    return path.relative_to(ROOT).as_posix()
+
+
+def imported(node):
+    """Full names of the modules that an import statement names, else nothing."""
+    if isinstance(node, ast.Import):
+        return [alias.name for alias in node.names]
+    if isinstance(node, ast.ImportFrom):
+        return ["." * node.level + (node.module or "")]
+    return []
+
+
+def imports(path):
+    """All modules that a file imports, wherever in it."""
+    return {name for node in ast.walk(ast.parse(path.read_text())) for name in imported(node)}
+
+
+def imports_at_once(path):
+    """The modules that are imported as soon as the file is; not those for the type checker."""
+    tree = ast.parse(path.read_text())
+    later = {
+        id(node)
+        for block in ast.walk(tree)
+        if isinstance(block, ast.FunctionDef)
+        or (isinstance(block, ast.If) and ast.unparse(block.test) == "TYPE_CHECKING")
+        for node in ast.walk(block)
+    }
+    return {name for node in ast.walk(tree) if id(node) not in later for name in imported(node)}
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=relative)
+def test_packages_import_only_what_they_may(path):
+    package = relative(path).split("/")[0]
+    wrapped = {name for name, wrapper in WRAPPERS.items() if wrapper == relative(path)}
+    allowed = ALLOWED[package] | wrapped | {package} | sys.stdlib_module_names
+    assert not {name for name in imports(path) if name.split(".")[0] not in allowed}
+
+
+@pytest.mark.parametrize("path", WRAPPERS.values())
+def test_wrapped_libraries_are_imported_when_used(path):
+    wrapped = {name for name, wrapper in WRAPPERS.items() if wrapper == path}
+    assert not {name for name in imports_at_once(ROOT / path) if name.split(".")[0] in wrapped}
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=relative)
+def test_imports_are_absolute(path):
+    assert not [name for name in imports(path) if name.startswith(".")]
+
+
+def test_export_and_quantize_never_import_each_other():
+    assert "quantize" not in ALLOWED["export"]
+    assert "export" not in ALLOWED["quantize"]
+
+
+def test_init_files_are_empty():
+    assert [relative(p) for p in SOURCES if p.name == "__init__.py" and p.stat().st_size] == []
+    assert [name for name in PACKAGES if not (ROOT / name / "__init__.py").is_file()] == []
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=relative)
+def test_no_data_is_run_as_code(path):
+    """No pickle (torch.load, np.load of objects) and no eval: any artifact is only data."""
+    assert not {"pickle", "marshal", "shelve", "dill"} & imports(path)
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Call):
+            called = ast.unparse(node.func)
+            assert called not in {"eval", "exec", "torch.load", "__import__"}
+            if called in {"np.load", "numpy.load"}:
+                assert "allow_pickle=False" in ast.unparse(node)
+
+
+def test_runtime_is_written_for_python_3_10():
+    for path in SOURCES:
+        if relative(path).startswith("runtime/"):
+            ast.parse(path.read_text(), feature_version=(3, 10))
+
+
+def test_nothing_is_run_as_a_script():
+    """`python export/onnx.py` would put its folder first on the path, so itself before onnx."""
+    assert not [relative(path) for path in SOURCES if path.read_text().startswith("#!")]

@@ -1,0 +1,263 @@
+"""`python -m runtime.infer`: what it writes, what it says, what it loads."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import tiny_artifact
+from runtime import infer
+from runtime.image import enlarge_bicubic, read_picture
+from runtime.session import open_session
+
+ROOT = Path(__file__).parent.parent
+MODULE = [sys.executable, "-m", "runtime.infer"]
+
+
+@pytest.fixture
+def folder(tmp_path, artifact):
+    """Where faces lie and ./artifacts is found: two faces, one of them in a folder below."""
+    for name, pixels in zip(("a.png", "sub/b.jpg"), tiny_artifact.faces(2), strict=True):
+        path = tmp_path / "faces" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(pixels).save(path)
+    return tmp_path / "faces"
+
+
+def run(*arguments):
+    return infer.main([str(argument) for argument in arguments])
+
+
+def pictures(folder):
+    return sorted(p.relative_to(folder).as_posix() for p in folder.rglob("[!.]*_sr.*"))
+
+
+def test_a_face_is_written_beside_it(face, artifact, capsys):
+    assert run(face, "--artifact", artifact) == 0
+    with open_session(artifact) as session:
+        expected = session.enlarge(read_picture(face))
+    assert np.array_equal(read_picture(face.with_name("face_sr.png")), expected)
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert "100.0 dB to FP32 on the probes, at least 68.0" in said.err
+    assert "face.png -> " in said.err
+
+
+def test_json_is_one_object(face, artifact, capsys):
+    assert run(face, "--artifact", artifact, "--json") == 0
+    said = capsys.readouterr()
+    report = json.loads(said.out)
+    (result,) = report["results"]
+    assert result.pop("ms") > 0
+    assert result == {
+        "input": str(face),
+        "output": str(face.with_name("face_sr.png")),
+        "faces": 1,
+        "error": None,
+    }
+    assert report["artifact"] == str(artifact)
+    assert (report["backend"], report["precision"]) == ("onnxruntime", "fp32")
+    assert (report["fidelity_db"], report["limit_db"]) == (100, 68)
+    assert report["verdict_remembered"] is False
+    assert said.err == ""
+
+
+def test_without_an_artifact_the_one_in_artifacts_is_taken(face, artifact, monkeypatch, capsys):
+    monkeypatch.chdir(face.parent)
+    assert run("face.png") == 0
+    assert "artifacts/aminet-edge/fp32.onnx (fp32) in onnxruntime" in capsys.readouterr().err
+
+
+def test_a_folder_keeps_its_tree(folder, artifact, tmp_path):
+    assert run(folder, "--artifact", artifact, "--out", tmp_path / "out") == 0
+    assert pictures(tmp_path / "out") == ["a_sr.png", "sub/b_sr.png"]
+
+
+def test_results_are_not_enlarged_again(folder, artifact):
+    for _ in range(2):
+        assert run(folder, "--artifact", artifact) == 0
+        assert pictures(folder) == ["a_sr.png", "sub/b_sr.png"]
+
+
+@pytest.mark.parametrize("suffix", [".png", ".jpg", ".webp"])
+def test_out_with_a_suffix_is_a_file(face, artifact, tmp_path, suffix):
+    assert run(face, "--artifact", artifact, "--out", tmp_path / "new" / f"x{suffix}") == 0
+    assert read_picture(tmp_path / "new" / f"x{suffix}").shape == (128, 128, 3)
+
+
+def test_out_without_a_suffix_is_a_folder(face, artifact, tmp_path):
+    assert run(face, "--artifact", artifact, "--out", tmp_path / "new") == 0
+    assert pictures(tmp_path / "new") == ["face_sr.png"]
+
+
+def test_older_results_are_replaced(face, artifact):
+    face.with_name("face_sr.png").write_bytes(b"old")
+    assert run(face, "--artifact", artifact) == 0
+    assert read_picture(face.with_name("face_sr.png")).shape == (128, 128, 3)
+
+
+def test_a_large_face_needs_reduce(face, artifact, capsys):
+    Image.fromarray(enlarge_bicubic(read_picture(face))).save(face)
+    assert run(face, "--artifact", artifact) == 1
+    assert "face.png: is 128x128, expected a face of 16 to 32 px; --reduce" in (
+        capsys.readouterr().err
+    )
+    assert run(face, "--artifact", artifact, "--reduce") == 0
+
+
+def test_one_of_many_inputs_fails(folder, artifact, capsys):
+    (folder / "broken.png").write_bytes(b"text")
+    assert run(folder, folder / "missing.png", "--artifact", artifact, "--json") == 1
+    said = capsys.readouterr()
+    results = json.loads(said.out)["results"]
+    assert [bool(result["output"]) for result in results] == [True, False, True, False]
+    assert [line.partition(": ")[0] for line in said.err.splitlines()] == ["error", "error"]
+    assert pictures(folder) == ["a_sr.png", "sub/b_sr.png"]
+
+
+def names(*names):
+    return lambda folder: [folder / name for name in names]
+
+
+@pytest.mark.parametrize(
+    ("inputs", "out", "problem"),
+    [
+        (names("a.png", "a.png"), None, "would both be written"),
+        (names("a.png", "a.webp"), None, "would both be written"),
+        (names("a.png", "sub/a.png"), "out", "would both be written"),
+        (names("a.png", "."), None, "would both be written"),
+        (names("a.png", "a_sr.png"), None, "a_sr.png: is an input, and would be overwritten"),
+        (names("a.png"), "faces/a.png", "a.png: is an input, and would be overwritten"),
+        (names("a.png", "sub/b.jpg"), "x.png", "x.png: names one picture for several"),
+        (names("."), "x.png", "x.png: names one picture for several"),
+    ],
+)
+def test_outputs_that_would_collide_are_refused(folder, artifact, capsys, inputs, out, problem):
+    place = ["--out", folder.parent / out] if out else []
+    before = sorted(folder.rglob("*"))
+    assert run(*inputs(folder), *place, "--artifact", artifact) == 1
+    said = capsys.readouterr().err
+    assert problem in said
+    assert said.startswith("error: ")
+    assert said.count("\n") == 1
+    assert sorted(folder.rglob("*")) == before
+
+
+def test_a_demanded_precision(face, artifact, capsys):
+    assert run(face, "--artifact", artifact, "--require-precision", "fp32") == 0
+    assert run(face, "--artifact", artifact, "--require-precision", "int8") == 6
+    assert "runs as fp32, --require-precision says int8" in capsys.readouterr().err
+
+
+def test_precision_is_what_is_computed_in_not_what_is_stored(face, artifact):
+    tiny_artifact.write_artifact(
+        artifact.parent, "fp16.onnx", executes_as="fp32, with weights rounded to fp16"
+    )
+    fp16 = artifact.with_name("fp16.onnx")
+    assert run(face, "--artifact", fp16, "--require-precision", "fp16") == 6
+    assert run(face, "--artifact", fp16, "--require-precision", "fp32") == 0
+
+
+def test_fallback_is_said(face, artifact, capsys):
+    int8 = tiny_artifact.write_artifact(artifact.parent, "int8.onnx")
+    int8.write_bytes(b"damaged")
+    assert run(face, "--artifact", int8) == 1
+    assert run(face, "--artifact", int8, "--fallback") == 0
+    assert "passed over: " in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("backend", ["openvino", "tensorrt"])
+def test_a_backend_that_is_not_here(face, artifact, backend, capsys):
+    assert run(face, "--artifact", artifact, "--backend", backend) == 5
+    assert f"error: backend {backend} is not in this version" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("arguments", [[], ["x.png", "--nonsense"], ["x.png", "--backend", "x"]])
+def test_usage_errors(artifact, monkeypatch, arguments):
+    monkeypatch.chdir(artifact.parent.parent.parent)
+    try:
+        status = run(*arguments)
+    except SystemExit as stop:
+        status = stop.code
+    assert status == 2
+
+
+def test_many_results_are_counted(tmp_path, artifact, capsys):
+    (tmp_path / "many").mkdir()
+    for i, pixels in enumerate(tiny_artifact.faces(21)):
+        Image.fromarray(pixels).save(tmp_path / "many" / f"{i}.png")
+    assert run(tmp_path / "many", "--artifact", artifact) == 0
+    assert capsys.readouterr().err.endswith("21 faces written\n")
+
+
+def test_progress_is_told_after_each_face(folder, artifact):
+    told = []
+    options = infer.Options(artifact=str(artifact))
+    infer.infer([str(folder)], options, lambda done, total: told.append((done, total)))
+    assert told == [(1, 2), (2, 2)]
+
+
+def test_neither_torch_nor_onnx_is_loaded(face, artifact):
+    program = (
+        "import sys\n"
+        "from runtime import infer\n"
+        "status = infer.main(sys.argv[1:])\n"
+        "loaded = {name.partition('.')[0] for name in sys.modules}\n"
+        "assert {'numpy', 'PIL', 'onnxruntime'} <= loaded\n"
+        "print(sorted(loaded & {'torch', 'onnx', 'onnxscript', 'openvino', 'scipy'}))\n"
+        "sys.exit(status)\n"
+    )
+    command = [sys.executable, "-c", program, face, "--artifact", artifact]
+    ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    assert ended.stdout == "[]\n"
+    assert face.with_name("face_sr.png").exists()
+
+
+def test_help_loads_no_numpy():
+    program = (
+        "import sys\n"
+        "from runtime import infer\n"
+        "try: infer.main(['--help'])\n"
+        "except SystemExit: print(sorted({'numpy', 'PIL'} & set(sys.modules)))\n"
+    )
+    ended = subprocess.run(
+        [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert ended.stdout.endswith("[]\n")
+
+
+def test_a_kill_in_the_middle_of_a_folder_leaves_only_whole_faces(tmp_path, artifact):
+    many = tmp_path / "many"
+    many.mkdir()
+    for i, pixels in enumerate(tiny_artifact.faces(120)):
+        Image.fromarray(pixels).save(many / f"{i}.png")
+    command = [*MODULE, many, "--artifact", artifact]
+    process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.DEVNULL)
+    while process.poll() is None and len(pictures(many)) < 5:
+        time.sleep(0.001)
+    process.send_signal(signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL
+    written = pictures(many)
+    assert 0 < len(written) < 120
+    assert all(read_picture(many / name).shape == (128, 128, 3) for name in written)
+    assert run(many, "--artifact", artifact) == 0
+    assert len(pictures(many)) == 120
+
+
+@pytest.mark.soak
+def test_cold_start_with_a_remembered_verdict(face, edge_artifact):
+    """From process start to the face written and the process gone; the best of ten."""
+    command = [*MODULE, face, "--artifact", edge_artifact]
+    seconds = []
+    for _ in range(11):
+        started = time.perf_counter()
+        subprocess.run(command, cwd=ROOT, check=True, capture_output=True, env=os.environ)
+        seconds.append(time.perf_counter() - started)
+    assert min(seconds[1:]) <= 0.5
