@@ -1,0 +1,174 @@
+"""Checkpoints: safetensors files that carry their config. Never pickle."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save as to_bytes
+from torch import Tensor
+
+from aminet.config import MODELS, ModelConfig
+from aminet.model import AMINet
+from runtime.errors import EdgeError
+from runtime.files import sha256_bytes, sha256_file, write_bytes
+
+WEIGHTS = Path(__file__).parent / "weights"
+FORMAT = "aminet-checkpoint-1"
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A network's weights, the config they fit, and what is known of their quality."""
+
+    config: ModelConfig
+    model: str  # its name: aminet-edge
+    state: Mapping[str, Tensor] = field(repr=False)  # float32
+    sha256: str  # of the file; of the weights where they are random
+    metrics: Mapping[str, float] = field(default_factory=dict)  # "celeba-val/psnr_y": 27.3
+    training: Mapping[str, Any] = field(default_factory=dict)  # recipe, steps, minutes
+    random_weights: bool = False
+    path: Path | None = None
+
+
+def weights_path(model: str) -> Path:
+    """Where a model's committed weights are, or would be."""
+    return WEIGHTS / f"{model}.safetensors"
+
+
+def find_config(model: str) -> ModelConfig:
+    """The named config; an unknown name raises EdgeError with the known ones."""
+    if model not in MODELS:
+        raise EdgeError(f"model {model}: unknown, expected one of {', '.join(MODELS)}")
+    return MODELS[model]
+
+
+def save_checkpoint(
+    path: str | Path,
+    model: AMINet | Mapping[str, Tensor],
+    config: ModelConfig,
+    *,
+    name: str,
+    metrics: Mapping[str, float] | None = None,
+    training: Mapping[str, Any] | None = None,
+    dtype: torch.dtype = torch.float32,
+) -> None:
+    """Write weights and config as one file, whole or not at all."""
+    state = model.state_dict() if isinstance(model, AMINet) else model
+    tensors = {
+        key: value.detach()
+        .to("cpu", dtype if value.is_floating_point() else value.dtype)
+        .contiguous()
+        for key, value in state.items()
+    }
+    metadata = {
+        "format": FORMAT,
+        "model": name,
+        "config": json.dumps(config.to_dict()),
+        "metrics": json.dumps(dict(metrics or {})),
+        "training": json.dumps(dict(training or {})),
+    }
+    write_bytes(path, to_bytes(tensors, metadata))
+
+
+def load_checkpoint(path: str | Path) -> Checkpoint:
+    """Read a checkpoint; whatever is wrong with the file raises EdgeError by its name."""
+    path = Path(path)
+    metadata, state = _read(path)
+    if metadata.get("format") != FORMAT:
+        raise EdgeError(
+            f"{path}: not an AMINet checkpoint ({FORMAT}); train one: python -m aminet.train"
+        )
+    try:
+        config = ModelConfig.from_dict(json.loads(metadata["config"]))
+        metrics, training = json.loads(metadata["metrics"]), json.loads(metadata["training"])
+        name = metadata["model"]
+    except (KeyError, ValueError) as error:
+        raise EdgeError(
+            f"{path}: damaged checkpoint: {error}; train it again or fetch it again"
+        ) from error
+    return Checkpoint(config, name, state, sha256_file(path), metrics, training, path=path)
+
+
+def _read(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
+    if not path.is_file():
+        raise EdgeError(
+            f"{path}: no such file, expected a checkpoint; train one: python -m aminet.train"
+        )
+    try:
+        with safe_open(path, framework="pt") as file:
+            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+            metadata = file.metadata() or {}
+    except (SafetensorError, OSError) as error:
+        raise EdgeError(
+            f"{path}: not a whole safetensors file ({error}); fetch it again"
+        ) from error
+    return metadata, {k: v.float() if v.is_floating_point() else v for k, v in tensors.items()}
+
+
+def build_model(checkpoint: Checkpoint) -> AMINet:
+    """The network with the checkpoint's weights, float32, in eval mode."""
+    network = AMINet(checkpoint.config)
+    expected, found = network.state_dict(), checkpoint.state
+    wrong = sorted(set(expected) ^ set(found))
+    wrong += [key for key in expected if key in found and expected[key].shape != found[key].shape]
+    if wrong:
+        raise EdgeError(
+            f"{checkpoint.path}: its weights do not fit its config at {wrong[0]} "
+            f"({len(wrong)} tensors differ); train it again"
+        )
+    network.load_state_dict(dict(found))
+    return network.eval()
+
+
+def load_model(
+    model: str | None = None, checkpoint: str | Path | None = None, random_seed: int | None = None
+) -> tuple[AMINet, Checkpoint]:
+    """A network ready to run: a model's committed weights, a checkpoint, or random ones.
+
+    With both a name and a checkpoint the checkpoint must be of that model's config.
+    """
+    if checkpoint is None and random_seed is not None:
+        loaded = _random_checkpoint(model or "aminet-edge", random_seed)
+    else:
+        loaded = load_checkpoint(checkpoint or _committed(model or "aminet-edge"))
+        if model is not None:
+            require_config(loaded, find_config(model), model)
+    return build_model(loaded), loaded
+
+
+def _committed(model: str) -> Path:
+    find_config(model)
+    path = weights_path(model)
+    if not path.is_file():
+        raise EdgeError(
+            f"{model}: no trained weights; train them: python -m aminet.train"
+            f" --data FACES.tar --model {model} --minutes 60 --out runs/{model}"
+        )
+    return path
+
+
+def _random_checkpoint(model: str, seed: int) -> Checkpoint:
+    config = find_config(model)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        network = AMINet(config)
+        torch.nn.init.normal_(network.exit.conv.weight, std=0.02)
+    state = network.state_dict()
+    digest = sha256_bytes(to_bytes({key: value.contiguous() for key, value in state.items()}))
+    return Checkpoint(config, model, state, digest, random_weights=True)
+
+
+def require_config(checkpoint: Checkpoint, config: ModelConfig, model: str) -> None:
+    """Refuse a checkpoint of another config, by the name of what differs."""
+    found, expected = asdict(checkpoint.config), asdict(config)
+    differing = [
+        f"{key} {found[key]} (expected {expected[key]})"
+        for key in expected
+        if found[key] != expected[key]
+    ]
+    if differing:
+        raise EdgeError(f"{checkpoint.path}: not of model {model}: {'; '.join(differing)}")

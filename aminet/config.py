@@ -1,0 +1,126 @@
+"""What an AMINet is made of: one frozen dataclass, and the named configs."""
+
+from dataclasses import asdict, dataclass, fields, replace
+from typing import Any, Literal, Self
+
+LR_SIDE = 16
+SR_SIDE = 128
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """An AMINet, from the shallowest level to the bottleneck.
+
+    Every per-level tuple has one entry a level, the bottleneck's last. Defaults are the paper's
+    blocks; the fields from `block` on build its ablations (Tables I to V).
+    """
+
+    channels: tuple[int, ...]
+    heads: tuple[int, ...]
+    refine_convs: tuple[int, ...]  # 3x3 convolutions in FRM before the hourglass
+    hourglass: tuple[int, ...]  # how often FRM's hourglass halves its feature; 0: none
+    side: int = SR_SIDE  # of the shallowest level; below 128 a pixel shuffle does the rest
+    branch_ratio: float = 1.0  # width of RDFE's depthwise branches over the feature's
+    skaf_depthwise: bool = False  # SKAF's 3x3 and 5x5 convolutions are depthwise
+    norm: Literal["layer", "batch", "none"] = "layer"  # before a branch, or after each convolution
+    activation: Literal["gelu", "relu"] = "gelu"
+
+    block: Literal["lgfi", "transformer"] = "lgfi"  # Table II
+    self_attention: bool = True  # Table I
+    local_branch: Literal["rdfe", "ffn", "none"] = "rdfe"  # Tables I and III
+    skaf: bool = True  # Table I; without it the two branches are added
+    rdfe_kernels: tuple[int, ...] = (3, 5, 7)  # Table IV: one path, or three
+    attention_unit: bool = True  # Table IV
+    refinement: bool = True  # Table IV: FRM
+    skaf_local_kernel: int = 3  # Table V; 0: no convolution on that branch
+    skaf_global_kernel: int = 5  # Table V
+    skaf_pools: tuple[str, ...] = ("mean", "max")  # Table V
+    edff: bool = True  # without it: concat and a 1x1 convolution
+    ffn_expansion: float = 2.66  # of the feed-forward network that replaces RDFE or LGFI
+
+    def __post_init__(self) -> None:
+        levels = len(self.channels)
+        if levels < 2:
+            raise ValueError(f"channels: {self.channels}, expected two levels or more")
+        for name in ("heads", "refine_convs", "hourglass"):
+            if len(getattr(self, name)) != levels:
+                raise ValueError(f"{name}: {getattr(self, name)}, expected {levels} entries")
+        for channels, heads in zip(self.channels, self.heads, strict=True):
+            if channels % heads:
+                raise ValueError(f"heads: {heads} do not divide {channels} channels")
+        if self.side not in (16, 32, 64, 128):
+            raise ValueError(f"side: {self.side}, expected 16, 32, 64 or 128")
+        for level, halvings in enumerate(self.hourglass):
+            if (self.side >> level) % (1 << halvings):
+                raise ValueError(
+                    f"hourglass: a side of {self.side >> level} halved {halvings} times"
+                )
+        if not self.self_attention and self.local_branch == "none":
+            raise ValueError("self_attention and local_branch: a block needs one of the two")
+        if not set(self.skaf_pools) <= {"mean", "max"} or not self.skaf_pools:
+            raise ValueError(f"skaf_pools: {self.skaf_pools}, expected mean, max or both")
+        if not all(kernel % 2 for kernel in self.rdfe_kernels) or not self.rdfe_kernels:
+            raise ValueError(f"rdfe_kernels: {self.rdfe_kernels}, expected odd sizes")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON types; tuples become lists."""
+        return {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> Self:
+        """The inverse of to_dict; an unknown or missing field raises ValueError by its name."""
+        known = {field.name for field in fields(cls)}
+        if unknown := sorted(set(values) - known):
+            raise ValueError(f"unknown config fields: {', '.join(unknown)}")
+        given: dict[str, Any] = {
+            k: tuple(v) if isinstance(v, list) else v for k, v in values.items()
+        }
+        try:
+            return cls(**given)
+        except TypeError as error:
+            raise ValueError(f"incomplete config: {error}") from error
+
+
+_AMINET = ModelConfig(  # the paper's Table X: 15.6 M parameters, 15.6 G multiply-adds
+    channels=(36, 72, 144, 288),
+    heads=(1, 2, 4, 8),
+    refine_convs=(4, 4, 3, 1),
+    hourglass=(3, 2, 1, 0),
+)
+_ABLATION = replace(_AMINET, channels=(32, 64, 128, 256))  # the 12.62 M of Tables I to V
+
+MODELS: dict[str, ModelConfig] = {
+    "aminet-edge": ModelConfig(  # the phone and camera model: wide, and small where it stands
+        side=16,
+        channels=(128, 224),
+        heads=(4, 8),
+        refine_convs=(4, 2),
+        hourglass=(1, 0),
+        branch_ratio=0.5,
+        skaf_depthwise=True,
+        norm="batch",
+        activation="relu",
+    ),
+    "aminet-s": replace(_AMINET, channels=(28, 56, 112, 224), refine_convs=(6, 4, 1, 0)),
+    "aminet": _AMINET,
+    "amigan": _AMINET,
+}
+
+ABLATIONS: dict[str, ModelConfig] = {
+    "base": _ABLATION,
+    "without-sa": replace(_ABLATION, self_attention=False),
+    "without-rdfe": replace(_ABLATION, local_branch="none"),
+    "without-skaf": replace(_ABLATION, skaf=False),
+    "transformer": replace(_ABLATION, block="transformer", ffn_expansion=17.0),
+    "ffn": replace(_ABLATION, local_branch="ffn", ffn_expansion=7.57),
+    "single-3x3": replace(_ABLATION, rdfe_kernels=(3,)),
+    "single-5x5": replace(_ABLATION, rdfe_kernels=(5,)),
+    "single-7x7": replace(_ABLATION, rdfe_kernels=(7,)),
+    "without-au": replace(_ABLATION, attention_unit=False),
+    "without-frm": replace(_ABLATION, refinement=False),
+    "skaf-3x3-only": replace(_ABLATION, skaf_global_kernel=0),
+    "skaf-5x5-only": replace(_ABLATION, skaf_local_kernel=0),
+    "skaf-mean-only": replace(_ABLATION, skaf_pools=("mean",)),
+    "skaf-max-only": replace(_ABLATION, skaf_pools=("max",)),
+    "without-edff": replace(_ABLATION, edff=False),
+}

@@ -1,0 +1,80 @@
+"""python -m aminet.info: what each model costs, and how good its weights are."""
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from aminet.checkpoint import find_config, load_checkpoint, weights_path
+from aminet.config import LR_SIDE, MODELS, ModelConfig
+from aminet.model import AMINet
+from runtime.errors import run_command
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Parameters, and multiply-adds (convolutions, matrix products) of one enlarged face."""
+
+    params: int
+    macs: int
+
+
+@dataclass(frozen=True)
+class ModelInfo:
+    """One model; weights, sha256 and psnr_y (dB, celeba-val) are None until it is trained."""
+
+    model: str
+    params: int
+    macs: int
+    weights: str | None
+    sha256: str | None
+    psnr_y: float | None
+
+
+def measure_cost(config: ModelConfig) -> Cost:
+    """Count with torch's own counter, on tensors without data."""
+    with torch.device("meta"):
+        network = AMINet(config).eval()
+        lr = torch.empty(1, 3, LR_SIDE, LR_SIDE)
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        network(lr)
+    params = sum(parameter.numel() for parameter in network.parameters())
+    return Cost(params, counter.get_total_flops() // 2)
+
+
+def info(model: str) -> ModelInfo:
+    """Cost and weights of a named model; an unknown name raises EdgeError."""
+    cost = measure_cost(find_config(model))
+    path = weights_path(model)
+    if not path.is_file():
+        return ModelInfo(model, cost.params, cost.macs, None, None, None)
+    checkpoint = load_checkpoint(path)
+    psnr_y = checkpoint.metrics.get("celeba-val/psnr_y")
+    return ModelInfo(model, cost.params, cost.macs, str(path), checkpoint.sha256, psnr_y)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m aminet.info", description=__doc__)
+    parser.add_argument("--model", help=f"one of {', '.join(MODELS)}; default: all")
+    parser.add_argument("--json", action="store_true")
+    given = parser.parse_args(argv)
+    models = [info(name) for name in ([given.model] if given.model else MODELS)]
+    if given.json:
+        one = asdict(models[0]) if given.model else {"models": [asdict(model) for model in models]}
+        print(json.dumps(one))
+        return 0
+    print(f"{'model':12} {'parameters':>10} {'MACs':>8} {'PSNR-Y':>9}  weights")
+    for model in models:
+        quality = "-" if model.psnr_y is None else f"{model.psnr_y:.2f} dB"
+        weights = f"sha256 {model.sha256[:12]}" if model.sha256 else "none yet"
+        size, macs = f"{model.params / 1e6:.2f} M", f"{model.macs / 1e9:.2f} G"
+        print(f"{model.model:12} {size:>10} {macs:>8} {quality:>9}  {weights}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(run_command(main))

@@ -1,0 +1,138 @@
+"""Checkpoints carry their config, and one that does not fit is refused by what differs."""
+
+import dataclasses
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from aminet import checkpoint as checkpoints
+from aminet.checkpoint import load_checkpoint, load_model, require_config, save_checkpoint
+from aminet.config import MODELS, ModelConfig
+from aminet.model import AMINet
+from runtime.errors import EdgeError
+
+TINY = ModelConfig(channels=(8, 16), heads=(1, 2), refine_convs=(1, 1), hourglass=(1, 0), side=16)
+
+
+@pytest.fixture
+def saved(tmp_path: Path) -> Path:
+    torch.manual_seed(0)
+    path = tmp_path / "tiny.safetensors"
+    metrics = {"celeba-val/psnr_y": 27.0}
+    save_checkpoint(path, AMINet(TINY), TINY, name="tiny", metrics=metrics, training={"steps": 3})
+    return path
+
+
+def test_checkpoint_gives_back_network_config_and_metrics(saved: Path) -> None:
+    network, loaded = load_model(checkpoint=saved)
+    assert loaded.config == TINY
+    assert loaded.model == "tiny"
+    assert loaded.metrics == {"celeba-val/psnr_y": 27.0}
+    assert loaded.training == {"steps": 3}
+    assert not loaded.random_weights
+    assert not network.training
+    torch.manual_seed(0)
+    for ours, theirs in zip(AMINet(TINY).parameters(), network.parameters(), strict=True):
+        torch.testing.assert_close(ours, theirs)
+
+
+def test_half_precision_file_is_half_the_size_and_loads_as_float32(
+    saved: Path, tmp_path: Path
+) -> None:
+    network, _ = load_model(checkpoint=saved)
+    half = tmp_path / "half.safetensors"
+    save_checkpoint(half, network, TINY, name="tiny", dtype=torch.float16)
+    assert half.stat().st_size < 0.6 * saved.stat().st_size
+    loaded, _ = load_model(checkpoint=half)
+    assert {parameter.dtype for parameter in loaded.parameters()} == {torch.float32}
+
+
+def test_checkpoint_of_another_config_is_refused_by_field(saved: Path) -> None:
+    other = dataclasses.replace(TINY, channels=(12, 16), norm="batch")
+    with pytest.raises(EdgeError, match=r"channels \(8, 16\) \(expected \(12, 16\)\); norm layer"):
+        require_config(load_checkpoint(saved), other, "other")
+    with pytest.raises(EdgeError, match="not of model aminet-edge: channels"):
+        load_model("aminet-edge", saved)
+
+
+@pytest.mark.parametrize(
+    ("content", "named"),
+    [
+        (b"", "not a whole safetensors file"),
+        (b"this is text, not weights", "not a whole safetensors file"),
+    ],
+)
+def test_what_is_no_checkpoint_is_named(tmp_path: Path, content: bytes, named: str) -> None:
+    path = tmp_path / "bad.safetensors"
+    path.write_bytes(content)
+    with pytest.raises(EdgeError, match=named):
+        load_checkpoint(path)
+
+
+def test_truncated_checkpoint_is_named(saved: Path) -> None:
+    saved.write_bytes(saved.read_bytes()[:-100])
+    with pytest.raises(EdgeError, match="not a whole safetensors file"):
+        load_checkpoint(saved)
+
+
+def test_missing_checkpoint_is_named(tmp_path: Path) -> None:
+    with pytest.raises(EdgeError, match="no such file"):
+        load_checkpoint(tmp_path / "nowhere.safetensors")
+
+
+def test_foreign_safetensors_file_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "foreign.safetensors"
+    save_file({"weight": torch.zeros(2)}, path)
+    with pytest.raises(EdgeError, match="not an AMINet checkpoint"):
+        load_checkpoint(path)
+
+
+def test_weights_that_do_not_fit_their_own_config_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "odd.safetensors"
+    wider = dataclasses.replace(TINY, channels=(8, 24))
+    save_checkpoint(path, AMINet(TINY), wider, name="odd")
+    with pytest.raises(EdgeError, match="do not fit its config"):
+        load_model(checkpoint=path)
+
+
+def test_damaged_config_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "odd.safetensors"
+    metadata = {"format": checkpoints.FORMAT, "model": "odd", "config": json.dumps({"heads": [1]})}
+    save_file({"weight": torch.zeros(2)}, path, metadata | {"metrics": "{}", "training": "{}"})
+    with pytest.raises(EdgeError, match="damaged checkpoint"):
+        load_checkpoint(path)
+
+
+def test_unknown_model_names_the_known_ones() -> None:
+    with pytest.raises(EdgeError, match="aminet-edge"):
+        load_model("aminet-xl")
+
+
+def test_model_without_weights_names_the_training_command(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(checkpoints, "WEIGHTS", tmp_path)
+    with pytest.raises(EdgeError, match=r"python -m aminet\.train .*--model aminet-s"):
+        load_model("aminet-s")
+
+
+def test_random_weights_are_marked_and_repeat() -> None:
+    first, loaded = load_model("aminet-edge", random_seed=1)
+    second, again = load_model("aminet-edge", random_seed=1)
+    _, other = load_model("aminet-edge", random_seed=2)
+    assert loaded.random_weights
+    assert loaded.sha256 == again.sha256 != other.sha256
+    lr = torch.rand(1, 3, 16, 16)
+    torch.testing.assert_close(first(lr), second(lr))
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_committed_weights_fit_their_config(model: str) -> None:
+    if not checkpoints.weights_path(model).is_file():
+        pytest.skip(f"{model} has no committed weights yet")
+    _, loaded = load_model(model)
+    assert loaded.config == MODELS[model]
+    assert loaded.metrics["celeba-val/psnr_y"] > 25

@@ -1,0 +1,216 @@
+"""Training on a tiny network: it learns, stops, goes on, and says what is wrong."""
+
+import json
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from aminet import train as training
+from aminet.checkpoint import load_checkpoint, load_model
+from aminet.config import MODELS, ModelConfig
+from aminet.data import Augmentation
+from aminet.train import TrainOptions, train
+from aminet.validation import Validation
+from runtime.errors import EdgeError
+
+TINY = ModelConfig(
+    channels=(16, 16), heads=(1, 2), refine_convs=(1, 1), hourglass=(1, 0), side=16, norm="batch"
+)
+
+
+@pytest.fixture(scope="module")
+def faces(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Sixteen 128x128 pictures of soft disks: a network can learn what bicubic cannot know."""
+    folder = tmp_path_factory.mktemp("faces")
+    rows, columns = np.mgrid[:128, :128]
+    for index in range(16):
+        generator = np.random.default_rng(index)
+        y, x, radius = generator.uniform([40, 40, 20], [88, 88, 40])
+        disk = (rows - y) ** 2 + (columns - x) ** 2 < radius**2
+        colors = generator.integers(0, 256, (2, 3))
+        Image.fromarray(np.where(disk[..., None], *colors).astype(np.uint8)).save(
+            folder / f"{index}.png"
+        )
+    return folder
+
+
+@pytest.fixture
+def options(faces: Path, tmp_path: Path) -> TrainOptions:
+    return TrainOptions(
+        data=(str(faces),),
+        val=(str(faces),),
+        out=tmp_path / "run",
+        steps=6,
+        batch=4,
+        warmup=2,
+        augmentation=Augmentation(share=0.0),
+        device="cpu",
+    )
+
+
+def losses_of(options: TrainOptions, monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    losses: list[float] = []
+    step = training.Trainer.step
+
+    def recording(self: training.Trainer, lr: torch.Tensor, hr: torch.Tensor) -> torch.Tensor:
+        loss = step(self, lr, hr)
+        losses.append(float(loss))
+        return loss
+
+    monkeypatch.setattr(training.Trainer, "step", recording)
+    train(options, TINY)
+    monkeypatch.undo()
+    return losses
+
+
+@pytest.mark.parametrize("optimizer", ["muon", "adam"])
+def test_training_beats_bicubic(options: TrainOptions, optimizer: str) -> None:
+    options = replace(options, steps=60, batch=8, warmup=5, rate=5e-3, ema=0.9, optimizer=optimizer)
+    result = train(options, TINY)
+    assert result.steps == 60
+    assert result.best_psnr_y is not None
+    assert result.best_psnr_y > Validation.load(options.val).bicubic_psnr_y + 0.3
+
+
+def test_best_checkpoint_is_the_validated_one(options: TrainOptions) -> None:
+    result = train(options, TINY)
+    network, loaded = load_model(checkpoint=result.checkpoint)
+    assert loaded.config == TINY
+    assert loaded.metrics["validation/psnr_y"] == result.best_psnr_y
+    assert loaded.training["steps_done"] == 6
+    assert Validation.load(options.val).psnr_y(network) == pytest.approx(
+        result.best_psnr_y, abs=1e-4
+    )
+
+
+@pytest.mark.parametrize("optimizer", ["muon", "adam"])
+def test_resumed_run_sees_the_same_losses(
+    options: TrainOptions, optimizer: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Killed after step 3 and resumed: steps 4 to 6 are those of the run that was not."""
+    options = replace(options, optimizer=optimizer, augmentation=Augmentation())
+    whole = losses_of(options, monkeypatch)
+    broken = replace(options, out=options.out.with_name("broken"))
+    step = training.Trainer.step
+
+    def dying(self: training.Trainer, lr: torch.Tensor, hr: torch.Tensor) -> torch.Tensor:
+        if self.progress.step == 3:
+            raise KeyboardInterrupt
+        return step(self, lr, hr)
+
+    monkeypatch.setattr(training.Trainer, "step", dying)
+    with pytest.raises(KeyboardInterrupt):
+        train(broken, TINY)
+    monkeypatch.undo()
+    resumed = losses_of(replace(broken, resume=True), monkeypatch)
+    assert resumed == pytest.approx(whole[3:], rel=1e-5)
+
+
+def test_finished_run_resumes_to_nothing(options: TrainOptions) -> None:
+    train(options, TINY)
+    assert train(replace(options, resume=True), TINY).steps == 6
+
+
+def test_minutes_are_kept(options: TrainOptions) -> None:
+    begun = time.perf_counter()
+    result = train(replace(options, steps=None, minutes=0.03), TINY)
+    assert result.seconds >= 1.8
+    assert time.perf_counter() - begun < 20
+    assert result.steps > 0
+
+
+def test_learning_rate_warms_up_then_falls_to_near_nothing(options: TrainOptions) -> None:
+    trainer = training.Trainer(replace(options, steps=100, warmup=10), TINY)
+    rates = []
+    for step in range(100):
+        trainer.progress.step = step
+        rates.append(trainer.learning_rate())
+    assert rates[0] == pytest.approx(options.rate / 10)
+    assert max(rates) == pytest.approx(options.rate, rel=0.05)
+    assert rates[-1] < 0.02 * options.rate
+
+
+def test_log_is_json_lines_with_losses_and_validation(options: TrainOptions) -> None:
+    train(replace(options, steps=50), TINY)
+    lines = [json.loads(line) for line in (options.out / "log.jsonl").read_text().splitlines()]
+    assert any("loss" in line and line["images_per_s"] > 0 for line in lines)
+    assert any(
+        line.get("psnr_y", 0) > line.get("bicubic_psnr_y", 0) - 5
+        for line in lines
+        if "psnr_y" in line
+    )
+
+
+def test_start_from_other_weights(options: TrainOptions) -> None:
+    first = train(options, TINY)
+    second = replace(
+        options, out=options.out.with_name("second"), init=Path(first.checkpoint), rate=1e-9
+    )
+    started = load_checkpoint(first.checkpoint).state["exit.conv.weight"]
+    ended = load_checkpoint(train(second, TINY).checkpoint).state["exit.conv.weight"]
+    torch.testing.assert_close(started, ended, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ({"minutes": 1.0}, "either --minutes or --steps"),
+        ({"steps": None}, "either --minutes or --steps"),
+        ({"steps": -1}, "must be positive"),
+        ({"batch": 0}, "must be positive"),
+    ],
+)
+def test_impossible_options_are_usage_errors(
+    options: TrainOptions, change: dict[str, object], named: str
+) -> None:
+    with pytest.raises(EdgeError, match=named) as caught:
+        replace(options, **change)  # type: ignore[arg-type]
+    assert caught.value.status == 2
+
+
+def test_too_few_faces_are_counted(options: TrainOptions) -> None:
+    with pytest.raises(EdgeError, match="16 faces, expected at least a batch of 32"):
+        train(replace(options, batch=32), TINY)
+
+
+def test_resuming_another_config_is_refused(options: TrainOptions) -> None:
+    train(options, TINY)
+    with pytest.raises(EdgeError, match="heads"):
+        train(replace(options, resume=True), replace(TINY, heads=(2, 2)))
+
+
+def test_edge_wide_convolutions_are_muons_and_the_rest_adams() -> None:
+    from aminet.model import AMINet
+    from aminet.optimizer import ConvMuon, build_optimizers
+
+    network = AMINet(MODELS["aminet-edge"]).to(memory_format=torch.channels_last)
+    adam, muon = build_optimizers(network, "muon", 1e-3, (0.9, 0.99))
+    assert isinstance(muon, ConvMuon)
+    ours = {id(p) for p in muon.kernels} | {id(p) for p in adam.param_groups[0]["params"]}
+    assert ours == {id(p) for p in network.parameters()}
+    assert all(kernel.shape[1] >= 16 for kernel in muon.kernels)
+
+
+def test_command_trains_and_prints_json(faces: Path, tmp_path: Path) -> None:
+    command = [
+        sys.executable,
+        "-m",
+        "aminet.train",
+        "--data",
+        str(faces),
+        "--out",
+        str(tmp_path / "run"),
+    ]
+    command += ["--steps", "1", "--batch", "2", "--json", "--device", "cpu"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    result = json.loads(done.stdout)
+    assert result["steps"] == 1
+    assert result["best_psnr_y"] is None
+    assert Path(result["checkpoint"]).is_file()
