@@ -17,7 +17,7 @@ from runtime.errors import EdgeError
 from runtime.files import sha256_bytes, sha256_file, write_bytes
 
 WEIGHTS = Path(__file__).parent / "weights"
-FORMAT = "aminet-checkpoint-1"
+KEY = "aminet"  # one metadata key: safetensors writes several in random order, another file each
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ def save_checkpoint(
     training: Mapping[str, Any] | None = None,
     dtype: torch.dtype = torch.float32,
 ) -> None:
-    """Write weights and config as one file, whole or not at all."""
+    """Write weights and config as one file, whole or not at all; the same again, the same bytes."""
     state = model.state_dict() if isinstance(model, AMINet) else model
     tensors = {
         key: value.detach()
@@ -64,33 +64,37 @@ def save_checkpoint(
         .contiguous()
         for key, value in state.items()
     }
-    metadata = {
-        "format": FORMAT,
+    about = {
         "model": name,
-        "config": json.dumps(config.to_dict()),
-        "metrics": json.dumps(dict(metrics or {})),
-        "training": json.dumps(dict(training or {})),
+        "config": config.to_dict(),
+        "metrics": dict(metrics or {}),
+        "training": dict(training or {}),
     }
-    write_bytes(path, to_bytes(tensors, metadata))
+    write_bytes(path, to_bytes(tensors, {KEY: json.dumps(about, sort_keys=True)}))
 
 
 def load_checkpoint(path: str | Path) -> Checkpoint:
     """Read a checkpoint; whatever is wrong with the file raises EdgeError by its name."""
     path = Path(path)
     metadata, state = _read(path)
-    if metadata.get("format") != FORMAT:
-        raise EdgeError(
-            f"{path}: not an AMINet checkpoint ({FORMAT}); train one: python -m aminet.train"
-        )
+    if KEY not in metadata:
+        raise EdgeError(f"{path}: not an AMINet checkpoint; train one: python -m aminet.train")
     try:
-        config = ModelConfig.from_dict(json.loads(metadata["config"]))
-        metrics, training = json.loads(metadata["metrics"]), json.loads(metadata["training"])
-        name = metadata["model"]
-    except (KeyError, ValueError) as error:
+        about = json.loads(metadata[KEY])
+        config = ModelConfig.from_dict(about["config"])
+        return Checkpoint(
+            config,
+            about["model"],
+            state,
+            sha256_file(path),
+            about["metrics"],
+            about["training"],
+            path=path,
+        )
+    except (KeyError, TypeError, ValueError) as error:
         raise EdgeError(
-            f"{path}: damaged checkpoint: {error}; train it again or fetch it again"
+            f"{path}: damaged checkpoint ({error}); train it again or fetch it again"
         ) from error
-    return Checkpoint(config, name, state, sha256_file(path), metrics, training, path=path)
 
 
 def _read(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:

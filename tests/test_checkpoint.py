@@ -98,12 +98,23 @@ def test_weights_that_do_not_fit_their_own_config_are_refused(tmp_path: Path) ->
         load_model(checkpoint=path)
 
 
-def test_damaged_config_is_named(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "about", ["{", "[]", json.dumps({"model": "odd"}), json.dumps({"config": {"heads": [1]}})]
+)
+def test_damaged_description_is_named(tmp_path: Path, about: str) -> None:
     path = tmp_path / "odd.safetensors"
-    metadata = {"format": checkpoints.FORMAT, "model": "odd", "config": json.dumps({"heads": [1]})}
-    save_file({"weight": torch.zeros(2)}, path, metadata | {"metrics": "{}", "training": "{}"})
+    save_file({"weight": torch.zeros(2)}, path, {checkpoints.KEY: about})
     with pytest.raises(EdgeError, match="damaged checkpoint"):
         load_checkpoint(path)
+
+
+def test_same_weights_make_the_same_file(saved: Path, tmp_path: Path) -> None:
+    network, loaded = load_model(checkpoint=saved)
+    again = tmp_path / "again.safetensors"
+    about = {"metrics": loaded.metrics, "training": loaded.training}
+    for _ in range(5):
+        save_checkpoint(again, network, TINY, name="tiny", **about)
+        assert again.read_bytes() == saved.read_bytes()
 
 
 def test_unknown_model_names_the_known_ones() -> None:
