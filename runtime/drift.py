@@ -30,7 +30,9 @@ from runtime.image import (
 from runtime.manifest import Manifest
 
 FIDELITY_CAP_DB = PSNR_CAP_DB  # identical pictures
-ROUNDING_DB = 70.0  # above it only single levels flip, which another processor may do as well
+# Sums in another order (another processor, another build) move values by 1e-6 and flip a gray level
+# here and there: 90 dB and more. Between here and there nobody sees a difference, but it is one.
+ROUNDING_DB = 82.0
 SLACK_DB = 2.0  # under what was measured at build time
 BUDGET_DB = 48.6  # where the FP32 model's PSNR-Y is not known: that of 27 dB and a drop of 0.03 dB
 EXTREMES_SLACK_DB = 12.0  # extreme pictures under the budget, in a backend that was not measured

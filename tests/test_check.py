@@ -20,7 +20,7 @@ def test_a_sound_artifact_passes(artifact, capsys):
     assert run(artifact) == 0
     said = capsys.readouterr()
     assert said.out == ""
-    assert "faces      100.0 dB to FP32, at least 68.0" in said.err
+    assert "faces      100.0 dB to FP32, at least 80.0" in said.err
 
 
 def test_json_has_all_figures(artifact, capsys):
@@ -30,7 +30,7 @@ def test_json_has_all_figures(artifact, capsys):
     assert report["backend"] == "onnxruntime"
     assert report["fidelity_db"] == report["worst_fidelity_db"] == 100
     assert report["extremes_fidelity_db"] == 100
-    assert (report["limit_db"], report["extremes_limit_db"]) == (68, 68)
+    assert (report["limit_db"], report["extremes_limit_db"]) == (80, 80)
     assert report["data"] is None
 
 

@@ -85,7 +85,7 @@ def limits(psnr_y, *measurements):
         (27, [("openvino", 60, 60)], (48.6, 36.6)),
         (27, [("onnxruntime", 55, 50)], (53, 48)),
         (27, [("onnxruntime", 49, 40)], (48.6, 38)),
-        (27, [("onnxruntime", 100, 95)], (68, 68)),
+        (27, [("onnxruntime", 100, 95)], (80, 80)),
         (27, [("onnxruntime", 55, 50), ("onnxruntime", 54, 52)], (52, 48)),
     ],
 )
@@ -215,14 +215,17 @@ def with_its_strongest_channel_doubled(weights):
 @pytest.mark.parametrize("plant", [zeroed, with_its_strongest_channel_doubled])
 @pytest.mark.skipif(not EDGE_WEIGHTS.exists(), reason="no weights yet; random ones hide faults")
 def test_faults_planted_in_aminet_edge_are_caught(plant, edge_artifact):
-    """In every fifteenth convolution."""
+    """In every sixth convolution of the encoder and the decoder.
+
+    Not in the bottleneck: there a single channel may change no pixel of the probes.
+    """
     model = onnx.load(edge_artifact)
     weights = {tensor.name: tensor for tensor in model.graph.initializer}
     inputs = [node.input[1] for node in model.graph.node if node.op_type == "Conv"]
     probes = drift.read_probes(probes_path(edge_artifact))
     limit = drift.limit(read_manifest(edge_artifact), "onnxruntime")
     missed = []
-    for name in [name for name in inputs if name in weights][::15]:
+    for name in [n for n in inputs if n in weights and n.startswith(("encoders", "decoders"))][::6]:
         sound = numpy_helper.to_array(weights[name])
         weights[name].CopyFrom(numpy_helper.from_array(plant(sound), name))
         with OnnxRuntimeSession(model.SerializeToString(), "faulty") as session:

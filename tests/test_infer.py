@@ -46,7 +46,7 @@ def test_a_face_is_written_beside_it(face, artifact, capsys):
     assert np.array_equal(read_picture(face.with_name("face_sr.png")), expected)
     said = capsys.readouterr()
     assert said.out == ""
-    assert "100.0 dB to FP32 on the probes, at least 68.0" in said.err
+    assert "100.0 dB to FP32 on the probes, at least 80.0" in said.err
     assert "face.png -> " in said.err
 
 
@@ -64,7 +64,7 @@ def test_json_is_one_object(face, artifact, capsys):
     }
     assert report["artifact"] == str(artifact)
     assert (report["backend"], report["precision"]) == ("onnxruntime", "fp32")
-    assert (report["fidelity_db"], report["limit_db"]) == (100, 68)
+    assert (report["fidelity_db"], report["limit_db"]) == (100, 80)
     assert report["verdict_remembered"] is False
     assert said.err == ""
 

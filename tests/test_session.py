@@ -82,7 +82,7 @@ def test_the_verdict_is_remembered(artifact, cache):
     with open_session(artifact) as first, open_session(artifact) as second:
         assert (first.verdict.remembered, second.verdict.remembered) == (False, True)
         assert first.verdict.fidelity_db == second.verdict.fidelity_db == 100
-        assert first.verdict.limit_db == second.verdict.limit_db == 68
+        assert first.verdict.limit_db == second.verdict.limit_db == 80
     assert len(records(cache)) == 1
 
 
