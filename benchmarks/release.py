@@ -1,0 +1,174 @@
+"""Release trained weights: round them to FP16, measure them, write them with their model card.
+
+    python -m benchmarks.release --checkpoint runs/edge/best.safetensors --data TAR_OR_DIR...
+
+Writes aminet/weights/<model>.safetensors, whose metadata carries the measured quality, and
+<model>.md, the model card. No figure in the card is typed by hand. Weights that are not better
+than the committed ones on the first data set are refused.
+"""
+
+import argparse
+import json
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from aminet.checkpoint import (
+    Checkpoint,
+    find_config,
+    load_checkpoint,
+    require_config,
+    save_checkpoint,
+    weights_path,
+)
+from aminet.info import measure_cost
+from benchmarks.accuracy import Row, accuracy
+from runtime.errors import EdgeError, run_command
+from runtime.files import write_bytes
+
+RECIPE = ("data", "optimizer", "rate", "batch", "loss", "ema", "augmentation", "init", "teacher")
+
+
+@dataclass(frozen=True)
+class Release:
+    """What was written, and how the weights did on each data set."""
+
+    weights: str
+    card: str
+    sha256: str
+    rows: tuple[Row, ...]
+
+
+def release(checkpoint: str | Path, data: Sequence[str | Path], *, force: bool = False) -> Release:
+    """Round, measure and write. EdgeError if the checkpoint does not fit its model's config, or,
+    unless `force`, if the committed weights are as good on the first data set."""
+    trained = load_checkpoint(checkpoint)
+    require_config(trained, find_config(trained.model), trained.model)
+    path = weights_path(trained.model)
+    with tempfile.TemporaryDirectory() as folder:
+        rounded = Path(folder) / path.name
+        _save(rounded, trained, trained.metrics)
+        rows = accuracy(data, checkpoints=[rounded]).rows
+    metrics = quality(rows)
+    if path.is_file() and not force:
+        _refuse_worse(load_checkpoint(path), metrics, rows[0].data)
+    _save(path, trained, metrics)
+    released = load_checkpoint(path)
+    card = path.with_suffix(".md")
+    write_bytes(card, model_card(released, rows).encode())
+    return Release(str(path), str(card), released.sha256, rows)
+
+
+def quality(rows: Sequence[Row]) -> dict[str, float]:
+    """`celeba-val/psnr_y` and the like, of the network's rows."""
+    measured = [row for row in rows if row.artifact != "bicubic"]
+    figures = {f"{row.data}/psnr_y": round(row.psnr_y, 4) for row in measured}
+    return figures | {f"{row.data}/ssim_y": round(row.ssim_y, 5) for row in measured}
+
+
+def _save(path: Path, trained: Checkpoint, metrics: Mapping[str, float]) -> None:
+    save_checkpoint(
+        path,
+        trained.state,
+        trained.config,
+        name=trained.model,
+        metrics=metrics,
+        training=trained.training,
+        dtype=torch.float16,
+    )
+
+
+def _refuse_worse(committed: Checkpoint, metrics: Mapping[str, float], data: str) -> None:
+    before, after = (each.get(f"{data}/psnr_y", 0.0) for each in (committed.metrics, metrics))
+    if after <= before:
+        raise EdgeError(
+            f"{committed.path}: has {before:.2f} dB PSNR-Y on {data}, the new weights {after:.2f};"
+            " each copy stays in the history: train on, or --force"
+        )
+
+
+def model_card(weights: Checkpoint, rows: Sequence[Row]) -> str:
+    """Markdown: what the weights are, their quality beside bicubic's, and how they were made."""
+    cost = measure_cost(weights.config)
+    training = weights.training
+    return CARD.format(
+        model=weights.model,
+        params=cost.params / 1e6,
+        macs=cost.macs / 1e9,
+        sha256=weights.sha256,
+        table=quality_table(rows),
+        steps=training.get("steps_done", "?"),
+        faces=training.get("steps_done", 0) * training.get("batch", 0),
+        minutes=training.get("minutes_done", "?"),
+        device=training.get("device_used", "?"),
+        torch=training.get("torch", "?"),
+        recipe="\n".join(_recipe_lines(training)),
+    )
+
+
+def quality_table(rows: Sequence[Row]) -> str:
+    """One line a data set: the network, bicubic, and what is between them."""
+    lines = ["| data | faces | PSNR-Y, dB | bicubic | gain | SSIM-Y | bicubic |"]
+    lines.append("| --- | --- | --- | --- | --- | --- | --- |")
+    bicubic = {row.data: row for row in rows if row.artifact == "bicubic"}
+    for row in (row for row in rows if row.artifact != "bicubic"):
+        base = bicubic[row.data]
+        lines.append(
+            f"| {row.data} | {row.n} | **{row.psnr_y:.2f}** | {base.psnr_y:.2f}"
+            f" | {row.psnr_y - base.psnr_y:+.2f} | {row.ssim_y:.3f} | {base.ssim_y:.3f} |"
+        )
+    return "\n".join(lines)
+
+
+def _recipe_lines(training: Mapping[str, Any]) -> list[str]:
+    return [f"- {key}: {json.dumps(training[key])}" for key in RECIPE if training.get(key)]
+
+
+CARD = """\
+# {model}
+
+Enlarges a 16x16 face to 128x128. {params:.2f} M parameters, {macs:.2f} G multiply-adds a face.
+`{model}.safetensors`: FP16, sha256 `{sha256}`.
+
+**It invents detail: not for identifying anyone.** Of what a 16x16 picture lost, the network draws
+what is usual in its training faces. Licence: research, non-commercial (derived from CelebA).
+
+## Quality
+
+PyTorch FP32, faces shrunk by Pillow's bicubic filter, metrics on the luma of uint8 pictures:
+
+{table}
+
+## Training
+
+{steps} steps, {faces:,} faces seen, {minutes} minutes on {device}, torch {torch}:
+
+{recipe}
+
+The weights are the exponential average (ema) of the run, taken where celeba-val was best; no test
+set was used to choose anything.
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="benchmarks.release", description=__doc__.split("\n")[0])
+    parser.add_argument("--checkpoint", required=True, metavar="F")
+    parser.add_argument("--data", nargs="+", required=True, metavar="TAR_OR_DIR")
+    parser.add_argument("--force", action="store_true", help="replace better weights too")
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    options = parser.parse_args(argv)
+    result = release(options.checkpoint, options.data, force=options.force)
+    if options.json:
+        print(json.dumps(asdict(result)))
+    else:
+        print(f"{result.weights}\n{result.card}\n\n{quality_table(result.rows)}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(run_command(main))

@@ -1,0 +1,81 @@
+"""The quality table: its figures are the paper's metrics, its baselines the published ones."""
+
+import json
+from contextlib import contextmanager
+
+import numpy as np
+import pytest
+
+from aminet.checkpoint import weights_path
+from benchmarks import accuracy
+from calib_data.generate import HERE as CALIB_DATA
+from face_tars import face_tars
+from runtime.errors import EdgeError
+from runtime.image import psnr_y
+
+# Bicubic baselines: PSNR-Y in dB, SSIM-Y.
+BASELINES = {
+    "celeba-val": (23.91, 0.653),
+    "celeba-test": (24.06, 0.657),
+    "fsrnet-celeba-test": (23.42, 0.630),
+    "helen-test": (23.77, 0.665),
+    "lfw-test": (23.57, 0.650),
+}
+
+
+@pytest.mark.faces
+@pytest.mark.parametrize("name", BASELINES)
+def test_bicubic_baselines_are_reproduced(name):
+    (row,) = accuracy.accuracy(face_tars(name)).rows
+    psnr_y, ssim_y = BASELINES[name]
+    assert row.psnr_y == pytest.approx(psnr_y, abs=0.01)
+    assert row.ssim_y == pytest.approx(ssim_y, abs=0.001)
+
+
+def test_perfect_enlargement_has_perfect_figures():
+    hr = np.random.default_rng(0).integers(0, 256, (2, 128, 128, 3), np.uint8)
+    row = accuracy.compare(accuracy.Contender("oracle", "none", lambda lr: hr), "x", hr)
+    assert (row.psnr_y, row.ssim_y, row.psnr_rgb) == (100.0, 1.0, 100.0)
+
+
+def test_figures_are_means_of_the_faces_figures():
+    hr = np.random.default_rng(0).integers(0, 256, (2, 128, 128, 3), np.uint8)
+    sr = hr.copy()
+    sr[0] //= 2
+    row = accuracy.compare(accuracy.Contender("half", "none", lambda lr: sr), "x", hr)
+    assert row.psnr_y == pytest.approx((psnr_y(sr[0], hr[0]) + 100) / 2)
+
+
+@contextmanager
+def no_artifact(artifact):
+    yield accuracy.Contender("bicubic again", "pillow", accuracy.BICUBIC.enlarge)
+
+
+def test_json_has_a_row_for_each_contender_and_data_set(hr_faces, monkeypatch, capsys):
+    monkeypatch.setattr(accuracy, "artifact_contender", no_artifact)
+    assert accuracy.main(["--data", str(hr_faces), f"{hr_faces}/", "--json"]) == 0
+    rows = json.loads(capsys.readouterr().out)["rows"]
+    assert [row["data"] for row in rows] == ["hr"] * 4
+    assert set(rows[0]) == {"artifact", "backend", "data", "n", "psnr_y", "ssim_y", "psnr_rgb"}
+    assert [row["artifact"] for row in rows] == ["bicubic"] * 2 + ["bicubic again"] * 2
+
+
+def test_artifact_and_checkpoint_of_one_model_agree(hr_faces, edge_artifact):
+    weights = weights_path("aminet-edge")
+    if not weights.is_file():
+        pytest.skip(f"{weights} is not there")
+    rows = accuracy.accuracy([hr_faces], [edge_artifact], [weights]).rows
+    assert [row.backend for row in rows] == ["pillow", "onnxruntime", "torch"]
+    assert rows[1].psnr_y == pytest.approx(rows[2].psnr_y, abs=0.01)
+
+
+def test_table_has_a_line_for_each_row(hr_faces):
+    rows = accuracy.accuracy([hr_faces]).rows
+    lines = accuracy.table(rows).splitlines()
+    assert len(lines) == 1 + len(rows)
+    assert lines[1].split()[:4] == ["hr", "bicubic", "pillow", "3"]
+
+
+def test_faces_of_another_size_are_named():
+    with pytest.raises(EdgeError, match=r"face-000\.png: is 16x16"):
+        accuracy.accuracy([CALIB_DATA])

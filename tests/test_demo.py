@@ -1,0 +1,66 @@
+"""The demo's picture and table."""
+
+import json
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from benchmarks import demo
+from runtime.errors import EdgeError
+from runtime.image import enlarge_bicubic, luma, read_picture, shrink
+
+
+def test_astronaut_has_her_eyes_where_the_training_faces_have_them():
+    brightness = luma(demo.aligned_astronaut())
+    for x, y in np.rint(demo.FRAME_EYES).astype(int):
+        pupil, around = (
+            brightness[y - 1 : y + 2, x - 1 : x + 2],
+            brightness[y - 8 : y + 9, x - 8 : x + 9],
+        )
+        assert pupil.mean() < around.mean() - 40
+
+
+def test_picture_has_a_column_for_each_way_to_enlarge(tmp_path):
+    photo = demo.aligned_astronaut()
+    model = SimpleNamespace(manifest=SimpleNamespace(model="aminet-edge"), enlarge=enlarge_bicubic)
+    columns = demo.columns([model], (shrink(photo), shrink(photo[::-1])), photo)
+    assert [column.title for column in columns] == [
+        "input, 16x16",
+        "bicubic",
+        "aminet-edge",
+        "original",
+    ]
+    demo.draw(columns, tmp_path / "demo.png")
+    height, width, _ = read_picture(tmp_path / "demo.png").shape
+    assert width == 4 * (demo.CELL + demo.BAND) + demo.BAND
+    assert height == 2 * (demo.CELL + demo.BAND) + 2 * demo.BAND
+
+
+def test_without_weights_the_training_command_is_named(monkeypatch, tmp_path):
+    monkeypatch.setattr(demo, "weights_path", lambda model: tmp_path / f"{model}.safetensors")
+    with pytest.raises(EdgeError, match=r"no model has weights.* python -m aminet\.train"):
+        demo.demo(tmp_path / "demo.png")
+
+
+def test_default_model_comes_first(monkeypatch, tmp_path):
+    for model in demo.MODELS:
+        (tmp_path / model).touch()
+    monkeypatch.setattr(demo, "weights_path", lambda model: tmp_path / model)
+    assert demo.trained_models()[0] == "aminet-edge"
+
+
+def test_demo_shows_and_measures_the_trained_model(edge_artifact, monkeypatch, tmp_path, capsys):
+    exported = SimpleNamespace(
+        artifact=edge_artifact, nodes_before=2, nodes_after=1, max_abs_diff=0.0
+    )
+    monkeypatch.setattr(demo, "trained_models", lambda: ["aminet-edge"])
+    monkeypatch.setattr(demo, "export", lambda model: exported)
+    assert demo.main(["--out", str(tmp_path / "demo.png"), "--json"]) == 0
+    captured = capsys.readouterr()
+    (row,) = json.loads(captured.out)["rows"]
+    assert row["artifact"] == "aminet-edge/fp32.onnx"
+    assert row["p50_ms"] > 0
+    assert row["fidelity_db"] > 60
+    assert captured.err.count("\n") == 5  # a line for each step
+    assert read_picture(tmp_path / "demo.png").shape[1] == 4 * (demo.CELL + demo.BAND) + demo.BAND

@@ -1,0 +1,77 @@
+"""Released weights are rounded, measured and described; worse ones do not replace better ones."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from aminet import checkpoint as checkpoints
+from aminet.checkpoint import load_checkpoint, save_checkpoint
+from aminet.config import ModelConfig
+from aminet.model import AMINet
+from benchmarks.accuracy import Row
+from benchmarks.release import quality_table, release
+from runtime.errors import EdgeError
+
+TINY = ModelConfig(channels=(8, 16), heads=(1, 2), refine_convs=(1, 1), hourglass=(1, 0), side=16)
+
+
+@pytest.fixture
+def trained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A checkpoint of a model `tiny`, released into a folder of its own."""
+    monkeypatch.setattr(checkpoints, "WEIGHTS", tmp_path / "weights")
+    monkeypatch.setitem(checkpoints.MODELS, "tiny", TINY)
+    path = tmp_path / "best.safetensors"
+    training = {"steps_done": 7, "batch": 4, "rate": 1e-3, "minutes_done": 0.1}
+    save_checkpoint(path, AMINet(TINY), TINY, name="tiny", training=training)
+    return path
+
+
+def test_release_writes_fp16_weights_with_their_quality(trained: Path, hr_faces: Path) -> None:
+    result = release(trained, [hr_faces])
+    released = load_checkpoint(result.weights)
+    assert Path(result.weights).stat().st_size < 0.6 * trained.stat().st_size
+    assert released.sha256 == result.sha256
+    assert released.metrics["hr/psnr_y"] == pytest.approx(result.rows[-1].psnr_y, abs=1e-3)
+    assert set(released.metrics) == {"hr/psnr_y", "hr/ssim_y"}
+
+
+def test_card_says_what_the_weights_are(trained: Path, hr_faces: Path) -> None:
+    result = release(trained, [hr_faces])
+    card = Path(result.card).read_text()
+    assert result.sha256 in card
+    assert "7 steps, 28 faces seen" in card
+    assert "- rate: 0.001" in card
+    assert "not for identifying anyone" in card
+    assert "research, non-commercial" in card
+    assert quality_table(result.rows) in card
+
+
+def test_table_has_the_gain_over_bicubic() -> None:
+    rows = [
+        Row("bicubic", "pillow", "val", 9, psnr_y=23.0, ssim_y=0.6, psnr_rgb=22.0),
+        Row("tiny", "torch", "val", 9, psnr_y=26.5, ssim_y=0.75, psnr_rgb=25.0),
+    ]
+    last = quality_table(rows).splitlines()[-1]
+    assert last == "| val | 9 | **26.50** | 23.00 | +3.50 | 0.750 | 0.600 |"
+
+
+def test_weights_that_are_no_better_are_refused(trained: Path, hr_faces: Path) -> None:
+    first = release(trained, [hr_faces])
+    before = Path(first.weights).read_bytes()
+    with pytest.raises(EdgeError, match="train on, or --force"):
+        release(trained, [hr_faces])
+    assert Path(first.weights).read_bytes() == before
+    assert release(trained, [hr_faces], force=True).sha256 == first.sha256
+
+
+def test_weights_of_another_config_are_refused(
+    trained: Path, hr_faces: Path, tmp_path: Path
+) -> None:
+    other = tmp_path / "other.safetensors"
+    wider = ModelConfig(**{**TINY.to_dict(), "channels": (16, 16)})
+    torch.manual_seed(0)
+    save_checkpoint(other, AMINet(wider), wider, name="tiny")
+    with pytest.raises(EdgeError, match="channels"):
+        release(other, [hr_faces])
+    assert not (tmp_path / "weights").exists()
