@@ -31,7 +31,10 @@ from benchmarks.accuracy import Row, accuracy
 from runtime.errors import EdgeError, run_command
 from runtime.files import write_bytes
 
-RECIPE = ("data", "optimizer", "rate", "batch", "loss", "ema", "augmentation", "init", "teacher")
+RECIPE = (
+    *("data", "optimizer", "rate", "batch", "loss", "ema", "augmentation"),
+    *("init", "teacher", "fine_tune"),
+)
 
 
 @dataclass(frozen=True)
