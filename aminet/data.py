@@ -15,15 +15,22 @@ from runtime.faces import load_faces
 
 @dataclass(frozen=True)
 class Augmentation:
-    """Random flips; zoom and shift for a share of the faces, since no two data sets frame alike."""
+    """Random flips; zoom and shift for a share of the faces, since no two data sets frame alike.
+
+    Exposure and colour are off unless asked for.
+    """
 
     flip: bool = True
     zoom: float = 1.15  # up to so much larger or smaller
     shift: float = 6.0  # pixels of the 128x128 face, each way
     share: float = 0.5  # of the faces that are zoomed and shifted
+    exposure: float = 0.0  # stops, each way: 0.2 makes a face up to 15 % brighter or darker
+    colour: float = 0.0  # a channel's gain, each way, of its own for R, G and B
 
     def __post_init__(self) -> None:
         if self.zoom < 1 or self.shift < 0 or not 0 <= self.share <= 1:
+            raise ValueError(f"augmentation out of range: {self}")
+        if not 0 <= self.exposure <= 2 or not 0 <= self.colour < 1:
             raise ValueError(f"augmentation out of range: {self}")
 
 
@@ -79,6 +86,8 @@ def make_pair(
     moved = _draw(len(hr), augmentation.share, generator).to(hr.device)
     if moved.any():
         hr[moved] = reframe(hr[moved], augmentation, generator)
+    if augmentation.exposure or augmentation.colour:
+        hr = relight(hr, augmentation, generator)
     return shrink(hr).float() / 255, hr.float() / 255
 
 
@@ -98,3 +107,11 @@ def reframe(hr: Tensor, augmentation: Augmentation, generator: torch.Generator) 
     corner = margin + (SR_SIDE - side) / 2
     top, left = (round(corner + augmentation.shift * offset) for offset in (down, right))
     return resize(padded[:, :, top : top + side, left : left + side], SR_SIDE)
+
+
+def relight(hr: Tensor, augmentation: Augmentation, generator: torch.Generator) -> Tensor:
+    """Change exposure and the balance of colours of uint8 (N, 3, H, W), each face by its own."""
+    stops = (torch.rand(len(hr), 1, 1, 1, generator=generator) * 2 - 1) * augmentation.exposure
+    gains = 1 + (torch.rand(len(hr), 3, 1, 1, generator=generator) * 2 - 1) * augmentation.colour
+    lit = hr.float() * (gains * 2.0**stops).to(hr.device)
+    return lit.round().clamp(0, 255).to(torch.uint8)

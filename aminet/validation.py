@@ -11,7 +11,16 @@ from numpy.typing import NDArray
 
 from aminet.model import AMINet
 from runtime.faces import load_faces
-from runtime.image import enlarge_bicubic, psnr_y, shrink, to_pixels, to_tensor
+from runtime.image import (
+    LR_SIDE,
+    SR_SIDE,
+    Pixels,
+    enlarge_bicubic,
+    psnr_y,
+    shrink,
+    to_pixels,
+    to_tensor,
+)
 
 BATCH = 32
 
@@ -39,6 +48,21 @@ class Validation:
             hr = self.hr[start : start + BATCH]
             scores += [psnr_y(a, b) for a, b in zip(sr, hr, strict=True)]
         return float(np.mean(scores))
+
+    @torch.inference_mode()
+    def sheet(self, network: AMINet, count: int = 8) -> Pixels:
+        """A contact sheet, a row a face: input, bicubic, the network's, the original."""
+        device = next(network.parameters()).device
+        lr, hr = self.lr[:count], self.hr[:count]
+        sr = to_pixels(network(torch.from_numpy(to_tensor(lr)).to(device)).float().cpu().numpy())
+        scale = SR_SIDE // LR_SIDE
+        columns = (
+            lr.repeat(scale, 1).repeat(scale, 2),
+            np.stack([enlarge_bicubic(face) for face in lr]),
+            sr,
+            hr,
+        )
+        return np.concatenate([np.concatenate(column) for column in columns], 1)
 
     @property
     def bicubic_psnr_y(self) -> float:

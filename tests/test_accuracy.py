@@ -8,9 +8,10 @@ import pytest
 
 from aminet.checkpoint import weights_path
 from benchmarks import accuracy
+from benchmarks.contenders import BICUBIC, Contender
 from calib_data.generate import HERE as CALIB_DATA
 from face_tars import face_tars
-from runtime.errors import EdgeError
+from runtime.errors import EXIT_USAGE, EdgeError
 from runtime.image import psnr_y
 
 # Bicubic baselines: PSNR-Y in dB, SSIM-Y.
@@ -32,31 +33,44 @@ def test_bicubic_baselines_are_reproduced(name):
     assert row.ssim_y == pytest.approx(ssim_y, abs=0.001)
 
 
+def metrics(*names):
+    return accuracy.load_metrics(names, say=pytest.fail)
+
+
 def test_perfect_enlargement_has_perfect_figures():
     hr = np.random.default_rng(0).integers(0, 256, (2, 128, 128, 3), np.uint8)
-    row = accuracy.compare(accuracy.Contender("oracle", "none", lambda lr: hr), "x", hr)
+    row = accuracy.compare(Contender("oracle", "none", lambda lr: hr), "x", hr, metrics("vif"))
     assert (row.psnr_y, row.ssim_y, row.psnr_rgb) == (100.0, 1.0, 100.0)
+    assert row.vif == pytest.approx(1)
 
 
 def test_figures_are_means_of_the_faces_figures():
     hr = np.random.default_rng(0).integers(0, 256, (2, 128, 128, 3), np.uint8)
     sr = hr.copy()
     sr[0] //= 2
-    row = accuracy.compare(accuracy.Contender("half", "none", lambda lr: sr), "x", hr)
+    row = accuracy.compare(Contender("half", "none", lambda lr: sr), "x", hr, metrics())
     assert row.psnr_y == pytest.approx((psnr_y(sr[0], hr[0]) + 100) / 2)
+    assert row.intervals["psnr_y"] == pytest.approx((psnr_y(sr[0], hr[0]), 100))
 
 
 @contextmanager
 def no_artifact(artifact):
-    yield accuracy.Contender("bicubic again", "pillow", accuracy.BICUBIC.enlarge)
+    yield Contender("bicubic again", "pillow", BICUBIC.enlarge)
 
 
 def test_json_has_a_row_for_each_contender_and_data_set(hr_faces, monkeypatch, capsys):
     monkeypatch.setattr(accuracy, "artifact_contender", no_artifact)
     assert accuracy.main(["--data", str(hr_faces), f"{hr_faces}/", "--json"]) == 0
-    rows = json.loads(capsys.readouterr().out)["rows"]
+    printed = capsys.readouterr()
+    rows = json.loads(printed.out)["rows"]
     assert [row["data"] for row in rows] == ["hr"] * 4
-    assert set(rows[0]) == {"artifact", "backend", "data", "n", "psnr_y", "ssim_y", "psnr_rgb"}
+    assert {"artifact", "backend", "data", "n", "psnr_y", "ssim_y", "psnr_rgb"} <= set(rows[0])
+    low, high = rows[0]["intervals"]["vif"]
+    assert low <= rows[0]["vif"] <= high
+    assert [row["lpips"] for row in rows] == [None] * 4
+    left_out = [line for line in printed.err.splitlines() if "is left out" in line]
+    assert [line.split()[0] for line in left_out] == ["lpips", "kid_mobilenetv2", "identity"]
+    assert all(line.endswith("python -m benchmarks.fetch") for line in left_out)
     assert [row["artifact"] for row in rows] == ["bicubic"] * 2 + ["bicubic again"] * 2
 
 
@@ -69,11 +83,18 @@ def test_artifact_and_checkpoint_of_one_model_agree(hr_faces, edge_artifact):
     assert rows[1].psnr_y == pytest.approx(rows[2].psnr_y, abs=0.01)
 
 
-def test_table_has_a_line_for_each_row(hr_faces):
-    rows = accuracy.accuracy([hr_faces]).rows
+def test_table_is_markdown_with_a_line_for_each_row(hr_faces):
+    rows = accuracy.accuracy([hr_faces], metrics=("vif",)).rows
     lines = accuracy.table(rows).splitlines()
-    assert len(lines) == 1 + len(rows)
-    assert lines[1].split()[:4] == ["hr", "bicubic", "pillow", "3"]
+    assert len(lines) == 2 + len(rows)
+    assert lines[0].endswith("| psnr_y | ssim_y | psnr_rgb | vif |")
+    assert lines[2].startswith("| hr | bicubic | pillow | 3 |")
+
+
+def test_unknown_metrics_are_usage_errors(hr_faces):
+    with pytest.raises(EdgeError, match=r"fid: no metric, expected psnr_y, .*") as unknown:
+        accuracy.accuracy([hr_faces], metrics=("fid",))
+    assert unknown.value.status == EXIT_USAGE
 
 
 def test_faces_of_another_size_are_named():

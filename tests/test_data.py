@@ -1,10 +1,11 @@
 """Training pairs: shrunk as Pillow shrinks, framed in many ways, the same again for a seed."""
 
 import numpy as np
+import pytest
 import torch
 
 import runtime.image
-from aminet.data import Augmentation, batches, make_pair, reframe, shrink
+from aminet.data import Augmentation, batches, make_pair, reframe, relight, shrink
 
 STILL = Augmentation(flip=False, share=0.0)
 
@@ -96,3 +97,39 @@ def test_batches_cover_each_epoch_and_go_on_where_they_stopped() -> None:
 
 def test_batches_of_another_seed_differ() -> None:
     assert not torch.equal(next(batches(100, 50, seed=0)), next(batches(100, 50, seed=1)))
+
+
+def test_relighting_is_off_unless_asked_for() -> None:
+    faces = smooth_faces(4)
+    _, hr = make_pair(faces, torch.arange(4), STILL, torch.Generator())
+    torch.testing.assert_close(hr * 255, faces.float())
+
+
+def test_exposure_changes_all_channels_of_a_face_alike() -> None:
+    gray = torch.full((64, 3, 128, 128), 100, dtype=torch.uint8)
+    augmentation = Augmentation(flip=False, share=0.0, exposure=0.5)
+    lit = relight(gray, augmentation, torch.Generator().manual_seed(0)).float()
+    assert (lit.amax((1, 2, 3)) == lit.amin((1, 2, 3))).all()
+    assert 70 <= lit.min() < 80
+    assert 132 < lit.max() <= 142
+
+
+def test_colour_changes_each_channel_by_its_own() -> None:
+    gray = torch.full((64, 3, 128, 128), 100, dtype=torch.uint8)
+    augmentation = Augmentation(flip=False, share=0.0, colour=0.1)
+    lit = relight(gray, augmentation, torch.Generator().manual_seed(0))[:, :, 0, 0]
+    assert (lit[:, 0] != lit[:, 1]).float().mean() > 0.8
+    assert 90 <= lit.min() < 93
+    assert 107 < lit.max() <= 110
+
+
+def test_input_is_shrunk_from_the_relit_face() -> None:
+    augmentation = Augmentation(flip=False, share=0.0, exposure=1.0)
+    lr, hr = make_pair(smooth_faces(8), torch.arange(8), augmentation, torch.Generator())
+    assert torch.allclose(lr.mean((1, 2, 3)), hr.mean((1, 2, 3)), atol=0.01)
+
+
+@pytest.mark.parametrize("change", [{"exposure": -0.1}, {"colour": 1.0}, {"zoom": 0.5}])
+def test_augmentation_out_of_range_is_refused(change: dict[str, float]) -> None:
+    with pytest.raises(ValueError, match="out of range"):
+        Augmentation(**change)

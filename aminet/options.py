@@ -1,0 +1,173 @@
+"""What a training run is told: one frozen dataclass, and the command line that makes it."""
+
+import argparse
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from aminet.data import Augmentation
+from aminet.losses import GanOptions
+from runtime.errors import EXIT_USAGE, EdgeError
+
+GAN_RATE = 1e-4  # of AMIGAN's generator, which Adam trains
+
+
+@dataclass(frozen=True)
+class TrainOptions:
+    """One training run. Either minutes or steps says how long."""
+
+    data: tuple[str, ...]
+    out: Path
+    model: str = "aminet-edge"
+    val: tuple[str, ...] = ()
+    minutes: float | None = None
+    steps: int | None = None
+    batch: int = 32  # over all processes
+    optimizer: str = "muon"
+    rate: float = 1e-3  # Adam's; the paper's 2e-4 is for far longer runs
+    warmup: int = 200  # steps
+    betas: tuple[float, float] = (0.9, 0.99)  # section IV-B
+    ema: float = 0.999  # decay of the averaged weights a step
+    loss: str = "l1"
+    augmentation: Augmentation = field(default_factory=Augmentation)
+    init: Path | None = None  # weights to start from
+    teacher: Path | None = None  # a checkpoint whose faces are imitated
+    distill: float = 0.5  # the teacher's share of the pixel loss; the rest is the original's
+    gan: GanOptions | None = None
+    resume: bool = False
+    val_every_s: float = 240.0
+    seed: int = 0
+    device: str = "auto"
+    amp: bool = True  # autocast to `precision`
+    precision: str = "bf16"  # or fp16, with a loss scale
+    compile: bool = False
+
+    def __post_init__(self) -> None:
+        if (self.minutes is None) == (self.steps is None):
+            raise EdgeError("train: give either --minutes or --steps", EXIT_USAGE)
+        if (self.minutes or self.steps or 0) <= 0 or self.batch <= 0 or self.rate <= 0:
+            raise EdgeError("train: minutes, steps, batch and rate must be positive", EXIT_USAGE)
+        if not 0 <= self.distill <= 1:
+            raise EdgeError(f"train: --distill {self.distill}, expected 0 to 1", EXIT_USAGE)
+
+
+def parse(argv: Sequence[str] | None, description: str | None) -> tuple[TrainOptions, bool]:
+    """Command line -> options, and whether JSON is asked for."""
+    parser = argparse.ArgumentParser(prog="python -m aminet.train", description=description)
+    _add_run(parser)
+    _add_recipe(parser)
+    _add_augmentation(parser)
+    _add_gan(parser)
+    given = parser.parse_args(argv)
+    try:
+        augmentation = Augmentation(
+            zoom=given.zoom,
+            shift=given.shift,
+            share=given.share,
+            exposure=given.exposure,
+            colour=given.colour,
+        )
+    except ValueError as error:
+        parser.error(str(error))
+    gan = _gan_options(given)
+    return TrainOptions(
+        data=tuple(given.data),
+        val=tuple(given.val),
+        out=given.out,
+        model=given.model or ("amigan" if gan else TrainOptions.model),
+        minutes=given.minutes,
+        steps=given.steps,
+        batch=given.batch,
+        optimizer=given.optimizer or ("adam" if gan else TrainOptions.optimizer),
+        rate=given.rate or (GAN_RATE if gan else TrainOptions.rate),
+        warmup=given.warmup,
+        ema=given.ema,
+        loss=given.loss,
+        augmentation=augmentation,
+        init=given.init,
+        teacher=given.teacher,
+        distill=given.distill,
+        gan=gan,
+        resume=given.resume,
+        val_every_s=given.val_every,
+        seed=given.seed,
+        device=given.device,
+        amp=not given.no_amp,
+        precision=given.precision,
+        compile=given.compile,
+    ), given.json
+
+
+def _add_run(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("--data", nargs="+", required=True, metavar="TAR_OR_DIR", help="128x128 training faces")
+    add(
+        "--val",
+        nargs="*",
+        default=[],
+        metavar="TAR_OR_DIR",
+        help="faces that choose the best weights",
+    )
+    add("--model", help=f"default {TrainOptions.model}; with --gan amigan")
+    add("--out", type=Path, required=True, metavar="DIR")
+    add("--minutes", type=float, help="train so long; the cosine follows the clock")
+    add("--steps", type=int, help="train so many steps; reproducible")
+    add("--init", type=Path, metavar="F", help="start from these weights")
+    add("--resume", action="store_true", help="go on from DIR, if it holds a run")
+    add("--val-every", type=float, default=TrainOptions.val_every_s, metavar="SECONDS")
+    add("--seed", type=int, default=0)
+    add("--device", default="auto")
+    add("--no-amp", action="store_true", help="float32 instead of autocast")
+    add("--precision", choices=("bf16", "fp16"), default=TrainOptions.precision, help="of autocast")
+    add("--compile", action="store_true", help="torch.compile; needs a C++ compiler")
+    add("--json", action="store_true")
+
+
+def _add_recipe(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("--batch", type=int, default=TrainOptions.batch, help="faces, over all processes")
+    add("--optimizer", choices=("muon", "adam"), help="default muon; with --gan adam")
+    add(
+        "--rate",
+        type=float,
+        help=f"Adam's learning rate, default {TrainOptions.rate}; with --gan {GAN_RATE}",
+    )
+    add("--warmup", type=int, default=TrainOptions.warmup, help="steps")
+    add("--ema", type=float, default=TrainOptions.ema, help="decay of the averaged weights")
+    add("--loss", choices=("l1", "l2"), default=TrainOptions.loss)
+    add("--teacher", type=Path, metavar="F", help="a checkpoint to imitate (distillation)")
+    add(
+        "--distill",
+        type=float,
+        default=TrainOptions.distill,
+        help="the teacher's share of the pixel loss",
+    )
+
+
+def _add_augmentation(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("--zoom", type=float, default=Augmentation.zoom, help="largest zoom; 1: none")
+    add("--shift", type=float, default=Augmentation.shift, help="largest shift, pixels")
+    add("--share", type=float, default=Augmentation.share, help="of faces zoomed and shifted")
+    add("--exposure", type=float, default=Augmentation.exposure, help="largest change, stops")
+    add("--colour", type=float, default=Augmentation.colour, help="largest gain of one channel")
+
+
+def _add_gan(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("--gan", action="store_true", help="AMIGAN's losses; amigan always has them")
+    add("--perceptual", type=float, default=GanOptions.perceptual, help="weight of the VGG loss")
+    add("--adversarial", type=float, default=GanOptions.adversarial, help="its weight")
+    add("--discriminator-rate", type=float, default=GanOptions.rate, metavar="RATE")
+    add("--vgg", type=Path, metavar="F", help="VGG16 or VGG19 as torchvision names its weights")
+
+
+def _gan_options(given: argparse.Namespace) -> GanOptions | None:
+    if not given.gan and given.model != "amigan":
+        return None
+    return GanOptions(
+        perceptual=given.perceptual,
+        adversarial=given.adversarial,
+        rate=given.discriminator_rate,
+        vgg=given.vgg,
+    )

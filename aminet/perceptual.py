@@ -1,0 +1,95 @@
+"""The perceptual loss: how far VGG's features of the enlarged face are from the original's."""
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Self
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from aminet.pretrained import (
+    VGG16,
+    flax_convolutions,
+    read_pretrained,
+    read_state,
+    unpickle_arrays,
+)
+from runtime.errors import EdgeError
+
+PLANS = {13: (2, 2, 3, 3, 3), 16: (2, 2, 4, 4, 4)}  # convolutions between poolings: VGG16, VGG19
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet, RGB
+
+
+class VGG(nn.Module):
+    """Pictures (N, 3, H, W) in [0, 1] -> the feature before each pooling, after its ReLU."""
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, convolutions: Sequence[tuple[Tensor, Tensor]]) -> None:
+        super().__init__()
+        if len(convolutions) not in PLANS:
+            raise ValueError(f"{len(convolutions)} convolutions, expected 13 (VGG16) or 16 (VGG19)")
+        self.plan = PLANS[len(convolutions)]
+        self.convolutions = nn.ModuleList(_frozen(*convolution) for convolution in convolutions)
+        self.register_buffer("mean", torch.tensor(MEAN).view(1, 3, 1, 1))
+        self.register_buffer("std", torch.tensor(STD).view(1, 3, 1, 1))
+
+    @classmethod
+    def load(cls, path: Path | None = None) -> Self:
+        """VGG16 from the cache folder, or a user's VGG16 or VGG19."""
+        if path is None:
+            arrays = unpickle_arrays(read_pretrained(VGG16), VGG16.name)
+            return cls(flax_convolutions(arrays["VGG16_0"]))
+        state = read_state(path)
+        weights = [
+            key for key, value in state.items() if key.endswith("weight") and value.ndim == 4
+        ]
+        weights.sort(key=lambda key: [int(digits) for digits in re.findall(r"\d+", key)])
+        try:
+            return cls([(state[key], state[key[: -len("weight")] + "bias"]) for key in weights])
+        except (KeyError, ValueError, RuntimeError) as error:
+            raise EdgeError(
+                f"{path}: is no VGG16 or VGG19 ({error}); save torchvision's vgg19().state_dict()"
+            ) from error
+
+    @property
+    def name(self) -> str:
+        return f"VGG{len(self.convolutions) + 3}"
+
+    def forward(self, pictures: Tensor) -> list[Tensor]:
+        x = (pictures - self.mean) / self.std
+        layers = iter(self.convolutions)
+        features: list[Tensor] = []
+        for count in self.plan:
+            if features:
+                x = F.max_pool2d(x, 2)
+            for _ in range(count):
+                x = next(layers)(x).relu()
+            features.append(x)
+        return features
+
+
+class PerceptualLoss(nn.Module):
+    """Mean L1 distance of VGG's five features, of pictures (N, 3, H, W) in [0, 1]."""
+
+    def __init__(self, vgg: VGG) -> None:
+        super().__init__()
+        self.vgg = vgg.eval().requires_grad_(False)
+
+    def forward(self, sr: Tensor, hr: Tensor) -> Tensor:
+        with torch.no_grad():
+            wanted = self.vgg(hr)
+        distances = [
+            F.l1_loss(a.float(), b.float()) for a, b in zip(self.vgg(sr), wanted, strict=True)
+        ]
+        return torch.stack(distances).mean()
+
+
+def _frozen(weight: Tensor, bias: Tensor) -> nn.Conv2d:
+    out, channels, kernel, _ = weight.shape
+    convolution = nn.Conv2d(channels, out, kernel, padding=kernel // 2)
+    convolution.load_state_dict({"weight": weight, "bias": bias})
+    return convolution.requires_grad_(False)

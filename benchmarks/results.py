@@ -1,0 +1,209 @@
+"""Write docs/results.md: the paper's tables with our figures beside its own.
+
+    python -m benchmarks.accuracy --data TAR... --json > docs/measured/quality.json
+    python -m benchmarks.demo --json > docs/measured/demo.json
+    python -m benchmarks.results
+
+Reads every docs/measured/*.json, which the commands above wrote, and counts parameters and
+multiply-adds itself. What was not measured has no row; no figure of ours is typed by hand.
+"""
+
+import argparse
+import json
+import sys
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from aminet.blocks import EDFF
+from aminet.config import MODELS
+from aminet.info import Cost, measure_cost
+from runtime.errors import EdgeError, run_command
+from runtime.files import write_bytes
+
+MEASURED, OUT = Path("docs", "measured"), Path("docs", "results.md")
+QUALITY = {  # a column's title and format
+    "psnr_y": ("PSNR-Y", "{:.2f}"),
+    "ssim_y": ("SSIM-Y", "{:.4f}"),
+    "vif": ("VIF", "{:.4f}"),
+    "lpips": ("LPIPS", "{:.4f}"),
+    "kid_mobilenetv2": ("KID (MobileNetV2)", "{:.4f}"),
+    "identity": ("identity", "{:.3f}"),
+}
+# The paper's Table VII and IX; its pictures are framed and split otherwise than ours.
+PAPER_QUALITY: dict[str, dict[str, tuple[float, ...]]] = {
+    "CelebA": {
+        "bicubic": (23.61, 0.6779, 0.1821, 0.4899),
+        "SPARNet": (27.73, 0.7949, 0.4505, 0.1995),
+        "SFMNet": (27.96, 0.7996, 0.4644, 0.1937),
+        "AMINet": (28.26, 0.8091, 0.4893, 0.1755),
+    },
+    "Helen": {
+        "bicubic": (22.95, 0.6762, 0.1745, 0.4912),
+        "SPARNet": (26.43, 0.7839, 0.4262, 0.2674),
+        "SFMNet": (26.86, 0.7987, 0.4573, 0.2322),
+        "AMINet": (27.01, 0.8042, 0.4694, 0.2067),
+    },
+}
+PAPER_COST = {"aminet": (15.6, 15.6), "aminet-s": (8.2, 9.4)}  # M parameters, G multiply-adds
+DATA = {"celeba-test": "CelebA", "helen-test": "Helen"}
+SIDES = (128, 64, 32)  # where a U-shape's decoder meets its encoder
+U_SHAPES = {  # channels at those sides, from the authors' code
+    "SPARNet": (32, 64, 128),
+    "SFMNet, spatial branch": (64, 64, 64),
+}
+
+
+@dataclass(frozen=True)
+class Table:
+    """A heading, a sentence about it, and its rows as Markdown cells."""
+
+    heading: str
+    about: str
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+
+    def markdown(self) -> str:
+        lines = [self.columns, ("---",) * len(self.columns), *self.rows]
+        body = "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+        return f"## {self.heading}\n\n{self.about}\n\n{body}\n"
+
+
+def results(measured: Path = MEASURED) -> str:
+    """All tables that have a row of ours, as one Markdown page."""
+    found = [read(path) for path in sorted(measured.glob("*.json"))]
+    quality = [row for each in found for row in each.get("rows", []) if "psnr_y" in row]
+    speed = [row for each in found for row in each.get("rows", []) if "p50_ms" in row]
+    tables = [quality_table(data, quality) for data in ordered(row["data"] for row in quality)]
+    tables += [cost_table(speed), edff_table()]
+    return HEAD + "\n".join(table.markdown() for table in tables)
+
+
+def read(path: Path) -> dict[str, Any]:
+    """A command's JSON object; anything else raises EdgeError."""
+    try:
+        found = json.loads(path.read_text())
+    except ValueError as error:
+        raise EdgeError(f"{path}: is not JSON ({error}); write it again with --json") from error
+    if not isinstance(found, dict):
+        raise EdgeError(f"{path}: is no JSON object, expected what a command's --json prints")
+    return found
+
+
+def quality_table(data: str, rows: Sequence[dict[str, Any]]) -> Table:
+    """Tables VII and IX on one data set: ours, then the paper's where it has that set."""
+    ours = {(row["artifact"], row["backend"]): row for row in rows if row["data"] == data}
+    names = [name for name in QUALITY if any(row.get(name) is not None for row in ours.values())]
+    bicubic = next((row["psnr_y"] for row in ours.values() if row["artifact"] == "bicubic"), None)
+    lines = [
+        (
+            f"{row['artifact']} ({row['backend']})",
+            gain(row["psnr_y"], bicubic),
+            *(cell(row, name) for name in names),
+        )
+        for row in ours.values()
+    ]
+    paper = PAPER_QUALITY.get(DATA.get(data, ""), {})
+    for network, figures in paper.items():
+        given = dict(zip(("psnr_y", "ssim_y", "vif", "lpips"), figures, strict=True))
+        over = gain(figures[0], paper["bicubic"][0])
+        lines.append((f"*the paper's {network}*", over, *(cell(given, name) for name in names)))
+    faces = next(iter(ours.values()))["n"]
+    return Table(
+        f"Quality on {data} (Tables VII and IX)",
+        f"{faces} faces; PSNR in dB. The paper's rows are its own, on its own pictures.",
+        ("network", "over bicubic", *(QUALITY[name][0] for name in names)),
+        tuple(lines),
+    )
+
+
+def gain(psnr_y: float, bicubic: float | None) -> str:
+    return "" if bicubic is None else f"{psnr_y - bicubic:+.2f}"
+
+
+def cell(row: dict[str, Any], name: str) -> str:
+    value = row.get(name)
+    return "" if value is None else QUALITY[name][1].format(value)
+
+
+def cost_table(speed: Sequence[dict[str, Any]]) -> Table:
+    """Table X: what each model costs; milliseconds a face where they were measured."""
+    lines = []
+    for model, config in MODELS.items():
+        cost = measure_cost(config)
+        paper = PAPER_COST.get(model)
+        theirs = f"{paper[0]} M, {paper[1]} G" if paper else ""
+        timed = ", ".join(
+            f"{row['p50_ms']:.1f} ({row['artifact'].split('/')[-1]}, {row['backend']})"
+            for row in speed
+            if row["artifact"].split("/")[0] == model
+        )
+        lines.append((model, *cost_cells(cost), theirs, timed))
+    return Table(
+        "Cost (Table X)",
+        "Multiply-adds of one face; the median time of one face on the machine that measured it.",
+        ("model", "parameters", "multiply-adds", "*the paper's*", "ms a face"),
+        tuple(lines),
+    )
+
+
+def edff_table() -> Table:
+    """Table VI: what EDFF adds to other U-shapes, where their decoder meets their encoder."""
+    rows = [(shape, *cost_cells(edff_cost(widths))) for shape, widths in U_SHAPES.items()]
+    return Table(
+        "EDFF alone (Table VI)",
+        "What three EDFF add at 128x128, 64x64 and 32x32, at those networks' widths.",
+        ("U-shape", "parameters", "multiply-adds"),
+        tuple(rows),
+    )
+
+
+def edff_cost(widths: Sequence[int]) -> Cost:
+    """Counted with torch's own counter, on tensors without data."""
+    params = macs = 0
+    for channels, side in zip(widths, SIDES, strict=True):
+        with torch.device("meta"):
+            fusion = EDFF(MODELS["aminet"], channels)
+            feature = torch.empty(1, channels, side, side)
+        with FlopCounterMode(display=False) as counter, torch.no_grad():
+            fusion(feature, feature)
+        params += sum(parameter.numel() for parameter in fusion.parameters())
+        macs += counter.get_total_flops() // 2
+    return Cost(params, macs)
+
+
+def cost_cells(cost: Cost) -> tuple[str, str]:
+    return f"{cost.params / 1e6:.2f} M", f"{cost.macs / 1e9:.2f} G"
+
+
+def ordered(names: Iterable[str]) -> list[str]:
+    """Each name once, the paper's data sets first."""
+    once = list(dict.fromkeys(names))
+    return sorted(once, key=lambda name: list(DATA).index(name) if name in DATA else len(DATA))
+
+
+HEAD = """\
+# Results
+
+Written by `python -m benchmarks.results` from docs/measured/*.json, which the commands wrote. What
+was not measured has no row.
+
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="benchmarks.results", description=__doc__.split("\n")[0])
+    parser.add_argument("--measured", type=Path, default=MEASURED, help=f"default {MEASURED}")
+    parser.add_argument("--out", type=Path, default=OUT, help=f"default {OUT}")
+    options = parser.parse_args(argv)
+    write_bytes(options.out, results(options.measured).encode())
+    print(options.out)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(run_command(main))

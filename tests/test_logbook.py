@@ -1,0 +1,63 @@
+"""The log is lines of JSON, and its curves are a picture that shows them."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from aminet import logbook
+from aminet.model import AMINet
+from aminet.validation import Validation
+from runtime.errors import EdgeError
+from runtime.image import read_picture
+from tiny_training import TINY, write_disks
+
+
+def test_lines_come_back_and_a_half_written_one_is_passed_over(tmp_path: Path) -> None:
+    log = tmp_path / "log.jsonl"
+    logbook.append(log, {"step": 50, "loss": 0.1})
+    logbook.append(log, {"step": 100, "loss": float("nan")})
+    with log.open("a") as file:
+        file.write('{"step": 15')
+    lines = logbook.read(log)
+    assert [line["step"] for line in lines] == [50, 100]
+    assert logbook.points(lines, "loss") == [(50, 0.1)]
+    assert logbook.points(lines, "psnr_y") == []
+
+
+def test_curves_have_a_panel_for_the_loss_and_one_for_the_quality(tmp_path: Path) -> None:
+    log, out = tmp_path / "log.jsonl", tmp_path / "curves.png"
+    logbook.write_curves(log, out)
+    assert not out.exists()
+    for step in (50, 100):
+        logbook.append(log, {"step": step, "loss": 1 / step})
+    logbook.write_curves(log, out)
+    width, height = logbook.SIZE
+    assert read_picture(out).shape == (height, width, 3)
+    logbook.append(log, {"step": 100, "psnr_y": 25.0, "bicubic_psnr_y": 24.0})
+    logbook.write_curves(log, out)
+    assert read_picture(out).shape == (2 * height, width, 3)
+
+
+def test_a_falling_curve_falls_in_the_picture() -> None:
+    panel = logbook.panel([logbook.Curve("loss", [(0, 3.0), (10, 1.0)], "#ff0000")])
+    red = (panel == (255, 0, 0)).all(2)[logbook.TOP :, logbook.LEFT :]  # without the title
+    rows, columns = np.nonzero(red)
+    left, right = rows[columns < 50].mean(), rows[columns > columns.max() - 50].mean()
+    assert left < 40
+    assert right > 180
+
+
+def test_a_log_that_cannot_be_written_says_why() -> None:
+    with pytest.raises(EdgeError, match=r"/dev/full: the disk is full; make room and run it again"):
+        logbook.append(Path("/dev/full"), {"step": 1})
+
+
+def test_contact_sheet_has_four_columns_and_a_row_a_face(tmp_path: Path) -> None:
+    validation = Validation.load([write_disks(tmp_path, 3)])
+    torch.manual_seed(0)
+    sheet = validation.sheet(AMINet(TINY).eval())
+    assert sheet.shape == (3 * 128, 4 * 128, 3)
+    assert np.array_equal(sheet[:128, -128:], validation.hr[0])
+    assert len(np.unique(sheet[:128, :128].reshape(-1, 3), axis=0)) <= 256

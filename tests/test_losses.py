@@ -1,0 +1,181 @@
+"""What training makes small: pixels, a teacher's faces, VGG's features, a discriminator's doubt."""
+
+from dataclasses import replace
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+import torch
+
+from aminet.checkpoint import load_checkpoint
+from aminet.discriminator import Discriminator
+from aminet.losses import GanOptions, discriminator_loss, generator_loss, imitation_loss
+from aminet.options import parse
+from aminet.perceptual import PLANS, VGG, PerceptualLoss
+from aminet.train import Trainer, TrainOptions, train
+from runtime.errors import EXIT_MISSING, EdgeError
+from tiny_training import TINY, tiny_options, write_disks
+
+
+@pytest.fixture(scope="module")
+def faces(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_disks(tmp_path_factory.mktemp("faces"), 8)
+
+
+@pytest.fixture
+def options(faces: Path, tmp_path: Path) -> TrainOptions:
+    return tiny_options(faces, tmp_path / "run")
+
+
+def tiny_vgg(convolutions: int = 13) -> VGG:
+    """VGG's plan with two channels everywhere."""
+    generator = torch.Generator().manual_seed(0)
+    widths = [3] + [2] * convolutions
+    return VGG(
+        [
+            (torch.randn(out, width, 3, 3, generator=generator), torch.zeros(out))
+            for width, out in pairwise(widths)
+        ]
+    )
+
+
+def test_a_teachers_share_of_the_pixel_loss() -> None:
+    sr, hr, taught = (torch.full((1, 3, 2, 2), value) for value in (0.0, 1.0, 0.5))
+    assert imitation_loss("l1", sr, hr, taught, share=0.0) == 1.0
+    assert imitation_loss("l1", sr, hr, taught, share=0.5) == 0.75
+    assert imitation_loss("l2", sr, hr, taught, share=1.0) == 0.25
+
+
+def test_a_pupil_nears_its_teacher(options: TrainOptions) -> None:
+    teacher = train(replace(options, steps=1), TINY).checkpoint
+    with torch.no_grad():
+        state = dict(load_checkpoint(teacher).state)
+    pupil = replace(
+        options,
+        out=options.out.with_name("pupil"),
+        teacher=Path(teacher),
+        distill=1.0,
+        seed=1,
+        warmup=0,
+    )
+    trainer = Trainer(pupil, TINY)
+    lr, hr = torch.rand(4, 3, 16, 16), torch.rand(4, 3, 128, 128)
+    trainer.criterion.teacher.exit.conv.bias.data += 0.2
+    losses = [float(trainer.step(lr, hr)) for _ in range(12)]
+    assert losses[-1] < losses[0] - 0.005
+    assert torch.equal(
+        load_checkpoint(teacher).state["entry.conv.weight"], state["entry.conv.weight"]
+    )
+
+
+def test_teacher_is_named_in_the_recipe(options: TrainOptions) -> None:
+    teacher = train(replace(options, steps=1), TINY).checkpoint
+    pupil = replace(options, steps=1, out=options.out.with_name("pupil"), teacher=Path(teacher))
+    training = load_checkpoint(train(pupil, TINY).checkpoint).training
+    assert (training["teacher"], training["distill"]) == ("best.safetensors", 0.5)
+
+
+def test_hinge_losses_are_at_rest_where_the_discriminator_is_sure() -> None:
+    sure, lost = torch.tensor([2.0]), torch.tensor([-2.0])
+    assert discriminator_loss(real=sure, fake=lost) == 0
+    assert discriminator_loss(real=lost, fake=sure) == 6
+    assert generator_loss(sure) < generator_loss(lost)
+
+
+@torch.no_grad()
+def test_discriminators_convolutions_have_spectral_norm_one() -> None:
+    torch.manual_seed(0)
+    discriminator = Discriminator(4)
+    for _ in range(60):  # each forward pass is one power iteration
+        opinions = discriminator(torch.rand(1, 3, 128, 128))
+    assert opinions.shape == (1, 1, 14, 14)
+    for module in discriminator.layers:
+        if hasattr(module, "weight"):
+            norm = float(torch.linalg.matrix_norm(module.weight.flatten(1), 2))
+            assert norm == pytest.approx(1, abs=0.1)
+
+
+@pytest.mark.parametrize(("convolutions", "name"), [(13, "VGG16"), (16, "VGG19")])
+def test_vgg_has_five_features(convolutions: int, name: str) -> None:
+    vgg = tiny_vgg(convolutions)
+    features = vgg(torch.rand(1, 3, 32, 32))
+    assert vgg.name == name
+    assert [feature.shape[-1] for feature in features] == [32, 16, 8, 4, 2]
+    assert sum(PLANS[convolutions]) == convolutions
+
+
+def test_perceptual_loss_is_nothing_for_equal_faces_and_moves_only_the_generator() -> None:
+    loss = PerceptualLoss(tiny_vgg())
+    face = torch.rand(1, 3, 32, 32, requires_grad=True)
+    assert loss(face, face.detach()) == 0
+    loss(face, torch.rand(1, 3, 32, 32)).backward()
+    assert face.grad is not None
+    assert face.grad.abs().sum() > 0
+    assert not any(parameter.requires_grad for parameter in loss.parameters())
+
+
+@pytest.mark.parametrize("suffix", ["pth", "safetensors"])
+def test_a_users_vgg19_is_read_in_the_order_of_its_layers(tmp_path: Path, suffix: str) -> None:
+    from safetensors.torch import save_file
+
+    vgg = tiny_vgg(16)
+    state = {}
+    for index, convolution in enumerate(vgg.convolutions):
+        state[f"features.{2 * index}.weight"] = convolution.weight.data
+        state[f"features.{2 * index}.bias"] = convolution.bias.data
+    state["classifier.0.weight"] = torch.zeros(2, 2)
+    path = tmp_path / f"vgg19.{suffix}"
+    save_file(state, path) if suffix == "safetensors" else torch.save(state, path)
+    face = torch.rand(1, 3, 32, 32)
+    for a, b in zip(vgg(face), VGG.load(path)(face), strict=True):
+        torch.testing.assert_close(a, b)
+
+
+def test_amigan_trains_and_resumes(options: TrainOptions) -> None:
+    gan = replace(options, gan=GanOptions(perceptual=0, channels=4), optimizer="adam", rate=1e-4)
+    train(replace(gan, steps=3), TINY)
+    trainer = Trainer(replace(gan, resume=True), TINY)
+    assert trainer.adversary is not None
+    assert trainer.progress.step == 3
+    moments = trainer.adversary.optimizer.state_dict()["state"][0]
+    assert moments["step"] == 3
+    assert train(replace(gan, resume=True), TINY).steps == 6
+
+
+def test_a_discriminator_learns_to_tell_faces_apart(options: TrainOptions) -> None:
+    gan = GanOptions(perceptual=0, channels=8, rate=2e-3)
+    trainer = Trainer(replace(options, gan=gan, rate=1e-6, warmup=0), TINY)
+    hr = (torch.rand(4, 3, 128, 128) > 0.5).float()
+    lr = torch.nn.functional.avg_pool2d(hr, 8)
+    doubts = []
+    for _ in range(6):
+        trainer.step(lr, hr)
+        doubts.append(float(trainer.terms["discriminator"]))
+    assert doubts[-1] < doubts[0] - 0.1
+    assert set(trainer.terms) == {"pixel", "adversarial", "discriminator"}
+
+
+def test_without_vgg_the_command_that_brings_it_is_named(options: TrainOptions) -> None:
+    with pytest.raises(EdgeError, match=r"python -m benchmarks\.fetch.*--perceptual 0") as missing:
+        Trainer(replace(options, gan=GanOptions()), TINY)
+    assert missing.value.status == EXIT_MISSING
+
+
+REQUIRED = ["--data", "x.tar", "--out", "run", "--steps", "1"]
+
+
+@pytest.mark.parametrize(
+    ("flags", "model", "optimizer", "rate", "adversarial"),
+    [
+        ([], "aminet-edge", "muon", 1e-3, False),
+        (["--gan"], "amigan", "adam", 1e-4, True),
+        (["--model", "amigan"], "amigan", "adam", 1e-4, True),
+        (["--gan", "--model", "aminet-edge", "--rate", "3e-4"], "aminet-edge", "adam", 3e-4, True),
+    ],
+)
+def test_amigan_has_its_own_defaults(
+    flags: list[str], model: str, optimizer: str, rate: float, adversarial: bool
+) -> None:
+    options, _ = parse([*REQUIRED, *flags], None)
+    assert (options.model, options.optimizer, options.rate) == (model, optimizer, rate)
+    assert (options.gan is not None) == adversarial

@@ -1,0 +1,87 @@
+"""docs/results.md says what was measured, marks what is the paper's, and leaves out the rest."""
+
+import json
+import re
+
+import pytest
+
+from benchmarks import results
+from benchmarks.results import U_SHAPES, edff_cost
+from runtime.errors import EdgeError
+
+QUALITY = {
+    "rows": [
+        {"artifact": "bicubic", "backend": "pillow", "data": "helen-test", "n": 25, "psnr_y": 23.5}
+        | {"ssim_y": 0.66, "psnr_rgb": 22.0, "vif": None, "lpips": 0.61},
+        {"artifact": "aminet-edge best", "backend": "torch", "data": "helen-test", "n": 25}
+        | {"psnr_y": 26.25, "ssim_y": 0.77, "psnr_rgb": 24.9, "vif": None, "lpips": 0.27},
+    ]
+}
+SPEED = {"rows": [{"artifact": "aminet-edge/fp32.onnx", "backend": "onnxruntime", "p50_ms": 9.25}]}
+
+
+@pytest.fixture
+def measured(tmp_path):
+    (tmp_path / "quality.json").write_text(json.dumps(QUALITY))
+    (tmp_path / "speed.json").write_text(json.dumps(SPEED))
+    return tmp_path
+
+
+def lines_with(page, words):
+    return [line for line in page.splitlines() if words in line]
+
+
+def test_our_rows_stand_beside_the_papers(measured):
+    page = results.results(measured)
+    (ours,) = lines_with(page, "aminet-edge best")
+    assert ours == "| aminet-edge best (torch) | +2.75 | 26.25 | 0.7700 | 0.2700 |"
+    (papers,) = lines_with(page, "*the paper's AMINet*")
+    assert papers == "| *the paper's AMINet* | +4.06 | 27.01 | 0.8042 | 0.2067 |"
+
+
+def test_what_was_not_measured_has_no_column_and_no_table(measured):
+    page = results.results(measured)
+    assert "VIF" not in page
+    assert "celeba" not in page.lower()
+
+
+def test_costs_are_counted_and_times_are_the_commands(measured):
+    (row,) = lines_with(results.results(measured), "| aminet-edge |")
+    assert re.search(r"\| \d\.\d\d M \| 0\.\d\d G \|", row)
+    assert "9.2 (fp32.onnx, onnxruntime)" in row
+    (larger,) = lines_with(results.results(measured), "| aminet |")
+    assert "15.6 M, 15.6 G" in larger
+
+
+def test_without_measurements_only_the_counted_tables_are_written(tmp_path):
+    page = results.results(tmp_path)
+    assert "Quality" not in page
+    assert [line for line in page.splitlines() if line.startswith("## ")] == [
+        "## Cost (Table X)",
+        "## EDFF alone (Table VI)",
+    ]
+
+
+def test_cost_of_edff_by_hand():
+    """1x1 convolution of 2C to C, 3x3 and 5x5 of C to C, 7x7 of the two maps to two weights."""
+    params = sum(2 * c * c + c + (9 + 25) * c * c + 2 * c + 2 * 2 * 49 + 2 for c in (32, 64, 128))
+    cost = edff_cost(U_SHAPES["SPARNet"])
+    assert cost.params == params
+    macs = sum(
+        side * side * (36 * c * c + 196)
+        for c, side in zip((32, 64, 128), results.SIDES, strict=True)
+    )
+    assert cost.macs == macs
+
+
+def test_what_is_not_json_is_named(tmp_path):
+    (tmp_path / "x.json").write_text("no")
+    with pytest.raises(EdgeError, match=r"x\.json: is not JSON"):
+        results.results(tmp_path)
+
+
+def test_command_writes_the_page(measured, capsys):
+    out = measured / "docs" / "results.md"
+    assert results.main(["--measured", str(measured), "--out", str(out)]) == 0
+    assert capsys.readouterr().out.strip() == str(out)
+    assert out.read_text().startswith("# Results")
