@@ -11,8 +11,9 @@ PYTHON ?= $(shell for python in python3.11 python3.12 python3.13 python3.14 pyth
 BIN := .venv/bin
 READY := .venv/.ready
 # Every extra that runs on a CPU.
-EXTRAS := train,export,eval,dev
-PACKED := runtime/models/aminet-edge/fp32.onnx
+EXTRAS := train,export,quantize,openvino,eval,dev
+# The wheel carries the INT8 model; `make wheel FP32=1` the FP32 one as well, four times its size.
+PACKED := runtime/models/aminet-edge
 
 .PHONY: demo test soak setup wheel clean
 
@@ -37,11 +38,13 @@ $(READY): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[$(EXTRAS)]'
 	@touch $@
 
-wheel: setup $(PACKED)
+wheel: setup $(PACKED)/int8.onnx
+	$(if $(FP32),$(BIN)/python -m export.onnx --out $(PACKED)/fp32.onnx,rm -f $(PACKED)/fp32.onnx $(PACKED)/fp32.onnx.json)
 	$(BIN)/python -m hatchling build -t wheel
 
-$(PACKED): aminet/weights/aminet-edge.safetensors $(wildcard aminet/*.py export/*.py export/*.png runtime/*.py)
-	$(BIN)/python -m export.onnx --out $@
+$(PACKED)/int8.onnx: aminet/weights/aminet-edge.safetensors $(wildcard aminet/*.py export/*.py export/*.png quantize/*.py runtime/*.py)
+	$(BIN)/python -m export.onnx --out $(PACKED)/fp32.onnx
+	$(BIN)/python -m quantize.int8 --artifact $(PACKED)/fp32.onnx --target cpu,openvino
 
 aminet/weights/aminet-edge.safetensors:
 	@echo "error: $@ is not there; train it: $(BIN)/python -m aminet.train --help" >&2; exit 1

@@ -5,7 +5,7 @@ from typing import Any
 
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
-MODEL_FILES = ("fp32.onnx", "fp32.onnx.json", "probes.npz")
+MODEL_FILES = ("int8.onnx", "int8.onnx.json", "probes.npz")
 
 
 class ModelIsPacked(BuildHookInterface):  # type: ignore[type-arg]

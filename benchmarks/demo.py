@@ -1,4 +1,4 @@
-"""The whole way of each trained model, on this machine: export, check, enlarge, compare.
+"""The whole way of each trained model, on this machine: export, quantize, check, enlarge, compare.
 
     python -m benchmarks.demo [--out artifacts/demo.png] [--json]
 
@@ -23,6 +23,10 @@ from aminet.checkpoint import weights_path
 from aminet.config import MODELS
 from calib_data.generate import PROBE_STRIP, unstrip
 from export.onnx import export
+from quantize.fp16 import convert
+from quantize.int8 import quantize
+from quantize.record import describe
+from runtime.backends import openvino
 from runtime.check import check
 from runtime.errors import EdgeError, run_command
 from runtime.files import writing
@@ -30,6 +34,7 @@ from runtime.image import SR_SIDE, Pixels, enlarge_bicubic, psnr_y, read_picture
 from runtime.session import DEFAULT_MODEL, Session, open_session
 
 OUT = Path("artifacts", "demo.png")
+CALIBRATION = PROBE_STRIP.parents[1] / "calib_data"
 FACES_OF_NOBODY = 4
 WARM_UP_RUNS, TIMED_RUNS = 10, 50
 
@@ -49,6 +54,7 @@ class Row:
     """One artifact on this machine: what a face takes, and what it loses against FP32 PyTorch."""
 
     artifact: str
+    runs_as: str
     backend: str
     bytes: int
     p50_ms: float
@@ -72,11 +78,11 @@ class Column:
 
 def demo(out: str | Path = OUT, say: Say = lambda line: None) -> Demo:
     """Take every model that has weights the whole way; `say` hears a line for each step."""
-    artifacts = [export_and_check(model, say) for model in trained_models()]
+    made = [run for model in trained_models() for run in make_and_check(model, say)]
     photo = aligned_astronaut()
     faces = (shrink(photo), *unstrip(read_picture(PROBE_STRIP))[:FACES_OF_NOBODY])
     with ExitStack() as stack:
-        sessions = [stack.enter_context(open_session(artifact)) for artifact in artifacts]
+        sessions = [stack.enter_context(open_session(*run)) for run in made]
         say(
             "enlarging the astronaut, first reduced to 16x16 as infer --reduce does, "
             f"and {FACES_OF_NOBODY} faces of nobody, which are drawn at 16x16"
@@ -98,20 +104,36 @@ def trained_models() -> list[str]:
     return trained
 
 
-def export_and_check(model: str, say: Say) -> Path:
-    """Export a model and prove it on ONNX Runtime; its artifact."""
+def make_and_check(model: str, say: Say) -> list[tuple[Path, str]]:
+    """Export a model, make it smaller, and prove all of it; the artifacts and their backends."""
     say(f"{model}: exporting from PyTorch")
     exported = export(model)
+    fp32 = Path(exported.artifact)
     say(
-        f"{model}: exported to {exported.artifact}, {exported.nodes_before} nodes simplified to "
+        f"{model}: exported to {fp32}, {exported.nodes_before} nodes simplified to "
         f"{exported.nodes_after}, at most {exported.max_abs_diff:.1e} from PyTorch"
     )
-    checked = check(str(exported.artifact))
-    say(
-        f"{model}: checked on {checked.backend}, fidelity to FP32 PyTorch "
-        f"{checked.fidelity_db:.1f} dB (at least {checked.limit_db:.1f})"
-    )
-    return Path(exported.artifact)
+    half = convert(fp32)
+    say(f"{model}: {half.artifact} keeps {half.fidelity_db:.1f} dB in FP16 arithmetic")
+    say(f"{model}: quantizing, calibrated with faces of nobody")
+    small = quantize(fp32, [CALIBRATION])
+    for line in (*map(describe, small.artifacts), *small.notes, *small.failures):
+        say(line)
+    paths = [fp32, Path(half.artifact)]
+    paths += [Path(one.artifact) for one in small.artifacts if one.target == "cpu"]
+    runs = [(path, "onnxruntime") for path in paths]
+    if openvino.is_installed():
+        runs.append((fp32, "openvino"))
+        runs += [
+            (Path(one.artifact), "openvino") for one in small.artifacts if one.target == "openvino"
+        ]
+    for path, backend in runs:
+        checked = check(str(path), backend)
+        say(
+            f"{model}: checked {path.name} on {backend}, fidelity to FP32 PyTorch "
+            f"{checked.fidelity_db:.1f} dB (at least {checked.limit_db:.1f})"
+        )
+    return runs
 
 
 def aligned_astronaut() -> Pixels:
@@ -145,6 +167,7 @@ def row(session: Session, times_ms: Sequence[float]) -> Row:
     assert session.verdict  # open_session verifies
     return Row(
         artifact=f"{session.manifest.model}/{session.artifact.name}",
+        runs_as=session.manifest.computed_in,
         backend=session.backend,
         bytes=session.artifact.stat().st_size,
         p50_ms=float(np.median(times_ms)),
@@ -155,7 +178,10 @@ def row(session: Session, times_ms: Sequence[float]) -> Row:
 def columns(
     sessions: Sequence[Session], faces: Sequence[Pixels], photo: Pixels
 ) -> tuple[Column, ...]:
-    """Input, bicubic, each model, original; only the first face, the photo, has an original."""
+    """Input, bicubic, each model, original; only the first face, the photo, has an original.
+
+    Of a model's artifacts the last one is shown, which is the smallest.
+    """
     enlarged = {"bicubic": tuple(enlarge_bicubic(face) for face in faces)}
     for session in sessions:
         enlarged[session.manifest.model] = tuple(session.enlarge(face) for face in faces)
@@ -197,11 +223,11 @@ def draw(columns: Sequence[Column], out: str | Path) -> None:
 
 def table(rows: Sequence[Row]) -> str:
     width = max(len(row.artifact) for row in rows)
-    lines = [f"{'artifact':{width}}  {'backend':11}     size   p50 ms  fidelity to FP32"]
+    lines = [f"{'artifact':{width}}  runs as  {'backend':11}     size   p50 ms  fidelity to FP32"]
     for row in rows:
         size = f"{row.bytes / 1e6:6.1f} MB"
         lines.append(
-            f"{row.artifact:{width}}  {row.backend:11} {size} {row.p50_ms:8.2f} "
+            f"{row.artifact:{width}}  {row.runs_as:7}  {row.backend:11} {size} {row.p50_ms:8.2f} "
             f"{row.fidelity_db:14.1f} dB"
         )
     return "\n".join(lines)

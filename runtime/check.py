@@ -15,13 +15,12 @@ from pathlib import Path
 
 import numpy as np
 
-from runtime.backends.onnxruntime import OnnxRuntimeSession
 from runtime.drift import expected_drift_db
 from runtime.errors import EXIT_DRIFT, run_command
 from runtime.faces import load_faces
 from runtime.image import Pixels, mse_y, psnr_of_mse, psnr_y, shrink, to_pixels, to_tensor
 from runtime.processor import processor
-from runtime.session import Artifact, measure, open_backend, read_artifact
+from runtime.session import Artifact, Runner, measure, open_backend, read_artifact
 
 BATCH = 8  # faces run at a time
 
@@ -95,7 +94,7 @@ def check(artifact: str, backend: str = "auto", data: Sequence[str] = ()) -> Che
     )
 
 
-def _real_drift(runner: OnnxRuntimeSession, subject: Artifact, data: Sequence[str]) -> RealDrift:
+def _real_drift(runner: Runner, subject: Artifact, data: Sequence[str]) -> RealDrift:
     faces = load_faces(data)
     sr = _enlarge(runner, faces)
     each_db = _psnr_each(sr, faces)
@@ -122,7 +121,7 @@ def _enlarge_in_fp32(subject: Artifact, faces: Pixels) -> Pixels | None:
         return _enlarge(reference, faces)
 
 
-def _enlarge(runner: OnnxRuntimeSession, faces: Pixels) -> Pixels:
+def _enlarge(runner: Runner, faces: Pixels) -> Pixels:
     """Faces (N, 128, 128, 3), shrunk and enlarged again; what is not finite becomes black."""
     sr = np.empty_like(faces)
     for start in range(0, len(faces), BATCH):
@@ -199,7 +198,9 @@ def _parser() -> argparse.ArgumentParser:
         description="Run an artifact's probes on this machine and compare them with FP32.",
     )
     parser.add_argument("artifact", metavar="ARTIFACT", help="an ONNX file with its manifest")
-    parser.add_argument("--backend", default="auto", metavar="B", help="auto or onnxruntime")
+    parser.add_argument(
+        "--backend", default="auto", metavar="B", help="auto, onnxruntime or openvino"
+    )
     parser.add_argument(
         "--data",
         nargs="+",

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import tarfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from pathlib import Path
 
@@ -16,6 +17,8 @@ from runtime.image import MAX_BYTES, SR_SIDE, Pixels, decode_picture, read_pictu
 
 PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
 
+Read = Callable[[], Pixels]
+
 
 @dataclass(frozen=True)
 class Face:
@@ -25,19 +28,31 @@ class Face:
     pixels: Pixels
 
 
-def iter_faces(sources: Sequence[str | Path]) -> Iterator[Face]:
+def iter_faces(
+    sources: Sequence[str | Path], on_broken: Callable[[EdgeError], None] | None = None
+) -> Iterator[Face]:
     """Read the pictures of each source in turn: tars in their own order, folders sorted.
 
     Files without a picture's suffix and hidden ones are passed over. Raises EdgeError for a source
-    that is missing, damaged or without a picture, and for a picture that cannot be read.
+    that is missing, damaged or without a picture, and for a picture that cannot be read, unless
+    `on_broken` takes that error: then the next one follows.
     """
     for source in map(Path, sources):
         if source.is_dir():
-            yield from _folder_faces(source)
+            pictures = _folder_pictures(source)
         elif is_tar_name(source):
-            yield from _tar_faces(source)
+            pictures = _tar_pictures(source)
         else:
-            yield Face(str(source), read_picture(source))
+            pictures = iter([(str(source), partial(read_picture, source))])
+        for name, read in pictures:
+            try:
+                pixels = read()
+            except EdgeError as error:
+                if on_broken is None:
+                    raise
+                on_broken(error)
+            else:
+                yield Face(name, pixels)
 
 
 def load_faces(
@@ -79,15 +94,15 @@ def is_tar_name(path: Path) -> bool:
     return path.suffix.lower() == ".tar"
 
 
-def _folder_faces(folder: Path) -> Iterator[Face]:
+def _folder_pictures(folder: Path) -> Iterator[tuple[str, Read]]:
     pictures = list_pictures(folder)
     if not pictures:
         raise _no_picture(folder)
     for path in pictures:
-        yield Face(str(path), read_picture(path))
+        yield str(path), partial(read_picture, path)
 
 
-def _tar_faces(tar: Path) -> Iterator[Face]:
+def _tar_pictures(tar: Path) -> Iterator[tuple[str, Read]]:
     found = False
     try:
         with tarfile.open(tar, "r:") as archive:
@@ -96,7 +111,7 @@ def _tar_faces(tar: Path) -> Iterator[Face]:
                     continue
                 found = True
                 name = f"{tar}/{member.name}"
-                yield Face(name, decode_picture(_member_bytes(archive, member, name), name))
+                yield name, partial(decode_picture, _member_bytes(archive, member, name), name)
     except FileNotFoundError as error:
         raise EdgeError(f"{tar}: is not there; check the path") from error
     except (tarfile.TarError, OSError, EOFError) as error:

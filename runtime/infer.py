@@ -247,7 +247,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("inputs", nargs="+", metavar="IMG_OR_DIR", help="face pictures, folders")
     parser.add_argument("--artifact", metavar="F", help="an ONNX file, or a folder of them")
-    parser.add_argument("--backend", default="auto", metavar="B", help="auto or onnxruntime")
+    parser.add_argument(
+        "--backend", default="auto", metavar="B", help="auto, onnxruntime or openvino"
+    )
     parser.add_argument("--out", metavar="P", help="a folder, or the file for a single picture")
     parser.add_argument(
         "--reduce", action="store_true", help="make faces of more than 32 px 16x16 first"

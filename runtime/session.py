@@ -9,11 +9,13 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import TracebackType
+from typing import TypeAlias
 
 import numpy as np
 
 from runtime import cache, drift
 from runtime.backends.onnxruntime import OnnxRuntimeSession
+from runtime.backends.openvino import OpenVinoSession
 from runtime.drift import Fidelity, Limit
 from runtime.errors import EXIT_DRIFT, EXIT_MISSING, EXIT_USAGE, EdgeError
 from runtime.files import read_bytes, sha256_bytes
@@ -22,10 +24,13 @@ from runtime.manifest import Manifest, probes_path, read_manifest
 from runtime.processor import processor
 
 DEFAULT_MODEL = "aminet-edge"
-PLANNED_BACKENDS = ("openvino", "tensorrt")
+BACKENDS = ("auto", OnnxRuntimeSession.name, OpenVinoSession.name)
+PLANNED_BACKEND = "tensorrt"
 PREFERENCE = ("int8.onnx", "fp32.onnx")  # the quickest first
 MAX_ARTIFACT_BYTES = 1 << 30
 VERDICT_VERSION = "1"  # another one when what is remembered, or how it is measured, changes
+
+Runner: TypeAlias = OnnxRuntimeSession | OpenVinoSession
 
 
 @dataclass(frozen=True)
@@ -69,7 +74,7 @@ class Session:
     def __init__(
         self,
         artifact: Artifact,
-        runner: OnnxRuntimeSession,
+        runner: Runner,
         verdict: Verdict | None,
         passed_over: tuple[str, ...] = (),
     ) -> None:
@@ -167,22 +172,24 @@ def read_artifact(path: Path) -> Artifact:
     return Artifact(path, manifest, model, probes)
 
 
-def measure(runner: OnnxRuntimeSession, artifact: Artifact) -> Verdict:
+def measure(runner: Runner, artifact: Artifact) -> Verdict:
     """Run the probes and judge them, whatever is remembered."""
     probes = drift.decode_probes(artifact.probes, str(probes_path(artifact.path)))
     return Verdict(drift.measure(runner.run, probes), drift.limit(artifact.manifest, runner.name))
 
 
-def open_backend(name: str, artifact: Artifact) -> OnnxRuntimeSession:
-    """Open the model in 'auto' or 'onnxruntime'; EdgeError with status 5 for one not here."""
-    if name not in ("auto", OnnxRuntimeSession.name, *PLANNED_BACKENDS):
-        raise EdgeError(f"no backend is called {name}, expected auto or onnxruntime", EXIT_USAGE)
-    if name in PLANNED_BACKENDS:
+def open_backend(name: str, artifact: Artifact) -> Runner:
+    """Open the model in 'auto', 'onnxruntime' or 'openvino'; status 5 for one not here."""
+    if name in ("auto", OnnxRuntimeSession.name):
+        return OnnxRuntimeSession(artifact.model, str(artifact.path))
+    if name == OpenVinoSession.name:
+        return OpenVinoSession(artifact.model, str(artifact.path))
+    if name == PLANNED_BACKEND:
         raise EdgeError(
             f"backend {name} is not in this version; use --backend {OnnxRuntimeSession.name}",
             EXIT_MISSING,
         )
-    return OnnxRuntimeSession(artifact.model, str(artifact.path))
+    raise EdgeError(f"no backend is called {name}, expected {', '.join(BACKENDS)}", EXIT_USAGE)
 
 
 def _candidates(artifact: str | Path | None, fallback: bool) -> tuple[list[Path], bool]:
@@ -209,7 +216,7 @@ def _open(path: Path, backend: str, verify: bool, passed_over: tuple[str, ...]) 
     return Session(artifact, runner, verdict, passed_over)
 
 
-def _verdict(runner: OnnxRuntimeSession, artifact: Artifact) -> Verdict:
+def _verdict(runner: Runner, artifact: Artifact) -> Verdict:
     """The remembered verdict on exactly these files, backend and processor, else a new one."""
     key = {
         "verdict": VERDICT_VERSION,

@@ -11,11 +11,11 @@ ROOT = Path(__file__).parent.parent
 # package -> what it may import besides the standard library and itself, anywhere in a file.
 ALLOWED = {
     "runtime": {"numpy", "PIL"},
-    "aminet": {"numpy", "torch", "safetensors", "tqdm", "runtime"},
+    "aminet": {"numpy", "PIL", "torch", "safetensors", "tqdm", "runtime"},
     "export": {"numpy", "torch", "onnx", "onnxscript", "onnxsim", "aminet", "runtime"},
-    "quantize": {"numpy", "onnx", "onnxruntime", "nncf", "openvino", "runtime"},
+    "quantize": {"numpy", "onnx", "onnxruntime", "runtime"},
     "benchmarks": {
-        *("numpy", "PIL", "torch", "onnx", "onnxruntime", "skimage"),
+        *("numpy", "PIL", "torch", "onnx", "onnxruntime", "scipy", "skimage"),
         *("aminet", "calib_data", "export", "quantize", "runtime"),
     },
     "calib_data": {"numpy", "runtime"},
@@ -23,6 +23,7 @@ ALLOWED = {
 # The one file of runtime that wraps a library; the library is imported when it is used.
 WRAPPERS = {
     "onnxruntime": "runtime/backends/onnxruntime.py",
+    "openvino": "runtime/backends/openvino.py",
 }
 PACKAGES = [name for name in ALLOWED if (ROOT / name).is_dir()]
 SOURCES = [path for name in PACKAGES for path in sorted((ROOT / name).rglob("*.py"))]
@@ -90,12 +91,18 @@ def test_init_files_are_empty():
 
 @pytest.mark.parametrize("path", SOURCES, ids=relative)
 def test_no_data_is_run_as_code(path):
-    """No pickle (torch.load, np.load of objects) and no eval: any artifact is only data."""
-    assert not {"pickle", "marshal", "shelve", "dill"} & imports(path)
+    """No pickle (torch.load, np.load of objects) and no eval: any artifact is only data.
+
+    The one file that reads others' networks admits arrays alone (tests/test_pretrained.py).
+    """
+    if relative(path) != "aminet/pretrained.py":
+        assert not {"pickle", "marshal", "shelve", "dill"} & imports(path)
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Call):
             called = ast.unparse(node.func)
-            assert called not in {"eval", "exec", "torch.load", "__import__"}
+            assert called not in {"eval", "exec", "__import__", "pickle.load", "pickle.loads"}
+            if called == "torch.load":
+                assert "weights_only=True" in ast.unparse(node)
             if called in {"np.load", "numpy.load"}:
                 assert "allow_pickle=False" in ast.unparse(node)
 

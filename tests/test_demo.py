@@ -1,6 +1,7 @@
 """The demo's picture and table."""
 
 import json
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -58,9 +59,15 @@ def test_demo_shows_and_measures_the_trained_model(edge_artifact, monkeypatch, t
     monkeypatch.setattr(demo, "export", lambda model: exported)
     assert demo.main(["--out", str(tmp_path / "demo.png"), "--json"]) == 0
     captured = capsys.readouterr()
-    (row,) = json.loads(captured.out)["rows"]
-    assert row["artifact"] == "aminet-edge/fp32.onnx"
-    assert row["p50_ms"] > 0
-    assert row["fidelity_db"] > 60
-    assert captured.err.count("\n") == 5  # a line for each step
+    rows = json.loads(captured.out)["rows"]
+    assert [(Path(row["artifact"]).name, row["backend"]) for row in rows] == [
+        ("fp32.onnx", "onnxruntime"),
+        ("fp16.onnx", "onnxruntime"),
+        ("int8.onnx", "onnxruntime"),
+        ("fp32.onnx", "openvino"),
+        ("int8.onnx", "openvino"),
+    ]
+    assert [row["runs_as"] for row in rows[:1] + rows[2:]] == ["fp32", "int8", "fp32", "int8"]
+    assert all(row["p50_ms"] > 0 and row["fidelity_db"] > 45 for row in rows)
+    assert "aminet-edge: checked int8.onnx on openvino" in captured.err
     assert read_picture(tmp_path / "demo.png").shape[1] == 4 * (demo.CELL + demo.BAND) + demo.BAND

@@ -173,7 +173,7 @@ def test_fallback_is_said(face, artifact, capsys):
     assert "passed over: " in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("backend", ["openvino", "tensorrt"])
+@pytest.mark.parametrize("backend", ["tensorrt"])
 def test_a_backend_that_is_not_here(face, artifact, backend, capsys):
     assert run(face, "--artifact", artifact, "--backend", backend) == 5
     assert f"error: backend {backend} is not in this version" in capsys.readouterr().err

@@ -213,9 +213,8 @@ def test_a_folder_without_a_model_is_named(tmp_path):
 @pytest.mark.parametrize(
     ("backend", "status", "message"),
     [
-        ("openvino", EXIT_MISSING, "backend openvino is not in this version; use --backend onnx"),
         ("tensorrt", EXIT_MISSING, "backend tensorrt is not in this version; use --backend onnx"),
-        ("coreml", EXIT_USAGE, "no backend is called coreml, expected auto or onnxruntime"),
+        ("coreml", EXIT_USAGE, "no backend is called coreml, expected auto, onnxruntime, openvino"),
     ],
 )
 def test_backends_that_are_not_here(artifact, backend, status, message):

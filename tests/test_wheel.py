@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from quantize.int8 import quantize
+from quantize.targets import TARGETS
 from runtime.image import read_picture
 
 ROOT = Path(__file__).parent.parent
@@ -20,9 +22,9 @@ PROJECT = (
     "THIRD_PARTY.md",
     ".gitignore",
 )
-PACKAGES = ("aminet", "benchmarks", "calib_data", "export", "runtime")
+PACKAGES = ("aminet", "benchmarks", "calib_data", "export", "quantize", "runtime")
 PACKED = Path("runtime", "models", "aminet-edge")
-MODEL_FILES = ("fp32.onnx", "fp32.onnx.json", "probes.npz")
+MODEL_FILES = ("int8.onnx", "int8.onnx.json", "probes.npz")
 
 # What `python -m runtime.infer` does, on a machine where torch and onnx are not installed.
 INFER = """
@@ -50,7 +52,8 @@ def project(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def wheel(project, edge_artifact):
-    """The wheel with the exported aminet-edge inside."""
+    """The wheel with aminet-edge inside, exported and quantized."""
+    quantize(edge_artifact, [ROOT / "calib_data"], [TARGETS["cpu"]])
     folder = project / PACKED
     folder.mkdir(parents=True)
     for name in MODEL_FILES:
@@ -72,7 +75,7 @@ def test_a_wheel_without_the_model_is_not_built(project):
     assert built.returncode != 0
     (line,) = built.stderr.splitlines()
     assert line.startswith("error: ")
-    assert "fp32.onnx, fp32.onnx.json, probes.npz" in line
+    assert "int8.onnx, int8.onnx.json, probes.npz" in line
     assert line.endswith("make wheel")
     assert not list((project / "dist").glob("*.whl"))
 
@@ -83,6 +86,8 @@ def test_wheel_holds_model_weights_and_faces_of_nobody_but_no_tests(wheel):
     assert {"calib_data/face-000.png", "calib_data/statistics.npz", "calib_data/README.md"} <= names
     assert "export/probe_faces.png" in names
     assert not [name for name in names if name.startswith(("tests/", ".", "artifacts/"))]
+    assert not [name for name in names if name.endswith("fp32.onnx")]
+    assert wheel.stat().st_size < 20e6
 
 
 def test_installed_wheel_enlarges_a_face_by_itself(wheel, tmp_path):

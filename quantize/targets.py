@@ -1,0 +1,69 @@
+"""What each target wants of an INT8 file, and which backend it is judged in."""
+
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from runtime.errors import EXIT_USAGE, EdgeError
+
+WEIGHT_LIMIT = 127  # int8 around zero
+# Without VNNI an x86 processor adds two products of 8 bits in 16, which saturate: 7 bits fit.
+REDUCED_WEIGHT_LIMIT = 63
+VNNI = ("avx512_vnni", "avx_vnni", "amx_int8")
+
+
+@dataclass(frozen=True)
+class Target:
+    """A kind of INT8 file.
+
+    `signed`: activations are int8 around zero, as TensorRT has them, else uint8 with any zero
+    point. `quantized_results`: what a convolution makes is 8 bits wide too; ONNX Runtime fuses no
+    other convolution. `quantized_bias`: biases are int32, else float32. `emulated`: the backend
+    that judges stands in for the one that the file is for. `half_file`: the same with the rest in
+    FP16. `shares`: another target's file is taken where it holds the budget in this backend.
+    """
+
+    name: Literal["cpu", "openvino", "tensorrt"]
+    file: str
+    backend: Literal["onnxruntime", "openvino"]
+    signed: bool = False
+    quantized_results: bool = False
+    quantized_bias: bool = False
+    emulated: bool = False
+    half_file: str | None = None
+    shares: str | None = None
+    weight_limit: int = WEIGHT_LIMIT
+
+
+TARGETS = {
+    target.name: target
+    for target in (
+        Target("cpu", "int8.onnx", "onnxruntime", quantized_results=True, quantized_bias=True),
+        Target("openvino", "int8-openvino.onnx", "openvino", shares="int8.onnx"),
+        Target(
+            "tensorrt",
+            "int8-trt.onnx",
+            "onnxruntime",
+            signed=True,
+            emulated=True,
+            half_file="int8-trt-fp16.onnx",
+        ),
+    )
+}
+
+
+def parse_targets(text: str) -> tuple[Target, ...]:
+    """The targets in "cpu,tensorrt", in the table's order; EdgeError for another name."""
+    names = {name.strip() for name in text.split(",")}
+    if unknown := sorted(names - TARGETS.keys()):
+        raise EdgeError(
+            f"no target is called {unknown[0]!r}, expected some of {','.join(TARGETS)}", EXIT_USAGE
+        )
+    return tuple(target for name, target in TARGETS.items() if name in names)
+
+
+def for_processor(target: Target, processor: str) -> Target:
+    """The target with 7-bit weights, if it is for this processor and that has AVX2 without VNNI."""
+    here = not target.emulated and "avx2" in processor
+    if here and not any(feature in processor for feature in VNNI):
+        return replace(target, weight_limit=REDUCED_WEIGHT_LIMIT)
+    return target

@@ -1,0 +1,58 @@
+"""How long each layer takes in ONNX Runtime, from its own profile."""
+
+import json
+import tempfile
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import onnx
+from onnx import NodeProto
+
+from quantize.executed import open_quietly
+from quantize.layers import Layer
+from runtime.image import LR_SIDE
+
+WARM_UP_RUNS, TIMED_RUNS = 5, 40
+
+
+def layer_times_ms(content: bytes, layers: Sequence[Layer]) -> dict[str, float]:
+    """The median time of each layer's operator, for one face; layers that vanished are left out."""
+    with tempfile.TemporaryDirectory() as folder:
+        optimized = Path(folder, "optimized.onnx")
+        session = open_quietly(
+            content,
+            optimized_model_filepath=str(optimized),
+            enable_profiling=True,
+            profile_file_prefix=str(Path(folder, "profile")),
+        )
+        lr = np.full((1, 3, LR_SIDE, LR_SIDE), 0.5, np.float32)
+        for _ in range(WARM_UP_RUNS + TIMED_RUNS):
+            session.run(None, {"lr": lr})
+        events = json.loads(Path(session.end_profiling()).read_text())
+        nodes = onnx.load(optimized).graph.node
+    times_us = _kernel_times_us(events)
+    times = {}
+    for layer in layers:
+        found = [node.name for node in nodes if _computes(node, layer)]
+        if found and found[0] in times_us:
+            times[layer.name] = float(np.median(times_us[found[0]][WARM_UP_RUNS:])) / 1e3
+    return times
+
+
+def _kernel_times_us(events: Sequence[Mapping]) -> dict[str, list[float]]:
+    times = defaultdict(list)
+    for event in events:
+        if event.get("cat") == "Node" and event["name"].endswith("_kernel_time"):
+            times[event["name"].removesuffix("_kernel_time")].append(event["dur"])
+    return times
+
+
+def _computes(node: NodeProto, layer: Layer) -> bool:
+    """Whether an optimized node is this layer's: it still reads its constants, or has its name."""
+    constants = {layer.weight, f"{layer.weight}_quantized"} | (
+        {layer.bias} if layer.bias else set()
+    )
+    named = node.name == f"{layer.made}_nchwc"  # weights of a blocked layout have new names
+    return "Conv" in node.op_type and (named or bool(constants & set(node.input)))

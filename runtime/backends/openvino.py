@@ -1,0 +1,123 @@
+"""OpenVINO on the CPU: an extra (`pip install aminet-edge[openvino]`), quick on x86 processors."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from types import ModuleType, TracebackType
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from runtime.errors import EXIT_MISSING, EdgeError
+from runtime.image import LR_SIDE, SR_SIDE, Tensor
+
+if TYPE_CHECKING:
+    from openvino import CompiledModel
+
+MEND = "export it again: python -m export.onnx"
+# Left to itself, OpenVINO computes FP32 models in BF16 where the processor can.
+SETTINGS = {"INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY"}
+
+
+class OpenVinoSession:
+    """An ONNX model of the project's contract, open in OpenVINO.
+
+    `model` is the content of the file, so that what was hashed is what runs; `name` is for
+    messages. Raises EdgeError if OpenVINO is missing or cannot open it, or if the contract is
+    another.
+    """
+
+    name = "openvino"
+    options = "cpu, float32 where not quantized, latency"
+
+    def __init__(self, model: bytes, name: str) -> None:
+        openvino = _import_openvino()
+        self._file = name
+        self.version: str = openvino.__version__.partition("-")[0]
+        try:
+            core = openvino.Core()
+            self._compiled = core.compile_model(core.read_model(model), "CPU", SETTINGS)
+        except Exception as error:  # RuntimeError and others, from C++
+            raise EdgeError(
+                f"{name}: OpenVINO cannot open it ({_last_line(error)}); {MEND}"
+            ) from error
+        _check_contract(self._compiled, name)
+
+    def run(self, lr: Tensor) -> Tensor:
+        """Enlarge lr (N, 3, 16, 16), float32 in [0, 1], to (N, 3, 128, 128), not clipped."""
+        if lr.dtype != np.float32 or lr.shape[1:] != (3, LR_SIDE, LR_SIDE):
+            raise EdgeError(f"lr is {lr.dtype} {lr.shape}, expected float32 (N, 3, 16, 16)")
+        try:  # a request of its own for each call: threads share the session
+            results = self._compiled.create_infer_request().infer({"lr": lr})
+        except Exception as error:
+            raise EdgeError(
+                f"{self._file}: OpenVINO cannot run it ({_last_line(error)}); {MEND}"
+            ) from error
+        return np.array(results["sr"])
+
+    def convolutions(self) -> dict[str, str]:
+        """The precision that each convolution really runs in, by its name in the file: 'u8'."""
+        precisions = {}
+        for operation in self._compiled.get_runtime_model().get_ops():
+            facts = operation.get_rt_info()
+            if facts["layerType"].astype(str) == "Convolution":
+                for name in facts["originalLayersNames"].astype(str).split(","):
+                    precisions[name] = facts["runtimePrecision"].astype(str)
+        return precisions
+
+    def close(self) -> None:
+        """Give the model's memory back; OpenVINO does so when the model is forgotten."""
+        del self._compiled
+
+    def __enter__(self) -> OpenVinoSession:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+def is_installed() -> bool:
+    """Whether OpenVINO is there; it is not imported."""
+    return importlib.util.find_spec("openvino") is not None
+
+
+def _import_openvino() -> ModuleType:
+    """Import OpenVINO without its telemetry, which reports the import and writes under the home.
+
+    Where openvino_telemetry cannot be imported, OpenVINO takes its own stub of it.
+    """
+    sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
+    try:
+        import openvino
+    except ImportError as error:
+        raise EdgeError(
+            "backend openvino is not installed; pip install 'aminet-edge[openvino]'", EXIT_MISSING
+        ) from error
+    return openvino
+
+
+def _check_contract(compiled: CompiledModel, name: str) -> None:
+    """Input lr (batch, 3, 16, 16), output sr (batch, 3, 128, 128), float32, with any batch."""
+    sides = (("input", compiled.inputs, "lr", LR_SIDE), ("output", compiled.outputs, "sr", SR_SIDE))
+    for kind, tensors, expected_name, side in sides:
+        found = [
+            (t.any_name, t.element_type.get_type_name(), str(t.partial_shape)) for t in tensors
+        ]
+        if found != [(expected_name, "f32", f"[?,3,{side},{side}]")]:
+            listed = ", ".join(" ".join(tensor) for tensor in found)
+            raise EdgeError(
+                f"{name}: {kind} is {listed}, expected {expected_name} f32 [?,3,{side},{side}];"
+                f" {MEND}"
+            )
+
+
+def _last_line(error: Exception) -> str:
+    """OpenVINO's messages begin with a trace of its own source."""
+    lines = [line for line in str(error).splitlines() if line.strip()]
+    return lines[-1].strip() if lines else type(error).__name__
