@@ -76,5 +76,6 @@ def join_world(batch: int, device: str) -> Iterator[World]:
     torch.distributed.init_process_group("nccl" if on_gpus else "gloo")
     try:
         yield world
+        torch.distributed.barrier()  # one that leaves while another still validates may abort
     finally:
         torch.distributed.destroy_process_group()
