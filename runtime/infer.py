@@ -49,7 +49,10 @@ class FaceResult:
 
 @dataclass(frozen=True)
 class InferReport:
-    """The results, and what made them; fidelity_db is to FP32, on the probes."""
+    """The results, and what made them; fidelity_db is to FP32, on the probes.
+
+    `choice` is why `auto` took this artifact in this backend; `batch` faces were run at once.
+    """
 
     results: tuple[FaceResult, ...]
     backend: str
@@ -59,6 +62,8 @@ class InferReport:
     fidelity_db: float
     limit_db: float
     verdict_remembered: bool
+    choice: str | None
+    batch: int
     passed_over: tuple[str, ...]
 
 
@@ -75,19 +80,24 @@ Progress = Callable[[int, int], None]
 
 
 def infer(
-    inputs: Sequence[str], options: Options | None = None, progress: Progress | None = None
+    inputs: Sequence[str],
+    options: Options | None = None,
+    progress: Progress | None = None,
+    say: Callable[[str], None] = lambda line: None,
 ) -> InferReport:
     """Enlarge the faces in pictures and folders and write them.
 
     An input that cannot be enlarged becomes a result with an error; the others are written. Raises
     EdgeError if nothing can be: no sound model, no such backend, colliding outputs.
-    `progress(done, total)` is called after each.
+    `progress(done, total)` is called after each; `say` hears what takes long at a first start.
     """
     from runtime.session import open_session
 
     options = options or Options()
     jobs = plan(inputs, options.out)
-    with open_session(options.artifact, options.backend, fallback=options.fallback) as session:
+    with open_session(
+        options.artifact, options.backend, fallback=options.fallback, say=say
+    ) as session:
         _require_precision(session, options.require_precision)
         results = []
         for job in jobs:
@@ -104,6 +114,8 @@ def infer(
             fidelity_db=session.verdict.fidelity_db,
             limit_db=session.verdict.limit_db,
             verdict_remembered=session.verdict.remembered,
+            choice=session.choice.reason if session.choice else None,
+            batch=session.batch,
             passed_over=session.passed_over,
         )
 
@@ -203,7 +215,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _run(arguments: argparse.Namespace) -> int:
     options = {name: getattr(arguments, name) for name in Options.__dataclass_fields__}
     progress = _show_progress if sys.stderr.isatty() else None
-    report = infer(arguments.inputs, Options(**options), progress)
+    report = infer(arguments.inputs, Options(**options), progress, _say)
     if arguments.json:
         print(json.dumps(asdict(report)))
     else:
@@ -234,6 +246,10 @@ def _describe(report: InferReport) -> None:
         print(f"{result.input} -> {result.output}  {result.ms:.1f} ms", file=sys.stderr)
 
 
+def _say(line: str) -> None:
+    print(line, file=sys.stderr)
+
+
 def _show_progress(done: int, total: int) -> None:
     if total > 1:
         end = "\n" if done == total else ""
@@ -258,7 +274,7 @@ def _parser() -> argparse.ArgumentParser:
         "--require-precision", choices=PRECISIONS, help="exit with 6 unless this is computed in"
     )
     parser.add_argument(
-        "--fallback", action="store_true", help="take the next artifact if one cannot be used"
+        "--fallback", action="store_true", help="take the next backend or artifact if one fails"
     )
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     return parser

@@ -215,6 +215,7 @@ def test_neither_torch_nor_onnx_is_loaded(face, artifact):
         "sys.exit(status)\n"
     )
     command = [sys.executable, "-c", program, face, "--artifact", artifact]
+    command += ["--backend", "onnxruntime"]
     ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
     assert ended.stdout == "[]\n"
     assert face.with_name("face_sr.png").exists()
