@@ -80,6 +80,11 @@ def optimize(model: bytes, name: str) -> bytes:
         return path.read_bytes()
 
 
+def open_model(model: bytes, name: str) -> ort.InferenceSession:
+    """Any ONNX model, of whatever contract; EdgeError if it cannot be opened."""
+    return _open(model, name, _import_onnxruntime().SessionOptions())
+
+
 def _open(model: bytes, name: str, settings: ort.SessionOptions) -> ort.InferenceSession:
     refuse_external_data(model, name)
     settings.log_severity_level = SILENT
