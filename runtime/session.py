@@ -6,13 +6,16 @@ with open_session() as session:
 
 from __future__ import annotations
 
+import functools
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import TypeAlias
+from typing import TypeAlias, overload
 
 import numpy as np
+from PIL import Image
 
 from runtime import cache, choice, drift
 from runtime.backends.onnxruntime import OnnxRuntimeSession, optimize
@@ -21,7 +24,7 @@ from runtime.choice import Choice
 from runtime.drift import Fidelity, Limit
 from runtime.errors import EXIT_DRIFT, EXIT_MISSING, EXIT_USAGE, EdgeError
 from runtime.files import read_bytes, sha256_bytes
-from runtime.image import Pixels, Tensor, fit_face, to_pixels, to_tensor
+from runtime.image import Pixels, Tensor, fit_face, from_image, to_pixels, to_tensor
 from runtime.installed import installed_backends
 from runtime.manifest import Manifest, probes_path, read_manifest
 from runtime.processor import processor, usable_cores
@@ -110,12 +113,19 @@ class Session:
             )
         return sr
 
-    def enlarge(self, pixels: Pixels, *, reduce: bool = False) -> Pixels:
-        """Enlarge a face picture (H, W, 3) to (128, 128, 3).
+    @overload
+    def enlarge(self, image: Pixels, *, reduce: bool = False) -> Pixels: ...
+    @overload
+    def enlarge(self, image: Image.Image, *, reduce: bool = False) -> Image.Image: ...
+
+    def enlarge(self, image: Pixels | Image.Image, *, reduce: bool = False) -> Pixels | Image.Image:
+        """Enlarge a face picture, uint8 (H, W, 3) or a Pillow image, to 128x128 of its kind.
 
         16 to 32 px, about square; `reduce` shrinks a larger one first. Otherwise EdgeError.
         """
-        lr = fit_face(pixels, "the picture", reduce=reduce)
+        if isinstance(image, Image.Image):
+            return Image.fromarray(self.enlarge(from_image(image), reduce=reduce))
+        lr = fit_face(image, "the picture", reduce=reduce)
         return to_pixels(self.run(to_tensor(lr[None])))[0]
 
     def close(self) -> None:
@@ -165,6 +175,27 @@ def open_session(
                 raise
             passed_over.append(str(error))
     return _open(*last, verify, tuple(passed_over))
+
+
+@overload
+def enlarge(image: Pixels, *, reduce: bool = False) -> Pixels: ...
+@overload
+def enlarge(image: Image.Image, *, reduce: bool = False) -> Image.Image: ...
+
+
+def enlarge(image: Pixels | Image.Image, *, reduce: bool = False) -> Pixels | Image.Image:
+    """Session.enlarge with a session that is opened at the first call and kept."""
+    with _OPENING:
+        session = _kept_session()
+    return session.enlarge(image, reduce=reduce)
+
+
+_OPENING = threading.Lock()
+
+
+@functools.cache
+def _kept_session() -> Session:
+    return open_session()
 
 
 def _open_quickest(paths: Sequence[Path], searched: bool, fallback: bool, say: Say) -> Session:

@@ -23,6 +23,11 @@ MAX_OUTPUT_PIXELS = 1 << 22
 MAX_FRAMES = 36_000  # 20 minutes of 30 a second
 AHEAD = 4  # frames decoded before it is their turn, and as many that wait to be encoded
 CODECS = ("libx264", "mpeg4")  # the first that PyAV was built with
+# Playlists and the like would have other files, or addresses, read in their place.
+READING = {
+    "protocol_whitelist": "file",
+    "format_whitelist": "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi",
+}
 TIME_BASE = Fraction(1, 90_000)
 CLOCK_S = 0.2  # between looks at whether the other thread has ended
 
@@ -69,7 +74,7 @@ def enlarge_video(source: Path, target: Path, enlarge: Enlarge) -> int:
 def _decode(pyav: ModuleType, source: Path) -> Iterator[tuple[Fraction, Pixels]]:
     """The frames, upright as they are stored, each with its second."""
     try:
-        with pyav.open(str(source), options={"protocol_whitelist": "file"}) as container:
+        with pyav.open(str(source), options=READING) as container:
             if not container.streams.video:
                 raise EdgeError(f"{source}: has no pictures, expected a video")
             stream = container.streams.video[0]

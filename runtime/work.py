@@ -68,7 +68,9 @@ class Box:
 
 @dataclass(frozen=True)
 class FaceResult:
-    """What became of one input: its output, or the error. `ms` is from reading to written.
+    """What became of one input: its output, or the error.
+
+    `ms` is from reading a face to written, for photos and videos from found to written.
 
     `faces` were enlarged, `left_alone` were not; a `skipped` one was done by an earlier run.
     """
@@ -152,6 +154,7 @@ class Work:
             return Picture(job, started, result=done)
         if job.is_video:
             return Picture(job, started)
+        pixels = None
         try:
             pixels = read_picture(job.source)
             if self._is_photo(pixels):
@@ -159,7 +162,7 @@ class Work:
             lr = fit_face(pixels, str(job.source), reduce=self._manner.reduce)
             return Picture(job, started, lr=lr)
         except EdgeError as error:
-            return Picture(job, started, result=_failure(job, str(error)))
+            return Picture(job, started, result=_failure(job, f"{error}{self._hint(pixels)}"))
 
     def _is_photo(self, pixels: Pixels) -> bool:
         """A picture too large for a face, or of another shape, where faces can be found in it."""
@@ -168,6 +171,11 @@ class Work:
         shorter, longer = sorted(pixels.shape[:2])
         is_face = longer <= MAX_ASPECT * shorter and (longer <= MAX_LR_SIDE or self._manner.reduce)
         return not is_face and shorter >= LR_SIDE and detector.is_installed()
+
+    def _hint(self, pixels: Pixels | None) -> str:
+        if pixels is None or self._manner.mode != "auto" or detector.is_installed():
+            return ""
+        return f"; a photo's faces are found after {detector.INSTALL}"
 
     def _enlarge_faces(
         self, faces: Sequence[Picture], writers: ThreadPoolExecutor
@@ -188,7 +196,7 @@ class Work:
         ]
 
     def _enlarge_other(self, picture: Picture) -> FaceResult:
-        job = picture.job
+        job, started = picture.job, time.perf_counter()
         if picture.result:
             return picture.result
         assert job.target  # _read took those without
@@ -199,7 +207,7 @@ class Work:
                 result = self._enlarge_photo(job.source, job.target, picture.photo)
         except EdgeError as error:
             return _failure(job, str(error), "photo" if picture.photo is not None else "video")
-        return replace(result, ms=_ms_since(picture.started))
+        return replace(result, ms=_ms_since(started))
 
     def _enlarge_photo(self, source: Path, target: Path, pixels: Pixels) -> FaceResult:
         manner = self._manner

@@ -24,6 +24,7 @@ ALLOWED = {
 WRAPPERS = {
     "onnxruntime": "runtime/backends/onnxruntime.py",
     "openvino": "runtime/backends/openvino.py",
+    "av": "runtime/video.py",
 }
 PACKAGES = [name for name in ALLOWED if (ROOT / name).is_dir()]
 SOURCES = [path for name in PACKAGES for path in sorted((ROOT / name).rglob("*.py"))]
