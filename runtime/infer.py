@@ -154,7 +154,8 @@ def _run(arguments: argparse.Namespace) -> int:
     failed = [result for result in report.results if result.error]
     for result in failed:
         print(f"error: {result.error}", file=sys.stderr)
-    return EXIT_ERROR if failed else 0
+    statuses = {result.status for result in failed}
+    return statuses.pop() if len(statuses) == 1 else EXIT_ERROR if failed else 0
 
 
 def _describe(report: InferReport) -> None:

@@ -21,6 +21,7 @@ INSTALL = "pip install 'aminet-edge[video]'"
 MAX_FRAME_PIXELS = 1 << 22  # 2048x2048
 MAX_OUTPUT_PIXELS = 1 << 22
 MAX_FRAMES = 36_000  # 20 minutes of 30 a second
+MAX_SECONDS = 24 * 3600
 AHEAD = 4  # frames decoded before it is their turn, and as many that wait to be encoded
 CODECS = ("libx264", "mpeg4")  # the first that PyAV was built with
 # Playlists and the like would have other files, or addresses, read in their place.
@@ -78,6 +79,8 @@ def _decode(pyav: ModuleType, source: Path) -> Iterator[tuple[Fraction, Pixels]]
             if not container.streams.video:
                 raise EdgeError(f"{source}: has no pictures, expected a video")
             stream = container.streams.video[0]
+            if stream.codec_context is None:
+                raise EdgeError(f"{source}: is of an unknown kind, or damaged; convert it to MP4")
             _refuse_large(source, stream.codec_context.width, stream.codec_context.height)
             rate = stream.average_rate or Fraction(25)
             for number, frame in enumerate(container.decode(stream)):
@@ -87,8 +90,14 @@ def _decode(pyav: ModuleType, source: Path) -> Iterator[tuple[Fraction, Pixels]]
                 seconds = number / rate
                 if frame.pts is not None and frame.time_base:
                     seconds = frame.pts * frame.time_base
+                if abs(seconds) > MAX_SECONDS:
+                    raise EdgeError(
+                        f"{source}: has a frame at {float(seconds):.0f} s; get it again"
+                    )
                 yield seconds, frame.to_ndarray(format="rgb24")
-    except (pyav.error.FFmpegError, ValueError, MemoryError) as error:
+    except EdgeError:
+        raise
+    except Exception as error:  # FFmpeg's, and what the damage made PyAV trip over
         raise EdgeError(f"{source}: is no video, or damaged ({error}); get it again") from error
 
 

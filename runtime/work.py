@@ -18,7 +18,7 @@ import numpy as np
 
 from runtime import detector, video
 from runtime.detector import Detector
-from runtime.errors import EdgeError
+from runtime.errors import EXIT_ERROR, EdgeError
 from runtime.image import (
     LR_SIDE,
     MAX_ASPECT,
@@ -73,6 +73,7 @@ class FaceResult:
     `ms` is from reading a face to written, for photos and videos from found to written.
 
     `faces` were enlarged, `left_alone` were not; a `skipped` one was done by an earlier run.
+    `status` is the error's exit status.
     """
 
     input: str
@@ -85,6 +86,7 @@ class FaceResult:
     left_alone: int = 0
     boxes: tuple[Box, ...] = ()
     skipped: bool = False
+    status: int = 0
 
 
 @dataclass(frozen=True, eq=False)
@@ -206,7 +208,8 @@ class Work:
             else:
                 result = self._enlarge_photo(job.source, job.target, picture.photo)
         except EdgeError as error:
-            return _failure(job, str(error), "photo" if picture.photo is not None else "video")
+            kind = "photo" if picture.photo is not None else "video"
+            return replace(_failure(job, str(error), kind), status=error.status)
         return replace(result, ms=_ms_since(started))
 
     def _enlarge_photo(self, source: Path, target: Path, pixels: Pixels) -> FaceResult:
@@ -297,7 +300,7 @@ def _no_face(photo: EnlargedPhoto) -> str:
 
 
 def _failure(job: Job, error: str, kind: str = "face") -> FaceResult:
-    return FaceResult(str(job.source), None, 0, None, error, kind)
+    return FaceResult(str(job.source), None, 0, None, error, kind, status=EXIT_ERROR)
 
 
 def _known(result: FaceResult) -> Future[FaceResult]:

@@ -66,6 +66,7 @@ def test_json_is_one_object(face, artifact, capsys):
         "left_alone": 0,
         "boxes": [],
         "skipped": False,
+        "status": 0,
     }
     assert report["artifact"] == str(artifact)
     assert (report["backend"], report["precision"]) == ("onnxruntime", "fp32")

@@ -1,6 +1,7 @@
 """Videos: every frame's faces, the times kept, and nothing without a bound."""
 
 import json
+import sys
 from fractions import Fraction
 
 import numpy as np
@@ -115,6 +116,12 @@ def test_a_playlist_cannot_read_other_files(tmp_path, clip):
         (tmp_path / name).write_text(text)
         with pytest.raises(EdgeError, match="is no video"):
             video.enlarge_video(tmp_path / name, tmp_path / "x.mp4", lambda frame: frame)
+
+
+def test_without_pyav_its_extra_is_named(clip, artifact, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "av", None)
+    assert run(clip, "--artifact", artifact) == 5
+    assert "pip install 'aminet-edge[video]'" in capsys.readouterr().err
 
 
 def test_odd_sides_lose_a_row(tmp_path):
