@@ -6,7 +6,6 @@ its reason. These are values and rules; runtime/session.py opens what is tried.
 
 from __future__ import annotations
 
-import statistics
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -149,7 +148,7 @@ def take_turns(runs: Sequence[Run], face: Tensor) -> list[float]:
             ms = _time_ms(run, face)
             if turn >= WARM_UP_RUNS:
                 taken.append(ms)
-    return [statistics.median(taken) for taken in times_ms]
+    return [float(np.median(taken)) for taken in times_ms]
 
 
 def pick(trials: Sequence[Trial]) -> tuple[Trial, str]:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw
+from PIL import Image
 
 from runtime.detector import Detector, FoundFace, Points
 from runtime.errors import EdgeError
@@ -52,6 +52,8 @@ class EnlargedPhoto:
 
     def with_boxes(self) -> Pixels:
         """The photo with a green box around what was enlarged, a yellow one around what was not."""
+        from PIL import ImageDraw  # which brings fonts along
+
         image = Image.fromarray(self.pixels)
         pen = ImageDraw.Draw(image)
         for found in self.faces:

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from runtime import detector, video
+from runtime import detector
 from runtime.detector import Detector
 from runtime.errors import EXIT_ERROR, EdgeError
 from runtime.image import (
@@ -249,6 +249,8 @@ class Work:
 
         Frames of the size of a face picture are faces.
         """
+        from runtime import video  # faces alone do without it
+
         if self._manner.faces_only:
             raise EdgeError(f"{source}: is a video; --faces-only is for photos")
         faces = left_alone = 0
