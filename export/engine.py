@@ -186,8 +186,8 @@ def _log(library: ModuleType) -> Any:
 
 
 def _errors(parser: Any) -> str:
-    errors = [parser.get_error(i) for i in range(parser.num_errors)]
-    listed = [f"{error.node_name()}: {error.desc()}".removeprefix(": ") for error in errors]
+    faults = [parser.get_error(i) for i in range(parser.num_errors)]
+    listed = [f"{fault.node_name()}: {fault.desc()}".removeprefix(": ") for fault in faults]
     return " ".join("; ".join(listed).split()) or "it finds no network in it"
 
 
@@ -217,8 +217,8 @@ def _engine_types(library: ModuleType, log: Any, serialized: Any) -> dict[str, i
 def count_engine_types(information: str) -> dict[str, int]:
     """How many layers make which type, from the engine inspector's JSON: {"Half": 80, ...}."""
     counts: Counter[str] = Counter()
-    for layer in json.loads(information)["Layers"]:
-        outputs = layer.get("Outputs", ()) if isinstance(layer, dict) else ()
+    for described in json.loads(information)["Layers"]:
+        outputs = described.get("Outputs", ()) if isinstance(described, dict) else ()
         for output in outputs:
             counts[output.get("Format/Datatype", "unknown")] += 1
     return dict(counts)

@@ -14,23 +14,25 @@ from typing import TypeAlias
 import numpy as np
 
 from runtime import cache, drift
-from runtime.backends.onnxruntime import OnnxRuntimeSession
+from runtime.backends.onnxruntime import OnnxRuntimeGpuSession, OnnxRuntimeSession
 from runtime.backends.openvino import OpenVinoSession
+from runtime.backends.tensorrt import TensorRtSession
 from runtime.drift import Fidelity, Limit
 from runtime.errors import EXIT_DRIFT, EXIT_MISSING, EXIT_USAGE, EdgeError
 from runtime.files import read_bytes, sha256_bytes
 from runtime.image import Pixels, Tensor, fit_face, to_pixels, to_tensor
-from runtime.manifest import Manifest, probes_path, read_manifest
+from runtime.manifest import ENGINE, Manifest, probes_path, read_manifest
 from runtime.processor import processor
 
 DEFAULT_MODEL = "aminet-edge"
-BACKENDS = ("auto", OnnxRuntimeSession.name, OpenVinoSession.name)
-PLANNED_BACKEND = "tensorrt"
+BACKENDS = ("auto", OnnxRuntimeSession.name, OpenVinoSession.name, TensorRtSession.name)
+PROVIDERS = ("cpu", "cuda", "tensorrt")
+GPU_BACKENDS = {f"{OnnxRuntimeSession.name}-{provider}": provider for provider in PROVIDERS[1:]}
 PREFERENCE = ("int8.onnx", "fp32.onnx")  # the quickest first
 MAX_ARTIFACT_BYTES = 1 << 30
 VERDICT_VERSION = "1"  # another one when what is remembered, or how it is measured, changes
 
-Runner: TypeAlias = OnnxRuntimeSession | OpenVinoSession
+Runner: TypeAlias = OnnxRuntimeSession | OpenVinoSession | TensorRtSession
 
 
 @dataclass(frozen=True)
@@ -179,24 +181,54 @@ def measure(runner: Runner, artifact: Artifact) -> Verdict:
 
 
 def open_backend(name: str, artifact: Artifact) -> Runner:
-    """Open the model in 'auto', 'onnxruntime' or 'openvino'; status 5 for one not here."""
+    """Open the model in one of BACKENDS or GPU_BACKENDS; status 5 for one that is not here.
+
+    'auto' runs an engine in TensorRT, anything else in ONNX Runtime.
+    """
+    if artifact.path.suffix == ENGINE or name == TensorRtSession.name:
+        return _open_engine(name, artifact)
+    if name in GPU_BACKENDS:
+        return OnnxRuntimeGpuSession(artifact.model, str(artifact.path), GPU_BACKENDS[name])
     if name in ("auto", OnnxRuntimeSession.name):
         return OnnxRuntimeSession(artifact.model, str(artifact.path))
     if name == OpenVinoSession.name:
         return OpenVinoSession(artifact.model, str(artifact.path))
-    if name == PLANNED_BACKEND:
+    raise EdgeError(f"no backend is called {name}, expected {', '.join(BACKENDS)}", EXIT_USAGE)
+
+
+def with_provider(backend: str, provider: str | None) -> str:
+    """The name of a backend whose work --provider does; EdgeError with status 2 if it has none."""
+    if provider in (None, "cpu"):
+        return backend
+    if backend not in ("auto", OnnxRuntimeSession.name):
         raise EdgeError(
-            f"backend {name} is not in this version; use --backend {OnnxRuntimeSession.name}",
+            f"--provider {provider} is ONNX Runtime's; give --backend onnxruntime", EXIT_USAGE
+        )
+    return f"{OnnxRuntimeSession.name}-{provider}"
+
+
+def _open_engine(name: str, artifact: Artifact) -> Runner:
+    """An engine in TensorRT; EdgeError if either is something else."""
+    path = artifact.path
+    if path.suffix != ENGINE:
+        raise EdgeError(
+            f"{path}: is no engine, which --backend tensorrt needs; build one on this device:"
+            f" python -m export.tensorrt --artifact {path}",
             EXIT_MISSING,
         )
-    raise EdgeError(f"no backend is called {name}, expected {', '.join(BACKENDS)}", EXIT_USAGE)
+    if name not in ("auto", TensorRtSession.name):
+        raise EdgeError(
+            f"{path}: is an engine, which --backend {name} does not run; use --backend tensorrt",
+            EXIT_USAGE,
+        )
+    return TensorRtSession(artifact.model, artifact.manifest, str(path))
 
 
 def _candidates(artifact: str | Path | None, fallback: bool) -> tuple[list[Path], bool]:
     """The artifacts to try in turn, and whether they were searched for rather than named."""
     if artifact is not None and not Path(artifact).is_dir():
         named = Path(artifact)
-        spare = named.with_name("fp32.onnx")
+        spare = probes_path(named).with_name("fp32.onnx")
         return [named, spare] if fallback and spare != named else [named], False
     packed = Path(__file__).parent / "models" / DEFAULT_MODEL
     folders = [Path(artifact)] if artifact else [Path("artifacts", DEFAULT_MODEL), packed]
