@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 
 import tiny_artifact
+from runtime import installed
 from runtime.manifest import read_manifest, write_manifest
 
 ROOT = Path(__file__).parent.parent
@@ -20,6 +21,17 @@ def cache(tmp_path_factory, monkeypatch):
     folder = tmp_path_factory.mktemp("cache")
     monkeypatch.setenv("XDG_CACHE_HOME", str(folder))
     return folder / "aminet-edge"
+
+
+@pytest.fixture(autouse=True)
+def only_onnxruntime(monkeypatch):
+    """Tests see the one backend that is always there; `every_backend` shows them the others."""
+    monkeypatch.setattr(installed, "PACKAGES", ("onnxruntime",))
+
+
+@pytest.fixture
+def every_backend(only_onnxruntime, monkeypatch):
+    monkeypatch.setattr(installed, "PACKAGES", ("onnxruntime", "openvino"))
 
 
 @pytest.fixture(scope="session")

@@ -30,6 +30,7 @@ WRAPPERS = {
     "tensorrt": "runtime/backends/tensorrt.py",
     "tensorrt_rtx": "runtime/backends/tensorrt.py",
     "cuda": "runtime/backends/cuda.py",
+    "av": "runtime/video.py",
 }
 # What export needs to build an engine where the GPU is.
 ON_A_JETSON = [
