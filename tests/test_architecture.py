@@ -18,7 +18,8 @@ ALLOWED = {
     },
     "quantize": {"numpy", "onnx", "onnxruntime", "runtime"},
     "benchmarks": {
-        *("numpy", "PIL", "torch", "onnx", "onnxruntime", "scipy", "skimage"),
+        *("numpy", "PIL", "torch", "onnx", "onnxruntime", "openvino", "nncf", "scipy", "skimage"),
+        *("jinja2", "matplotlib"),
         *("aminet", "calib_data", "export", "quantize", "runtime"),
     },
     "calib_data": {"numpy", "runtime"},
