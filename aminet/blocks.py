@@ -6,6 +6,7 @@ from torch import Tensor, nn
 
 from aminet.config import LR_SIDE, SR_SIDE, ModelConfig
 
+GATE_BIAS = 2.0  # SKAF's sigmoids start open, at 0.88
 BRANCH_GAIN = 0.1  # the last convolution of a residual branch starts this small: no warm-up needed
 
 
@@ -224,6 +225,7 @@ class SKAF(nn.Module):
         self.global_ = branch(config.skaf_global_kernel)
         self.pools = config.skaf_pools
         self.select = conv(len(self.pools), 2, 7)
+        nn.init.constant_(self.select.bias, GATE_BIAS)  # type: ignore[arg-type]
 
     def forward(self, local: Tensor, global_: Tensor) -> tuple[Tensor, Tensor]:
         local, global_ = self.local(local), self.global_(global_)

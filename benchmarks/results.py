@@ -77,7 +77,12 @@ def results(measured: Path = MEASURED) -> str:
     """All tables that have a row of ours, as one Markdown page."""
     found = [read(path) for path in sorted(measured.glob("*.json"))]
     quality = [row for each in found for row in each.get("rows", []) if "psnr_y" in row]
-    speed = [row for each in found for row in each.get("rows", []) if "p50_ms" in row]
+    speed = [
+        row
+        for each in found
+        for row in each.get("rows", [])
+        if {"p50_ms", "artifact"} <= row.keys()
+    ]
     tables = [quality_table(data, quality) for data in ordered(row["data"] for row in quality)]
     tables += [cost_table(speed), edff_table()]
     return HEAD + "\n".join(table.markdown() for table in tables)

@@ -15,6 +15,7 @@ from runtime.errors import EdgeError
 from runtime.files import read_bytes, sha256_bytes, write_bytes
 
 MAX_RECORD_BYTES = 1 << 16
+KEPT_FILES = 8  # the oldest go when there are more
 
 
 def cache_folder() -> Path | None:
@@ -26,6 +27,20 @@ def cache_folder() -> Path | None:
         return Path.home() / ".cache" / "aminet-edge"
     except RuntimeError:
         return None
+
+
+def records() -> list[tuple[dict[str, str], dict[str, Any]]]:
+    """All keys with their records, as they are remembered."""
+    folder = cache_folder()
+    found = []
+    for path in sorted((folder / "verdicts").glob("[!.]*.json")) if folder else []:
+        try:
+            key = dict(json.loads(read_bytes(path, MAX_RECORD_BYTES))["key"])
+        except (EdgeError, ValueError, TypeError, KeyError, RecursionError):
+            continue
+        if (record := recall(key)) is not None:
+            found.append((key, record))
+    return found
 
 
 def recall(key: dict[str, str]) -> dict[str, Any] | None:
@@ -52,6 +67,43 @@ def remember(key: dict[str, str], record: dict[str, Any]) -> None:
         write_bytes(path, json.dumps(stored, indent=2, sort_keys=True).encode())
     except EdgeError:
         return
+
+
+def recall_file(key: dict[str, str], limit_bytes: int) -> bytes | None:
+    """The bytes that were kept under exactly this key, if they still are what they were."""
+    path, record = _file_path(key), recall(key)
+    if path is None or record is None:
+        return None
+    try:
+        data = read_bytes(path, limit_bytes)
+    except EdgeError:
+        return None
+    return data if sha256_bytes(data) == record.get("sha256") else None
+
+
+def remember_file(key: dict[str, str], data: bytes) -> bool:
+    """Keep bytes under a key; whether that worked."""
+    path = _file_path(key)
+    if path is None:
+        return False
+    try:
+        write_bytes(path, data)
+        _drop_oldest(path.parent)
+    except (EdgeError, OSError):
+        return False
+    remember(key, {"sha256": sha256_bytes(data)})
+    return True
+
+
+def _drop_oldest(folder: Path) -> None:
+    kept = sorted(folder.glob("[!.]*"), key=lambda path: path.stat().st_mtime, reverse=True)
+    for path in kept[KEPT_FILES:]:
+        path.unlink(missing_ok=True)
+
+
+def _file_path(key: dict[str, str]) -> Path | None:
+    folder = cache_folder()
+    return folder / "files" / f"{_digest(key)[:32]}.bin" if folder else None
 
 
 def _record_path(key: dict[str, str]) -> Path | None:

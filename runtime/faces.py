@@ -76,10 +76,15 @@ def load_faces(
 
 def list_pictures(folder: str | Path) -> list[Path]:
     """The pictures in a folder and the folders below it, sorted; hidden ones are passed over."""
+    return list_files(folder, is_picture_name)
+
+
+def list_files(folder: str | Path, is_wanted: Callable[[str], bool]) -> list[Path]:
+    """The files of some names in a folder and below it, sorted; hidden folders are passed over."""
     found: list[Path] = []
     for parent, folders, names in os.walk(folder, onerror=_refuse_folder):
         folders[:] = [name for name in folders if not name.startswith(".")]  # not descended into
-        found += [Path(parent, name) for name in names if is_picture_name(name)]
+        found += [Path(parent, name) for name in names if is_wanted(name)]
     return sorted(found)
 
 

@@ -5,37 +5,44 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import re
 import secrets
 import stat
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 from runtime.errors import FULL_DISK, EdgeError
+
+if sys.platform != "win32":  # there leftovers stay
+    import fcntl
+
+LEFTOVER = re.compile(r"\..*\.[0-9a-f]{8}\.part(\.[^.]*)?")
+_CLEARED: set[Path] = set()  # folders that this process has looked through
 
 
 @contextlib.contextmanager
 def writing(path: str | Path) -> Iterator[Path]:
     """Yield a temporary path beside `path`, with its suffix, that becomes `path` in the end.
 
-    Missing folders are made. If the block fails, or the process is killed, `path` stays as it was
-    (a killed one leaves its hidden temporary file). Raises EdgeError when the disk is full or the
-    place cannot be written.
+    Missing folders are made. If the block fails, or the process is killed, `path` stays as it was;
+    what a killed one leaves, a hidden temporary file, goes when the next process writes into the
+    folder. Raises EdgeError when the disk is full or the place cannot be written.
     """
     target = Path(path)
-    temporary = target.with_name(f".{target.stem}.{secrets.token_hex(4)}.part{target.suffix}")
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        _refuse_special(target)
-        yield temporary
-        _flush_to_disk(temporary)
-        os.replace(temporary, target)
-    except OSError as error:
-        if error.errno is None:  # not the system's: Pillow and others subclass OSError
-            raise
-        raise _cannot_write(target, error) from error
-    finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
+    with contextlib.ExitStack() as stack:
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            _refuse_special(target)
+            _remove_leftovers(target.parent)
+            temporary = stack.enter_context(_held_temporary(target))
+            yield temporary
+            _flush_to_disk(temporary)
+            os.replace(temporary, target)
+        except OSError as error:
+            if error.errno is None:  # not the system's: Pillow and others subclass OSError
+                raise
+            raise _cannot_write(target, error) from error
 
 
 def write_bytes(path: str | Path, data: bytes) -> None:
@@ -81,6 +88,61 @@ def sha256_file(path: str | Path) -> str:
     except OSError as error:
         raise EdgeError(f"{path}: cannot be read: {_reason(error)}") from error
     return digest.hexdigest()
+
+
+@contextlib.contextmanager
+def _held_temporary(target: Path) -> Iterator[Path]:
+    """A new file beside `target`, locked as long as it is written, and removed if it is left."""
+    while True:
+        path = target.with_name(f".{target.stem}.{secrets.token_hex(4)}.part{target.suffix}")
+        handle = os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o666)
+        if _lock(handle) is not False and path.exists():  # not taken for a leftover meanwhile
+            break
+        os.close(handle)
+    try:
+        yield path
+    finally:
+        with contextlib.suppress(OSError):
+            path.unlink(missing_ok=True)
+        os.close(handle)
+
+
+def _remove_leftovers(folder: Path) -> None:
+    """Remove what killed processes left half written; once for each folder is enough.
+
+    The system gives a dead process's locks back, so what can be locked is nobody's.
+    """
+    folder = folder.absolute()
+    if folder in _CLEARED:
+        return
+    _CLEARED.add(folder)
+    with contextlib.suppress(OSError), os.scandir(folder) as entries:
+        for entry in entries:
+            if LEFTOVER.fullmatch(entry.name) and entry.is_file(follow_symlinks=False):
+                _remove_if_left(entry.path)
+
+
+def _remove_if_left(path: str) -> None:
+    with contextlib.suppress(OSError):
+        handle = os.open(path, os.O_RDWR)
+        try:
+            if _lock(handle):
+                os.unlink(path)
+        finally:
+            os.close(handle)
+
+
+def _lock(handle: int) -> bool | None:
+    """Lock an open file until it is closed: whether it worked; None where there are no locks."""
+    if sys.platform == "win32":
+        return None
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:  # some network file systems
+        return None
+    return True
 
 
 def _open_without_waiting(path: str, flags: int) -> int:

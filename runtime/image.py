@@ -60,6 +60,11 @@ def decode_picture(data: bytes, name: str) -> Pixels:
         ) from error
 
 
+def from_image(image: Image.Image) -> Pixels:
+    """A Pillow image of any mode as (H, W, 3), as decode_picture makes it."""
+    return _to_rgb(ImageOps.exif_transpose(image))
+
+
 def write_picture(path: str | Path, pixels: Pixels) -> None:
     """Write (H, W, 3) as PNG, JPEG (quality 95) or lossless WebP, by the suffix."""
     suffix = Path(path).suffix.lower()

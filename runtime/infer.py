@@ -1,5 +1,7 @@
 """Enlarge faces: `python -m runtime.infer face.png` writes face_sr.png beside it.
 
+Pictures over 32 px are taken for photos, whose faces are found, enlarged and pasted back.
+
 numpy, Pillow and the backend are imported when the work starts, so that --help answers at once.
 """
 
@@ -7,49 +9,53 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from runtime.errors import EXIT_ERROR, EXIT_PRECISION, EdgeError, run_command
+from runtime.errors import (
+    EXIT_ERROR,
+    EXIT_INTERRUPTED,
+    EXIT_PRECISION,
+    EdgeError,
+    run_command,
+)
 from runtime.manifest import PRECISIONS
+from runtime.plan import plan
 
 if TYPE_CHECKING:
     from runtime.session import Session
+    from runtime.work import FaceResult
 
+BAR_WIDTH = 30  # characters
 LISTED_RESULTS = 20  # more than these are counted, not listed
 
 
 @dataclass(frozen=True)
 class Options:
-    """How to enlarge; what is not given is chosen by open_session."""
+    """How to enlarge; what is not given is chosen by open_session, or by the picture's size."""
 
     artifact: str | None = None
     backend: str = "auto"
     out: str | None = None
+    mode: str = "auto"
     reduce: bool = False
+    scale: int | None = None
+    faces_only: bool = False
+    draw_boxes: bool = False
+    overwrite: bool = False
     require_precision: str | None = None
     fallback: bool = False
 
 
 @dataclass(frozen=True)
-class FaceResult:
-    """What became of one input: its output, or the error. `ms` is from reading to written."""
-
-    input: str
-    output: str | None
-    faces: int
-    ms: float | None
-    error: str | None
-
-
-@dataclass(frozen=True)
 class InferReport:
-    """The results, and what made them; fidelity_db is to FP32, on the probes."""
+    """The results, and what made them; fidelity_db is to FP32, on the probes.
+
+    `choice` is why `auto` took this artifact in this backend; `batch` faces were run at once.
+    """
 
     results: tuple[FaceResult, ...]
     backend: str
@@ -59,130 +65,67 @@ class InferReport:
     fidelity_db: float
     limit_db: float
     verdict_remembered: bool
+    choice: str | None
+    batch: int
     passed_over: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class Job:
-    """One picture to enlarge and where to; or an input that holds none, and why."""
-
-    source: Path
-    target: Path | None
-    error: str | None = None
 
 
 Progress = Callable[[int, int], None]
 
 
 def infer(
-    inputs: Sequence[str], options: Options | None = None, progress: Progress | None = None
+    inputs: Sequence[str],
+    options: Options | None = None,
+    progress: Progress | None = None,
+    say: Callable[[str], None] = lambda line: None,
 ) -> InferReport:
-    """Enlarge the faces in pictures and folders and write them.
+    """Enlarge the faces in pictures, folders, globs, photos and videos and write them.
 
     An input that cannot be enlarged becomes a result with an error; the others are written. Raises
     EdgeError if nothing can be: no sound model, no such backend, colliding outputs.
-    `progress(done, total)` is called after each.
+    `progress(done, total)` is called after each; `say` hears what takes long at a first start.
     """
     from runtime.session import open_session
+    from runtime.work import Manner, Work
 
     options = options or Options()
     jobs = plan(inputs, options.out)
-    with open_session(options.artifact, options.backend, fallback=options.fallback) as session:
+    results: list[FaceResult] = []
+    with open_session(
+        options.artifact, options.backend, fallback=options.fallback, say=say
+    ) as session:
         _require_precision(session, options.require_precision)
-        results = []
-        for job in jobs:
-            results.append(_enlarge(job, session, options.reduce))
-            if progress:
-                progress(len(results), len(jobs))
-        assert session.verdict  # open_session verifies
-        return InferReport(
-            results=tuple(results),
-            backend=session.backend,
-            backend_version=session.backend_version,
-            artifact=str(session.artifact),
-            precision=session.manifest.executes_as,
-            fidelity_db=session.verdict.fidelity_db,
-            limit_db=session.verdict.limit_db,
-            verdict_remembered=session.verdict.remembered,
-            passed_over=session.passed_over,
-        )
-
-
-def plan(inputs: Sequence[str], out: str | None) -> list[Job]:
-    """One job for each picture: `x.jpg` becomes `x_sr.png`, beside it or in the folder `out`.
-
-    `out` with a suffix names the file for a single picture. Folders are searched through, their
-    tree is kept under `out`, and pictures called *_sr in them are taken for results. Raises
-    EdgeError if two pictures would be written to one file, or one over an input.
-    """
-    sources = [Path(source) for source in inputs]
-    if out and Path(out).suffix and not Path(out).is_dir():
-        if len(sources) > 1 or sources[0].is_dir():
+        manner = Manner(**{name: getattr(options, name) for name in Manner.__dataclass_fields__})
+        done_since = None if options.overwrite else session.artifact.stat().st_mtime
+        try:
+            for result in Work(session, manner).enlarge(jobs, done_since):
+                results.append(result)
+                if progress:
+                    progress(len(results), len(jobs))
+        except KeyboardInterrupt as interrupt:
             raise EdgeError(
-                f"{out}: names one picture for several; give a folder, without a suffix"
-            )
-        jobs = [Job(sources[0], Path(out))]
-    else:
-        folder = Path(out) if out else None
-        jobs = [job for source in sources for job in _jobs(source, folder)]
-    _refuse_collisions(jobs)
-    return jobs
+                f"interrupted after {len(results)} of {len(jobs)}; what is written is whole, run it"
+                " again to go on",
+                EXIT_INTERRUPTED,
+            ) from interrupt
+        return _report(session, results)
 
 
-def _jobs(source: Path, out: Path | None) -> list[Job]:
-    from runtime.faces import list_pictures
-
-    if not source.is_dir():
-        return [Job(source, _target(source, out or source.parent))]
-    try:
-        pictures = [path for path in list_pictures(source) if not path.stem.endswith("_sr")]
-    except EdgeError as error:
-        return [Job(source, None, str(error))]
-    if not pictures:
-        return [Job(source, None, f"{source}: holds no picture to enlarge")]
-    return [_folder_job(path, source, out) for path in pictures]
-
-
-def _folder_job(path: Path, source: Path, out: Path | None) -> Job:
-    folder = out / path.parent.relative_to(source) if out else path.parent
-    return Job(path, _target(path, folder))
-
-
-def _target(source: Path, folder: Path) -> Path:
-    return folder / f"{source.stem}_sr.png"
-
-
-def _refuse_collisions(jobs: Sequence[Job]) -> None:
-    inputs = {os.path.realpath(job.source) for job in jobs}
-    writers: dict[str, Job] = {}
-    for job in jobs:
-        if job.target is None:
-            continue
-        place = os.path.realpath(job.target)
-        if place in inputs:
-            raise EdgeError(f"{job.target}: is an input, and would be overwritten; give --out")
-        first = writers.setdefault(place, job)
-        if first is not job:
-            raise EdgeError(
-                f"{first.source} and {job.source} would both be written to {job.target};"
-                " enlarge them apart, each with its --out"
-            )
-
-
-def _enlarge(job: Job, session: Session, reduce: bool) -> FaceResult:
-    from runtime.image import fit_face, read_picture, to_pixels, to_tensor, write_picture
-
-    source = str(job.source)
-    if job.target is None:
-        return FaceResult(source, None, 0, None, job.error)
-    started = time.perf_counter()
-    try:
-        lr = fit_face(read_picture(job.source), source, reduce=reduce)
-        write_picture(job.target, to_pixels(session.run(to_tensor(lr[None])))[0])
-    except EdgeError as error:
-        return FaceResult(source, None, 0, None, str(error))
-    ms = round((time.perf_counter() - started) * 1e3, 2)
-    return FaceResult(source, str(job.target), 1, ms, None)
+def _report(session: Session, results: Sequence[FaceResult]) -> InferReport:
+    assert session.verdict  # open_session verifies
+    return InferReport(
+        results=tuple(results),
+        backend=session.backend,
+        backend_version=session.backend_version,
+        artifact=str(session.artifact),
+        precision=session.manifest.executes_as,
+        fidelity_db=session.verdict.fidelity_db,
+        limit_db=session.verdict.limit_db,
+        verdict_remembered=session.verdict.remembered,
+        choice=session.choice.reason if session.choice else None,
+        batch=session.batch,
+        passed_over=session.passed_over,
+    )
 
 
 def _require_precision(session: Session, precision: str | None) -> None:
@@ -205,8 +148,8 @@ def _run(arguments: argparse.Namespace) -> int:
 
     options = {name: getattr(arguments, name) for name in Options.__dataclass_fields__}
     options["backend"] = with_provider(arguments.backend, arguments.provider)
-    progress = _show_progress if sys.stderr.isatty() else None
-    report = infer(arguments.inputs, Options(**options), progress)
+    progress = ProgressBar() if sys.stderr.isatty() else None
+    report = infer(arguments.inputs, Options(**options), progress, _say)
     if arguments.json:
         print(json.dumps(asdict(report)))
     else:
@@ -214,13 +157,17 @@ def _run(arguments: argparse.Namespace) -> int:
     failed = [result for result in report.results if result.error]
     for result in failed:
         print(f"error: {result.error}", file=sys.stderr)
-    return EXIT_ERROR if failed else 0
+    statuses = {result.status for result in failed}
+    return statuses.pop() if len(statuses) == 1 else EXIT_ERROR if failed else 0
 
 
 def _describe(report: InferReport) -> None:
     for reason in report.passed_over:
         print(f"passed over: {reason}", file=sys.stderr)
-    written = [result for result in report.results if result.output]
+    written = [result for result in report.results if result.output and not result.skipped]
+    skipped = sum(result.skipped for result in report.results)
+    if skipped:
+        print(f"{skipped} were done before; --overwrite makes them again", file=sys.stderr)
     if not written:
         return
     remembered = ", remembered" if report.verdict_remembered else ""
@@ -231,24 +178,48 @@ def _describe(report: InferReport) -> None:
         file=sys.stderr,
     )
     if len(written) > LISTED_RESULTS:
-        print(f"{len(written)} faces written", file=sys.stderr)
+        print(f"{sum(result.faces for result in written)} faces written", file=sys.stderr)
         return
     for result in written:
-        print(f"{result.input} -> {result.output}  {result.ms:.1f} ms", file=sys.stderr)
+        print(f"{result.input} -> {result.output}  {_describe_one(result)}", file=sys.stderr)
 
 
-def _show_progress(done: int, total: int) -> None:
-    if total > 1:
+def _describe_one(result: FaceResult) -> str:
+    if result.kind == "face":
+        return f"{result.ms:.1f} ms"
+    alone = f", {result.left_alone} left alone" if result.left_alone else ""
+    return f"{result.faces} faces{alone}, {result.ms:.0f} ms"
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr)
+
+
+class ProgressBar:
+    """A line on the terminal: how many are done, and how many a second."""
+
+    def __init__(self) -> None:
+        self._started = time.perf_counter()
+
+    def __call__(self, done: int, total: int) -> None:
+        if total == 1:
+            return
+        rate = done / max(time.perf_counter() - self._started, 1e-9)
+        bar = "#" * (BAR_WIDTH * done // total)
         end = "\n" if done == total else ""
-        print(f"\r{done}/{total} faces", end=end, file=sys.stderr, flush=True)
+        line = f"\r[{bar:{BAR_WIDTH}}] {done}/{total}, {rate:.1f}/s "
+        print(line, end=end, file=sys.stderr, flush=True)
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m runtime.infer",
-        description="Enlarge 16x16 faces to 128x128. The result of x.png is x_sr.png.",
+        description="Enlarge 16x16 faces to 128x128, alone, in photos or in videos. The result of"
+        " x.png is x_sr.png.",
     )
-    parser.add_argument("inputs", nargs="+", metavar="IMG_OR_DIR", help="face pictures, folders")
+    parser.add_argument(
+        "inputs", nargs="+", metavar="IMG_OR_DIR", help="faces, photos, videos, folders, globs"
+    )
     parser.add_argument("--artifact", metavar="F", help="an ONNX file, or a folder of them")
     parser.add_argument(
         "--backend", default="auto", metavar="B", help="auto, onnxruntime, openvino or tensorrt"
@@ -260,13 +231,29 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--out", metavar="P", help="a folder, or the file for a single picture")
     parser.add_argument(
+        "--mode",
+        choices=("auto", "face", "photo"),
+        default="auto",
+        help="auto takes what is square and at most 32 px for a face, the rest for photos",
+    )
+    parser.add_argument(
+        "--scale", type=int, choices=range(1, 9), metavar="1-8", help="of photos and videos"
+    )
+    parser.add_argument(
+        "--faces-only", action="store_true", help="write each face of a photo by itself"
+    )
+    parser.add_argument("--draw-boxes", action="store_true", help="show what was found in a photo")
+    parser.add_argument(
+        "--overwrite", action="store_true", help="make again what folders hold done already"
+    )
+    parser.add_argument(
         "--reduce", action="store_true", help="make faces of more than 32 px 16x16 first"
     )
     parser.add_argument(
         "--require-precision", choices=PRECISIONS, help="exit with 6 unless this is computed in"
     )
     parser.add_argument(
-        "--fallback", action="store_true", help="take the next artifact if one cannot be used"
+        "--fallback", action="store_true", help="take the next backend or artifact if one fails"
     )
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     return parser

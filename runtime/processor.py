@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import os
 import platform
 from pathlib import Path
 
@@ -20,6 +21,13 @@ def processor() -> str:
             return _describe(_first_core(file.read(1 << 16)))
     except OSError:
         return platform.processor() or platform.machine() or "unknown"
+
+
+def usable_cores() -> int:
+    """The cores that this process may use, which may be fewer than there are."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def _first_core(text: str) -> dict[str, str]:

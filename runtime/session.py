@@ -6,33 +6,42 @@ with open_session() as session:
 
 from __future__ import annotations
 
+import functools
+import threading
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import TypeAlias
+from typing import TypeAlias, overload
 
 import numpy as np
+from PIL import Image
 
-from runtime import cache, drift
-from runtime.backends.onnxruntime import OnnxRuntimeGpuSession, OnnxRuntimeSession
+from runtime import cache, choice, drift
+from runtime.backends.onnxruntime import OnnxRuntimeGpuSession, OnnxRuntimeSession, optimize
 from runtime.backends.openvino import OpenVinoSession
 from runtime.backends.tensorrt import TensorRtSession
+from runtime.choice import Choice
 from runtime.drift import Fidelity, Limit
 from runtime.errors import EXIT_DRIFT, EXIT_MISSING, EXIT_USAGE, EdgeError
 from runtime.files import read_bytes, sha256_bytes
-from runtime.image import Pixels, Tensor, fit_face, to_pixels, to_tensor
+from runtime.image import Pixels, Tensor, fit_face, from_image, to_pixels, to_tensor
+from runtime.installed import installed_backends
 from runtime.manifest import ENGINE, Manifest, probes_path, read_manifest
-from runtime.processor import processor
+from runtime.processor import processor, usable_cores
 
 DEFAULT_MODEL = "aminet-edge"
-BACKENDS = ("auto", OnnxRuntimeSession.name, OpenVinoSession.name, TensorRtSession.name)
+AUTO = "auto"
+BACKENDS = (AUTO, OnnxRuntimeSession.name, OpenVinoSession.name, TensorRtSession.name)
 PROVIDERS = ("cpu", "cuda", "tensorrt")
 GPU_BACKENDS = {f"{OnnxRuntimeSession.name}-{provider}": provider for provider in PROVIDERS[1:]}
-PREFERENCE = ("int8.onnx", "fp32.onnx")  # the quickest first
+PREFERENCE = ("int8.onnx", "int8-openvino.onnx", "fp32.onnx")  # the quickest first
+MADE_FOR = {"int8-openvino.onnx": OpenVinoSession.name}  # other files suit any backend
 MAX_ARTIFACT_BYTES = 1 << 30
-VERDICT_VERSION = "1"  # another one when what is remembered, or how it is measured, changes
+VERDICT_VERSION = "2"  # another one when what is remembered, or how it is measured, changes
 
 Runner: TypeAlias = OnnxRuntimeSession | OpenVinoSession | TensorRtSession
+Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -69,8 +78,9 @@ class Artifact:
 class Session:
     """A model ready to enlarge faces, on any number of threads; a context manager.
 
-    `verdict` is None if the session was opened without `verify`; `passed_over` says which artifacts
-    were tried before this one and why they were not taken.
+    `verdict` is None if the session was opened without `verify`; `choice` is None if its backend
+    was named. `passed_over` says what was tried before and why it was not taken. At least `batch`
+    faces at once are run the quickest.
     """
 
     def __init__(
@@ -79,6 +89,7 @@ class Session:
         runner: Runner,
         verdict: Verdict | None,
         passed_over: tuple[str, ...] = (),
+        choice: Choice | None = None,
     ) -> None:
         self.artifact = artifact.path
         self.manifest = artifact.manifest
@@ -86,7 +97,12 @@ class Session:
         self.backend_version = runner.version
         self.verdict = verdict
         self.passed_over = passed_over
+        self.choice = choice
         self._runner = runner
+
+    @property
+    def batch(self) -> int:
+        return self.choice.batch if self.choice else 1
 
     def run(self, lr: Tensor) -> Tensor:
         """Enlarge lr (N, 3, 16, 16), float32 in [0, 1], to (N, 3, 128, 128), not clipped."""
@@ -99,12 +115,19 @@ class Session:
             )
         return sr
 
-    def enlarge(self, pixels: Pixels, *, reduce: bool = False) -> Pixels:
-        """Enlarge a face picture (H, W, 3) to (128, 128, 3).
+    @overload
+    def enlarge(self, image: Pixels, *, reduce: bool = False) -> Pixels: ...
+    @overload
+    def enlarge(self, image: Image.Image, *, reduce: bool = False) -> Image.Image: ...
+
+    def enlarge(self, image: Pixels | Image.Image, *, reduce: bool = False) -> Pixels | Image.Image:
+        """Enlarge a face picture, uint8 (H, W, 3) or a Pillow image, to 128x128 of its kind.
 
         16 to 32 px, about square; `reduce` shrinks a larger one first. Otherwise EdgeError.
         """
-        lr = fit_face(pixels, "the picture", reduce=reduce)
+        if isinstance(image, Image.Image):
+            return Image.fromarray(self.enlarge(from_image(image), reduce=reduce))
+        lr = fit_face(image, "the picture", reduce=reduce)
         return to_pixels(self.run(to_tensor(lr[None])))[0]
 
     def close(self) -> None:
@@ -124,27 +147,105 @@ class Session:
 
 def open_session(
     artifact: str | Path | None = None,
-    backend: str = "auto",
+    backend: str = AUTO,
     *,
     verify: bool = True,
     fallback: bool = False,
+    say: Say = lambda line: None,
 ) -> Session:
     """Open an artifact or a folder of them: else ./artifacts/aminet-edge, else the packed model.
 
-    Of a folder, int8.onnx is taken if it passes on this machine, else fp32.onnx. `fallback` allows
-    the next one after any other error too, and fp32.onnx in place of a named artifact.
-    `verify=False` does not run the probes; the hashes are always compared. Raises EdgeError.
+    `auto` takes what was quickest here of the artifacts and backends that passed their probes; the
+    first time it tries them all, which `say` hears. With a named backend int8.onnx of a folder is
+    taken if it passes, else fp32.onnx. `fallback` allows the next backend or artifact after any
+    other error too, and fp32.onnx in place of a named artifact. `verify=False` runs no probes and
+    tries nothing; the hashes are always compared. Raises EdgeError.
     """
-    candidates, searched = _candidates(artifact, fallback)
+    paths, searched = _candidates(artifact, fallback)
+    if backend == AUTO and paths[0].suffix == ENGINE:
+        backend = TensorRtSession.name
+    if backend == AUTO and verify:
+        return _open_quickest(paths, searched, fallback, say)
+    backends = [OnnxRuntimeSession.name if backend == AUTO else backend]
+    if fallback:
+        backends += [name for name in installed_backends() if name not in backends]
+    *routes, last = _routes(paths, backends)
     passed_over: list[str] = []
-    for candidate in candidates[:-1]:
+    for path, name in routes:
         try:
-            return _open(candidate, backend, verify, tuple(passed_over))
+            return _open(path, name, verify, tuple(passed_over))
         except EdgeError as error:
             if not (fallback or (searched and error.status == EXIT_DRIFT)):
                 raise
             passed_over.append(str(error))
-    return _open(candidates[-1], backend, verify, tuple(passed_over))
+    return _open(*last, verify, tuple(passed_over))
+
+
+@overload
+def enlarge(image: Pixels, *, reduce: bool = False) -> Pixels: ...
+@overload
+def enlarge(image: Image.Image, *, reduce: bool = False) -> Image.Image: ...
+
+
+def enlarge(image: Pixels | Image.Image, *, reduce: bool = False) -> Pixels | Image.Image:
+    """Session.enlarge with a session that is opened at the first call and kept."""
+    with _OPENING:
+        session = _kept_session()
+    return session.enlarge(image, reduce=reduce)
+
+
+_OPENING = threading.Lock()
+
+
+@functools.cache
+def _kept_session() -> Session:
+    return open_session()
+
+
+def _open_quickest(paths: Sequence[Path], searched: bool, fallback: bool, say: Say) -> Session:
+    """What was chosen at an earlier start, if it still passes; else the winner of a contest."""
+    installed = installed_backends() or {OnnxRuntimeSession.name: "missing"}
+    key = _choice_key(paths, installed)
+    if key and (chosen := choice.recall(key)):
+        try:
+            artifact = paths[0].with_name(chosen.artifact)
+            return _open(artifact, chosen.backend, True, chosen.passed_over, chosen)
+        except EdgeError:
+            pass  # the contest finds out what may be taken in its place
+    routes = _routes(paths, list(installed))
+    if len(routes) > 1:
+        say(f"first start: trying {len(routes)} ways to run {paths[0].parent} on the probes")
+    session, chosen = choice.contest(routes, _open, searched, fallback)
+    if key:
+        choice.remember(key, chosen)
+    session.choice, session.passed_over = chosen, chosen.passed_over
+    return session
+
+
+def _routes(paths: Sequence[Path], backends: Sequence[str]) -> list[tuple[Path, str]]:
+    """Each artifact in each backend; all of them if that leaves none."""
+    everything = [(path, backend) for path in paths for backend in backends]
+    made_for = [
+        (path, backend)
+        for path, backend in everything
+        if (path.suffix == ENGINE) == (backend == TensorRtSession.name)
+        and (len(paths) == 1 or MADE_FOR.get(path.name, backend) == backend)
+    ]
+    return made_for or everything
+
+
+def _choice_key(paths: Sequence[Path], installed: Mapping[str, str]) -> dict[str, str] | None:
+    """All that a choice depends on; None if a manifest cannot be read."""
+    try:
+        digests = [f"{path.name} {read_manifest(path).digest}" for path in paths]
+    except EdgeError:
+        return None
+    return {
+        "choice": choice.CHOICE_VERSION,
+        "artifacts": ", ".join(digests),
+        "backends": ", ".join(" ".join(pair) for pair in installed.items()),
+        "processor": f"{processor()}, {usable_cores()} cores",
+    }
 
 
 def read_artifact(path: Path) -> Artifact:
@@ -189,7 +290,7 @@ def open_backend(name: str, artifact: Artifact) -> Runner:
         return _open_engine(name, artifact)
     if name in GPU_BACKENDS:
         return OnnxRuntimeGpuSession(artifact.model, str(artifact.path), GPU_BACKENDS[name])
-    if name in ("auto", OnnxRuntimeSession.name):
+    if name in (AUTO, OnnxRuntimeSession.name):
         return OnnxRuntimeSession(artifact.model, str(artifact.path))
     if name == OpenVinoSession.name:
         return OpenVinoSession(artifact.model, str(artifact.path))
@@ -200,7 +301,7 @@ def with_provider(backend: str, provider: str | None) -> str:
     """The name of a backend whose work --provider does; EdgeError with status 2 if it has none."""
     if provider in (None, "cpu"):
         return backend
-    if backend not in ("auto", OnnxRuntimeSession.name):
+    if backend not in (AUTO, OnnxRuntimeSession.name):
         raise EdgeError(
             f"--provider {provider} is ONNX Runtime's; give --backend onnxruntime", EXIT_USAGE
         )
@@ -216,7 +317,7 @@ def _open_engine(name: str, artifact: Artifact) -> Runner:
             f" python -m export.tensorrt --artifact {path}",
             EXIT_MISSING,
         )
-    if name not in ("auto", TensorRtSession.name):
+    if name not in (AUTO, TensorRtSession.name):
         raise EdgeError(
             f"{path}: is an engine, which --backend {name} does not run; use --backend tensorrt",
             EXIT_USAGE,
@@ -241,20 +342,55 @@ def _candidates(artifact: str | Path | None, fallback: bool) -> tuple[list[Path]
     )
 
 
-def _open(path: Path, backend: str, verify: bool, passed_over: tuple[str, ...]) -> Session:
+def _open(
+    path: Path,
+    backend: str,
+    verify: bool = True,
+    passed_over: tuple[str, ...] = (),
+    chosen: Choice | None = None,
+) -> Session:
     artifact = read_artifact(path)
-    runner = open_backend(backend, artifact)
-    verdict = _verdict(runner, artifact) if verify else None
-    return Session(artifact, runner, verdict, passed_over)
+    if not verify:
+        return Session(artifact, open_backend(backend, artifact), None, passed_over, chosen)
+    runner, runs_sha256 = _open_optimized(backend, artifact)
+    try:
+        verdict = _verdict(runner, artifact, runs_sha256)
+    except EdgeError:
+        runner.close()
+        raise
+    return Session(artifact, runner, verdict, passed_over, chosen)
 
 
-def _verdict(runner: Runner, artifact: Artifact) -> Verdict:
+def _open_optimized(backend: str, artifact: Artifact) -> tuple[Runner, str]:
+    """The backend with the model, and the SHA-256 of the bytes that it runs.
+
+    ONNX Runtime is given the graph as it optimized it at an earlier start, if it was kept.
+    """
+    if backend != OnnxRuntimeSession.name or cache.cache_folder() is None:
+        return open_backend(backend, artifact), artifact.manifest.sha256
+    key = {
+        "optimized": artifact.manifest.sha256,
+        "onnxruntime": installed_backends().get(backend, ""),
+        "processor": processor(),
+    }
+    kept = cache.recall_file(key, MAX_ARTIFACT_BYTES)
+    if kept is None:
+        original = open_backend(backend, artifact)  # says what is wrong with it
+        kept = optimize(artifact.model, str(artifact.path))
+        if not cache.remember_file(key, kept):
+            return original, artifact.manifest.sha256
+        original.close()
+    return OnnxRuntimeSession(kept, str(artifact.path), optimized=True), sha256_bytes(kept)
+
+
+def _verdict(runner: Runner, artifact: Artifact, runs_sha256: str) -> Verdict:
     """The remembered verdict on exactly these files, backend and processor, else a new one."""
     key = {
         "verdict": VERDICT_VERSION,
         "artifact": artifact.manifest.sha256,
         "manifest": artifact.manifest.digest,
         "probes": artifact.manifest.probes_sha256,
+        "runs": runs_sha256,
         "backend": f"{runner.name} {runner.version}",
         "options": runner.options,
         "processor": processor(),

@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 
 import tiny_artifact
+from runtime import installed
 from runtime.manifest import read_manifest, write_manifest
 
 ROOT = Path(__file__).parent.parent
@@ -20,6 +21,17 @@ def cache(tmp_path_factory, monkeypatch):
     folder = tmp_path_factory.mktemp("cache")
     monkeypatch.setenv("XDG_CACHE_HOME", str(folder))
     return folder / "aminet-edge"
+
+
+@pytest.fixture(autouse=True)
+def only_onnxruntime(monkeypatch):
+    """Tests see the one backend that is always there; `every_backend` shows them the others."""
+    monkeypatch.setattr(installed, "PACKAGES", ("onnxruntime",))
+
+
+@pytest.fixture
+def every_backend(only_onnxruntime, monkeypatch):
+    monkeypatch.setattr(installed, "PACKAGES", ("onnxruntime", "openvino"))
 
 
 @pytest.fixture(scope="session")
@@ -60,6 +72,26 @@ def edge_artifact(tmp_path_factory):
     export.export("aminet-edge", out=out, random_seed=None if committed.exists() else 0)
     write_manifest(out, replace(read_manifest(out), random_weights=False))
     return out
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tmp_path_factory):
+    """A folder with a tiny AMINet's checkpoint.safetensors, fp32.onnx and int8.onnx."""
+    export = pytest.importorskip("export.onnx")
+    int8 = pytest.importorskip("quantize.int8")
+    build = pytest.importorskip("quantize.build")
+    from tiny_networks import BATCHED, traced, write_checkpoint
+
+    folder = tmp_path_factory.mktemp("tiny-model")
+    checkpoint = write_checkpoint(folder / "checkpoint.safetensors", BATCHED)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(export, "trace", lambda network: traced(BATCHED))  # traced once a run
+        fp32 = export.export(checkpoint=checkpoint, out=folder / "fp32.onnx").artifact
+    for number, face in enumerate(tiny_artifact.faces(24, seed=9)):
+        Image.fromarray(face).save(folder / f"face-{number:02}.png")
+    made = int8.quantize(fp32, [folder / "face-*.png"], options=build.Options(max_drop_db=5))
+    assert made.failures == ()
+    return folder
 
 
 @pytest.fixture

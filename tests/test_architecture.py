@@ -18,7 +18,8 @@ ALLOWED = {
     },
     "quantize": {"numpy", "onnx", "onnxruntime", "runtime"},
     "benchmarks": {
-        *("numpy", "PIL", "torch", "onnx", "onnxruntime", "scipy", "skimage"),
+        *("numpy", "PIL", "torch", "onnx", "onnxruntime", "openvino", "nncf", "scipy", "skimage"),
+        *("jinja2", "matplotlib"),
         *("aminet", "calib_data", "export", "quantize", "runtime"),
     },
     "calib_data": {"numpy", "runtime"},
@@ -30,6 +31,7 @@ WRAPPERS = {
     "tensorrt": "runtime/backends/tensorrt.py",
     "tensorrt_rtx": "runtime/backends/tensorrt.py",
     "cuda": "runtime/backends/cuda.py",
+    "av": "runtime/video.py",
 }
 # What export needs to build an engine where the GPU is.
 ON_A_JETSON = [

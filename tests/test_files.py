@@ -77,8 +77,30 @@ def test_kill_in_the_middle_of_a_write_leaves_the_old_file(old):
     killed = subprocess.run([sys.executable, "-c", program, old], cwd=ROOT, check=False)
     assert killed.returncode == -signal.SIGKILL
     assert old.read_bytes() == b"old"
-    files.write_bytes(old, b"new")  # what the killed process left is in nobody's way
-    assert old.read_bytes() == b"new"
+    assert len(list(old.parent.iterdir())) == 2
+    files.write_bytes(old.with_name("other.png"), b"new")  # what the killed process left is removed
+    assert sorted(old.parent.iterdir()) == [old, old.with_name("other.png")]
+
+
+def test_what_another_process_is_writing_is_no_leftover(old):
+    program = (
+        "import sys; from runtime.files import write_bytes; write_bytes(sys.argv[1], b'theirs')"
+    )
+    theirs = old.with_name("theirs.png")
+    with files.writing(old) as temporary:
+        temporary.write_bytes(b"ours")
+        subprocess.run([sys.executable, "-c", program, theirs], cwd=ROOT, check=True)
+        assert temporary.read_bytes() == b"ours"
+    assert (old.read_bytes(), theirs.read_bytes()) == (b"ours", b"theirs")
+
+
+def test_hidden_files_of_others_are_left(old):
+    others = [old.with_name(name) for name in (".face.png", ".face.part.png", ".a.12345678.part")]
+    for other in others[:2]:
+        other.touch()
+    others[2].mkdir()
+    files.write_bytes(old, b"new")
+    assert sorted(old.parent.iterdir()) == sorted([old, *others])
 
 
 @pytest.mark.parametrize(

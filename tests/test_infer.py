@@ -61,6 +61,12 @@ def test_json_is_one_object(face, artifact, capsys):
         "output": str(face.with_name("face_sr.png")),
         "faces": 1,
         "error": None,
+        "kind": "face",
+        "scale": None,
+        "left_alone": 0,
+        "boxes": [],
+        "skipped": False,
+        "status": 0,
     }
     assert report["artifact"] == str(artifact)
     assert (report["backend"], report["precision"]) == ("onnxruntime", "fp32")
@@ -105,11 +111,90 @@ def test_older_results_are_replaced(face, artifact):
 
 def test_a_large_face_needs_reduce(face, artifact, capsys):
     Image.fromarray(enlarge_bicubic(read_picture(face))).save(face)
-    assert run(face, "--artifact", artifact) == 1
+    assert run(face, "--artifact", artifact, "--mode", "face") == 1
     assert "face.png: is 128x128, expected a face of 16 to 32 px; --reduce" in (
         capsys.readouterr().err
     )
     assert run(face, "--artifact", artifact, "--reduce") == 0
+
+
+def test_results_that_are_newer_are_kept(folder, artifact, tmp_path, capsys):
+    def written():
+        return {name: (out / name).stat().st_mtime_ns for name in pictures(out)}
+
+    out = tmp_path / "out"
+    assert run(folder, "--artifact", artifact, "--out", out) == 0
+    first = written()
+    (out / "a_sr.png").unlink()
+    assert run(folder, "--artifact", artifact, "--out", out, "--json") == 0
+    said = capsys.readouterr()
+    assert [r["skipped"] for r in json.loads(said.out)["results"]] == [False, True]
+    assert written()["sub/b_sr.png"] == first["sub/b_sr.png"]
+    assert run(folder, "--artifact", artifact, "--out", out) == 0
+    assert "2 were done before; --overwrite makes them again" in capsys.readouterr().err
+    assert run(folder, "--artifact", artifact, "--out", out, "--overwrite") == 0
+    assert written()["sub/b_sr.png"] > first["sub/b_sr.png"]
+
+
+@pytest.mark.parametrize("newer", ["source", "artifact"])
+def test_results_older_than_what_they_are_made_of_are_made_again(folder, artifact, newer):
+    assert run(folder, "--artifact", artifact) == 0
+    result = folder / "a_sr.png"
+    long_ago = time.time() - 1e6
+    os.utime(result, (long_ago, long_ago))
+    os.utime(folder / "a.png" if newer == "artifact" else artifact, (1, 1))
+    assert run(folder, "--artifact", artifact) == 0
+    assert result.stat().st_mtime > long_ago + 1
+
+
+def test_a_glob_is_every_picture_that_it_matches(folder, artifact, tmp_path, capsys):
+    assert run(f"{folder}/**/*.*", "--artifact", artifact, "--out", tmp_path / "out") == 0
+    assert pictures(tmp_path / "out") == ["a_sr.png", "b_sr.png"]
+    assert run(f"{folder}/*.gif", "--artifact", artifact) == 1
+    assert "*.gif: matches nothing; check the pattern" in capsys.readouterr().err
+
+
+def test_a_file_whose_name_looks_like_a_glob_is_that_file(face, artifact):
+    odd = face.rename(face.with_name("f[1].png"))
+    assert run(odd, "--artifact", artifact) == 0
+    assert odd.with_name("f[1]_sr.png").exists()
+
+
+def test_results_come_in_order_whatever_fails_between(tmp_path, artifact, capsys):
+    many = tmp_path / "many"
+    many.mkdir()
+    for i, pixels in enumerate(tiny_artifact.faces(40)):
+        if i % 7 == 3:
+            (many / f"{i:02}.png").write_bytes(b"broken")
+        else:
+            Image.fromarray(pixels).save(many / f"{i:02}.png")
+    assert run(many, "--artifact", artifact, "--json") == 1
+    results = json.loads(capsys.readouterr().out)["results"]
+    assert [Path(result["input"]).stem for result in results] == [f"{i:02}" for i in range(40)]
+    assert [bool(result["error"]) for result in results] == [i % 7 == 3 for i in range(40)]
+    with open_session(artifact) as session:
+        for i in (0, 9, 39):
+            expected = session.enlarge(read_picture(many / f"{i:02}.png"))
+            written = read_picture(many / f"{i:02}_sr.png")
+            assert np.abs(expected.astype(int) - written).max() <= 1
+
+
+def test_ctrl_c_leaves_what_is_finished(tmp_path, artifact):
+    many = tmp_path / "many"
+    many.mkdir()
+    for i, pixels in enumerate(tiny_artifact.faces(300)):
+        Image.fromarray(pixels).save(many / f"{i}.png")
+    command = [*MODULE, many, "--artifact", artifact, "--backend", "onnxruntime"]
+    process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True)
+    while process.poll() is None and len(pictures(many)) < 5:
+        time.sleep(0.001)
+    process.send_signal(signal.SIGINT)
+    said = process.communicate()[1]
+    assert process.returncode == 130
+    assert "Traceback" not in said
+    assert said.splitlines()[-1].startswith("error: interrupted after ")
+    assert all(read_picture(many / name).shape == (128, 128, 3) for name in pictures(many))
+    assert not list(many.glob(".*"))
 
 
 def test_one_of_many_inputs_fails(folder, artifact, capsys):
@@ -217,6 +302,7 @@ def test_neither_torch_nor_onnx_is_loaded(face, artifact):
         "sys.exit(status)\n"
     )
     command = [sys.executable, "-c", program, face, "--artifact", artifact]
+    command += ["--backend", "onnxruntime"]
     ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
     assert ended.stdout == "[]\n"
     assert face.with_name("face_sr.png").exists()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from types import ModuleType, TracebackType
 from typing import TYPE_CHECKING
 
@@ -10,6 +11,7 @@ import numpy as np
 
 from runtime.errors import EXIT_MISSING, EdgeError
 from runtime.image import LR_SIDE, SR_SIDE, Tensor
+from runtime.onnx_bytes import refuse_external_data
 
 if TYPE_CHECKING:
     import onnxruntime as ort
@@ -24,27 +26,21 @@ class OnnxRuntimeSession:
     """An ONNX model of the project's contract, open in ONNX Runtime.
 
     `model` is the content of the file, so that what was hashed is what runs; `name` is for
-    messages. Raises EdgeError if ONNX Runtime is missing or cannot open it, or if the contract is
-    another.
+    messages; `optimized`: it is what optimize() made. Raises EdgeError if ONNX Runtime is missing
+    or cannot open it, or if the contract is another.
     """
 
     name = "onnxruntime"
     options = "cpu, all graph optimizations, default threads"
 
-    def __init__(self, model: bytes, name: str) -> None:
+    def __init__(self, model: bytes, name: str, *, optimized: bool = False) -> None:
         onnxruntime = _import_onnxruntime()
         self._file = name
         self.version: str = onnxruntime.__version__
         settings = onnxruntime.SessionOptions()
-        settings.log_severity_level = SILENT
-        try:
-            self._session = onnxruntime.InferenceSession(
-                model, settings, providers=["CPUExecutionProvider"]
-            )
-        except Exception as error:  # a dozen kinds, without a base of their own
-            raise EdgeError(
-                f"{name}: ONNX Runtime cannot open it ({_first_line(error)}); {MEND}"
-            ) from error
+        if optimized:
+            settings.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+        self._session = _open(model, name, settings)
         _check_contract(self._session, name)
 
     def run(self, lr: Tensor) -> Tensor:
@@ -95,6 +91,7 @@ class OnnxRuntimeGpuSession(OnnxRuntimeSession):
                 " uninstall onnxruntime, then pip install onnxruntime-gpu",
                 EXIT_MISSING,
             )
+        refuse_external_data(model, name)
         settings = onnxruntime.SessionOptions()
         settings.log_severity_level = SILENT
         settings.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
@@ -122,12 +119,48 @@ def refuse_fallback(taken: Sequence[str], provider: str) -> None:
         )
 
 
+def optimize(model: bytes, name: str) -> bytes:
+    """The model as ONNX Runtime optimizes it for this processor: it opens in half the time."""
+    import tempfile
+
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "optimized.onnx")
+        settings = _import_onnxruntime().SessionOptions()
+        settings.optimized_model_filepath = str(path)
+        _open(model, name, settings)
+        return path.read_bytes()
+
+
+def open_model(model: bytes, name: str) -> ort.InferenceSession:
+    """Any ONNX model, of whatever contract; EdgeError if it cannot be opened."""
+    return _open(model, name, _import_onnxruntime().SessionOptions())
+
+
+def _open(model: bytes, name: str, settings: ort.SessionOptions) -> ort.InferenceSession:
+    refuse_external_data(model, name)
+    settings.log_severity_level = SILENT
+    try:
+        return _import_onnxruntime().InferenceSession(
+            model, settings, providers=["CPUExecutionProvider"]
+        )
+    except Exception as error:  # a dozen kinds, without a base of their own
+        raise EdgeError(
+            f"{name}: ONNX Runtime cannot open it ({_first_line(error)}); {MEND}"
+        ) from error
+
+
 def _import_onnxruntime() -> ModuleType:
     try:
         import onnxruntime
     except ImportError as error:
         raise EdgeError(
             "backend onnxruntime is not installed; pip install onnxruntime", EXIT_MISSING
+        ) from error
+    except Exception as error:
+        raise EdgeError(
+            f"backend onnxruntime cannot be loaded ({_first_line(error)}); pip install"
+            " --force-reinstall onnxruntime",
+            EXIT_MISSING,
         ) from error
     return onnxruntime
 
@@ -155,4 +188,4 @@ def _check_contract(session: ort.InferenceSession, name: str) -> None:
 
 
 def _first_line(error: Exception) -> str:
-    return str(error).splitlines()[0]
+    return (str(error) or type(error).__name__).splitlines()[0]

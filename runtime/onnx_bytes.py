@@ -1,0 +1,88 @@
+"""What the bytes of an ONNX file say before a backend opens it, read without the onnx package.
+
+A protobuf message is a row of fields; those of wire type 2 hold bytes, text or another message.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from runtime.errors import EdgeError
+
+# Where tensors are in ModelProto (onnx.proto): field numbers and the message that they hold.
+MESSAGES: dict[str, dict[int, str]] = {
+    "model": {7: "graph", 25: "function"},
+    "graph": {1: "node", 5: "tensor", 15: "sparse"},
+    "function": {7: "node"},
+    "node": {5: "attribute"},
+    "attribute": {5: "tensor", 6: "graph", 10: "tensor", 11: "graph", 22: "sparse", 23: "sparse"},
+    "sparse": {1: "tensor", 2: "tensor"},
+}
+EXTERNAL_DATA, DATA_LOCATION = 13, 14  # of TensorProto
+MAX_DEPTH = 100  # messages in messages, as protobuf has it
+
+
+def refuse_external_data(model: bytes, name: str) -> None:
+    """EdgeError if a tensor of the model is kept in another file, whose path it would choose.
+
+    What is no protobuf passes: the backend says what is wrong with it.
+    """
+    try:
+        external = _has_external_data(memoryview(model), "model", 0)
+    except (IndexError, ValueError):
+        return
+    if external:
+        raise EdgeError(
+            f"{name}: keeps weights in other files, expected all in one; export it again:"
+            " python -m export.onnx"
+        )
+
+
+def _has_external_data(message: memoryview, kind: str, depth: int) -> bool:
+    if depth > MAX_DEPTH:
+        raise ValueError("nested too deep")
+    if kind == "tensor":
+        return any(
+            number == EXTERNAL_DATA or (number == DATA_LOCATION and value)
+            for number, value in _fields(message)
+        )
+    return any(
+        _has_external_data(part, MESSAGES[kind][number], depth + 1)
+        for number, part in _fields(message)
+        if isinstance(part, memoryview) and number in MESSAGES[kind]
+    )
+
+
+def _fields(message: memoryview) -> Iterator[tuple[int, int | memoryview]]:
+    """Each field's number with its value, a number or bytes."""
+    at = 0
+    while at < len(message):
+        tag, at = _varint(message, at)
+        number, wire_type = tag >> 3, tag & 7
+        if wire_type == 0:
+            value, at = _varint(message, at)
+            yield number, value
+        elif wire_type == 2:
+            length, at = _varint(message, at)
+            if at + length > len(message):
+                raise ValueError("truncated")
+            yield number, message[at : at + length]
+            at += length
+        elif wire_type in (1, 5):
+            at += 8 if wire_type == 1 else 4
+        elif wire_type not in (3, 4):  # the begin and end of an old group: what is in it follows
+            raise ValueError(f"wire type {wire_type}")
+
+
+def _varint(message: memoryview, at: int) -> tuple[int, int]:
+    """A number and where it ends."""
+    value = shift = 0
+    while True:
+        byte = message[at]
+        at += 1
+        value |= (byte & 0x7F) << shift
+        if byte < 0x80:
+            return value, at
+        shift += 7
+        if shift > 63:
+            raise ValueError("a number of more than 64 bits")

@@ -1,0 +1,72 @@
+"""`python -m runtime.doctor`: what is here, what is remembered, what would be quicker."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from runtime import doctor
+from runtime.session import open_session
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture
+def here(artifact, monkeypatch):
+    """A folder with ./artifacts/aminet-edge/fp32.onnx."""
+    monkeypatch.chdir(artifact.parent.parent.parent)
+    return Path("artifacts", "aminet-edge", "fp32.onnx")
+
+
+def test_machine_backends_and_artifacts(here, every_backend, capsys):
+    assert doctor.main([]) == 0
+    said = capsys.readouterr().out
+    import onnxruntime
+
+    assert f"onnxruntime {onnxruntime.__version__}" in said
+    assert f"{here}: fp32; 100.0 dB in onnxruntime" in said
+    assert "python -m quantize.int8" in said
+
+
+def test_what_is_remembered_is_shown(here, capsys):
+    open_session(here).close()
+    assert doctor.main(["--json"]) == 0
+    report = json.loads(capsys.readouterr().out)
+    (verdict,) = report["verdicts"]
+    assert verdict["subject"] == str(here)
+    assert verdict["says"].startswith("100.0 dB to FP32 in onnxruntime")
+    (choice,) = report["choices"]
+    assert choice["subject"] == "fp32.onnx in onnxruntime"
+    assert "ms a face" in choice["says"]
+
+
+def test_a_damaged_artifact_and_record_are_no_trouble(here, cache, capsys):
+    open_session(here).close()
+    for record in cache.rglob("*.json"):
+        record.write_text("{")
+    Path(f"{here}.json").write_text("{")
+    assert doctor.main([]) == 0
+    assert "fp32.onnx.json: is not JSON" in capsys.readouterr().out
+
+
+def test_missing_parts_come_with_their_command(here, monkeypatch):
+    monkeypatch.setattr(doctor, "installed_version", lambda name: None)
+    report = doctor.examine()
+    assert {part.version for part in (*report.backends, *report.inputs)} == {None}
+    assert all("pip install" in part.install for part in (*report.backends, *report.inputs))
+    assert report.advice[0] == "ONNX Runtime is missing: pip install onnxruntime"
+
+
+def test_no_backend_is_imported():
+    program = (
+        "import sys\n"
+        "from runtime import doctor\n"
+        "doctor.examine()\n"
+        "print(sorted({'numpy', 'onnxruntime', 'openvino', 'av'} & set(sys.modules)))\n"
+    )
+    ended = subprocess.run(
+        [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert ended.stdout == "[]\n"

@@ -1,0 +1,161 @@
+"""What only many tries show: memory that grows, and a kill at the wrong moment.
+
+AMINET_SOAK_SHARE=0.1 makes a tenth of the tries.
+"""
+
+import multiprocessing
+import os
+import random
+import time
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+
+import tiny_artifact
+from runtime.drift import read_probes
+from runtime.image import read_picture, to_tensor, write_picture
+from runtime.manifest import read_manifest
+from runtime.session import open_session
+from tiny_networks import BATCHED, write_checkpoint
+
+pytestmark = pytest.mark.soak
+SHARE = float(os.environ.get("AMINET_SOAK_SHARE", "1"))
+FACES, KILLS, FOLDER = round(10_000 * SHARE), max(1, round(50 * SHARE)), 60
+GROWTH_MIB = 16
+STAGES = ("export.onnx", "quantize.fp16", "quantize.int8", "runtime.infer")
+
+
+def resident_mib():
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE") / (1 << 20)
+
+
+def test_memory_stays_flat(edge_artifact, record_property):
+    lr = to_tensor(tiny_artifact.faces(8))
+    with open_session(edge_artifact, "onnxruntime") as session:
+        first = session.run(lr[:1])
+        for number in range(FACES):
+            session.run(lr[number % 8][None])
+            if number == FACES // 10:
+                before = resident_mib()
+        grown = resident_mib() - before
+        assert np.array_equal(session.run(lr[:1]), first)
+    record_property("faces", FACES)
+    record_property("grown_mib", round(grown, 2))
+    assert grown < GROWTH_MIB
+
+
+@pytest.fixture(scope="module")
+def server():
+    """Processes that have imported everything already, so that a kill meets the work."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([*STAGES, "runtime.session", "runtime.work", __name__])
+    return context
+
+
+def run_stage(module, arguments):
+    """In the child: a command, with its exit status."""
+    import importlib
+
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+    os._exit(importlib.import_module(module).main(arguments))
+
+
+def finish(server, module, arguments):
+    """Run it to its end; the seconds that it took."""
+    started = time.perf_counter()
+    child = server.Process(target=run_stage, args=(module, arguments))
+    child.start()
+    child.join()
+    assert child.exitcode == 0
+    return time.perf_counter() - started
+
+
+def kill(server, module, arguments, after_s):
+    child = server.Process(target=run_stage, args=(module, arguments))
+    child.start()
+    child.join(after_s)
+    child.kill()
+    child.join()
+
+
+def assert_whole(folder):
+    """Every file that has its name is what it says."""
+    readers = {
+        ".onnx": lambda path: onnx.checker.check_model(onnx.load(path)),
+        ".json": lambda path: read_manifest(path.with_suffix("")),
+        ".npz": read_probes,
+        ".png": read_picture,
+    }
+    for path in folder.rglob("[!.]*"):
+        if path.is_file():
+            readers[path.suffix](path)
+
+
+def kill_often(server, module, arguments, folder, forget):
+    """Kill it at random moments of its run; what is left is whole, and the next run finishes."""
+    generator = random.Random(module)
+    seconds = finish(server, module, arguments)
+    for _ in range(KILLS):
+        forget()
+        kill(server, module, arguments, generator.uniform(0, seconds))
+        assert_whole(folder)
+        finish(server, module, arguments)
+        assert_whole(folder)
+        assert [path for path in folder.rglob(".*") if path.is_file()] == []
+
+
+@pytest.fixture
+def fp32(server, tmp_path):
+    """A tiny fp32.onnx in a folder of its own, and the arguments that make it."""
+    write_checkpoint(tmp_path / "tiny.safetensors", BATCHED)
+    out = tmp_path / "made" / "fp32.onnx"
+    arguments = ["--checkpoint", str(tmp_path / "tiny.safetensors"), "--out", str(out)]
+    return out, arguments
+
+
+def test_a_killed_export_leaves_no_half_file(server, fp32):
+    out, arguments = fp32
+
+    def forget():
+        for path in out.parent.iterdir():
+            path.unlink()
+
+    kill_often(server, "export.onnx", arguments, out.parent, forget)
+
+
+@pytest.mark.parametrize("stage", ["quantize.fp16", "quantize.int8"])
+def test_a_killed_quantization_leaves_no_half_file(server, fp32, tmp_path, stage):
+    out, arguments = fp32
+    finish(server, "export.onnx", arguments)
+    kept = {path.name for path in out.parent.iterdir()}
+    calibration = tmp_path / "calib"
+    for number, face in enumerate(tiny_artifact.faces(24, seed=9)):
+        write_picture(calibration / f"{number}.png", face)
+    arguments = ["--artifact", str(out), "--max-drop-db", "5"]
+    if stage == "quantize.int8":
+        arguments += ["--calib", str(calibration), "--target", "cpu"]
+
+    def forget():
+        for path in out.parent.iterdir():
+            if path.is_file() and path.name not in kept:
+                path.unlink()
+
+    kill_often(server, stage, arguments, out.parent, forget)
+
+
+def test_a_killed_folder_run_leaves_no_half_face(server, artifact, tmp_path):
+    faces, out = tmp_path / "faces", tmp_path / "out"
+    for number, face in enumerate(tiny_artifact.faces(FOLDER)):
+        write_picture(faces / f"{number}.png", face)
+    arguments = [str(faces), "--artifact", str(artifact), "--out", str(out)]
+    arguments += ["--backend", "onnxruntime"]
+
+    def forget():
+        for path in out.glob("[!.]*"):
+            path.unlink()
+
+    kill_often(server, "runtime.infer", arguments, out, forget)
+    assert len(list(out.iterdir())) == FOLDER
