@@ -15,7 +15,7 @@ ALLOWED = {
     "export": {"numpy", "torch", "onnx", "onnxscript", "onnxsim", "aminet", "runtime"},
     "quantize": {"numpy", "onnx", "onnxruntime", "runtime"},
     "benchmarks": {
-        *("numpy", "PIL", "torch", "onnx", "onnxruntime", "scipy", "skimage"),
+        *("numpy", "PIL", "torch", "onnx", "onnxruntime", "openvino", "nncf", "scipy", "skimage"),
         *("aminet", "calib_data", "export", "quantize", "runtime"),
     },
     "calib_data": {"numpy", "runtime"},
