@@ -260,19 +260,26 @@ def read_artifact(path: Path) -> Artifact:
     if sha256_bytes(model) != manifest.sha256:
         raise EdgeError(
             f"{path}: is not the file that its manifest describes, one of the two was damaged or"
-            " replaced; make it again: python -m export.onnx"
+            f" replaced; make it again: {_maker(path, manifest)}"
         )
     probes = read_bytes(probes_path(path), drift.MAX_PROBES_BYTES)
     if sha256_bytes(probes) != manifest.probes_sha256:
         raise EdgeError(
-            f"{probes_path(path)}: are not the probes of {path.name}, but damaged or another"
-            " model's; make them again: python -m export.onnx"
+            f"{probes_path(path)}: are not the probes of {path.name}, but damaged or of another"
+            f" export; make {path.name} again: {_maker(path, manifest)}"
         )
     if manifest.random_weights:
         raise EdgeError(
             f"{path}: has random weights, for tests; export trained ones: python -m export.onnx"
         )
     return Artifact(path, manifest, model, probes)
+
+
+def _maker(path: Path, manifest: Manifest) -> str:
+    """The command that makes this artifact: smaller ones are made of fp32.onnx, not exported."""
+    if manifest.precision == "fp32":
+        return "python -m export.onnx"
+    return f"python -m quantize.{manifest.precision} --artifact {path.with_name('fp32.onnx')}"
 
 
 def measure(runner: Runner, artifact: Artifact) -> Verdict:
