@@ -219,6 +219,13 @@ def test_two_builds_at_once_build_once(alone):
     assert sha256_file(path) == said[0]["sha256"]
 
 
+def test_several_capabilities_make_one_engine(alone, found):
+    options = replace(RTX, capabilities=("12.1", "12.0", "8.9", "8.6", "8.0"))
+    made = compile_engine(alone, found, options)
+    assert made.compute_capabilities == ("8.0", "8.6", "8.9", "12.0", "12.1")
+    assert Path(made.engine).parent.name == "8.0+8.6+8.9+12.0+12.1-1.7.1.116"
+
+
 BAD_COMMANDS = {
     "Jetson": (["--compute-capability", "8.7"], EXIT_MISSING, "on a device of 8.7 run: python -m"),
     "Hopper": (["--compute-capability", "8.6,9.0"], EXIT_MISSING, "not for 9.0; on a device of"),
