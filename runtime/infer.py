@@ -220,7 +220,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "inputs", nargs="+", metavar="IMG_OR_DIR", help="faces, photos, videos, folders, globs"
     )
-    parser.add_argument("--artifact", metavar="F", help="an ONNX file, or a folder of them")
+    parser.add_argument("--artifact", metavar="F", help="an ONNX file, an engine, or a folder")
     parser.add_argument(
         "--backend", default="auto", metavar="B", help="auto, onnxruntime, openvino or tensorrt"
     )

@@ -11,6 +11,7 @@ import threading
 import time
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import onnx
@@ -32,7 +33,7 @@ from runtime.errors import (
     EdgeError,
 )
 from runtime.files import sha256_file
-from runtime.manifest import manifest_path, read_manifest
+from runtime.manifest import manifest_path, read_manifest, write_manifest
 
 ROOT = Path(__file__).parent.parent
 SIGNED = {**tiny_artifact.quantized_weights(), "feature_zero": np.int8(0)}
@@ -219,6 +220,13 @@ def test_two_builds_at_once_build_once(alone):
     assert sha256_file(path) == said[0]["sha256"]
 
 
+def test_several_capabilities_make_one_engine(alone, found):
+    options = replace(RTX, capabilities=("12.1", "12.0", "8.9", "8.6", "8.0"))
+    made = compile_engine(alone, found, options)
+    assert made.compute_capabilities == ("8.0", "8.6", "8.9", "12.0", "12.1")
+    assert Path(made.engine).parent.name == "8.0+8.6+8.9+12.0+12.1-1.7.1.116"
+
+
 BAD_COMMANDS = {
     "Jetson": (["--compute-capability", "8.7"], EXIT_MISSING, "on a device of 8.7 run: python -m"),
     "Hopper": (["--compute-capability", "8.6,9.0"], EXIT_MISSING, "not for 9.0; on a device of"),
@@ -240,6 +248,42 @@ def test_what_cannot_be_asked_is_said_in_one_line(alone, found, capsys, flags, s
     assert words in line
     assert said.out == ""
     assert leftovers(alone.parent) == []
+
+
+def test_without_any_builder_both_reasons_and_what_to_install_are_said(monkeypatch):
+    monkeypatch.setitem(sys.modules, "tensorrt", None)
+    monkeypatch.setitem(sys.modules, "tensorrt_rtx", None)
+    with pytest.raises(EdgeError) as caught:
+        worker.find_builder("auto")
+    assert caught.value.status == EXIT_MISSING
+    assert str(caught.value) == (
+        "no builder: tensorrt is not installed; pip install 'aminet-edge[tensorrt]';"
+        " tensorrt-rtx is not installed; pip install 'aminet-edge[tensorrt-rtx]'"
+    )
+
+
+def test_tensorrt_without_a_gpu_gives_way_to_tensorrt_rtx(monkeypatch, found):
+    """What the real bindings of 10 and 11 do where no GPU is: they raise TypeError."""
+
+    def no_builder(logger):
+        raise TypeError("pybind11::init(): factory function returned nullptr")
+
+    def import_library(name):
+        return tensorrt_library if name == "tensorrt" else real(name)
+
+    real = worker.import_library
+    logger = type("Logger", (), {"ERROR": 1, "__init__": lambda self, severity: None})
+    tensorrt_library = SimpleNamespace(Builder=no_builder, Logger=logger)
+    monkeypatch.setattr(worker, "import_library", import_library)
+    assert worker.find_builder("auto") == found
+    with pytest.raises(EdgeError, match="tensorrt is installed, but starts no builder here"):
+        worker.find_builder("tensorrt")
+
+
+def test_random_weights_are_not_built(alone, found):
+    write_manifest(alone, replace(read_manifest(alone), random_weights=True))
+    with pytest.raises(EdgeError, match="has random weights, for tests"):
+        compile_engine(alone, found, RTX)
 
 
 def test_one_bad_file_of_two_leaves_the_other_an_engine(copied, capsys):

@@ -7,9 +7,11 @@ libraries were not here.
 
 import ast
 import json
+import re
 from pathlib import Path
 
 import pytest
+from cuda.bindings import runtime
 
 from record_tensorrt_api import members
 from runtime.backends.tensorrt import import_library
@@ -107,6 +109,30 @@ def test_what_we_use_is_there_and_takes_as_many_arguments(version, name, member,
     if count is not None and takes != "value":
         fewest, most = takes
         assert fewest <= count <= most
+
+
+def calls_on_cuda():
+    """(function, how many arguments, or None for a value) of each use of CUDA's runtime."""
+    tree = ast.parse((ROOT / "runtime/backends/cuda.py").read_text())
+    called = {id(node.func): node for node in ast.walk(tree) if isinstance(node, ast.Call)}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Attribute) and ast.unparse(node.value) in ("cuda", "self._cuda"):
+            call = called.get(id(node))
+            yield node.attr, None if call is None else len(call.args)
+
+
+@pytest.mark.parametrize(("name", "count"), sorted(set(calls_on_cuda()), key=str))
+def test_what_we_use_of_cuda_is_there_and_takes_as_many_arguments(name, count):
+    function = getattr(runtime, name)
+    if count is not None:
+        (parameters,) = re.match(rf"{name}\((.*)\)", function.__doc__).groups()
+        assert count == len([one for one in parameters.split(",") if one.strip()])
+
+
+def test_cuda_s_directions_and_modes_have_our_names():
+    assert {"cudaMemcpyHostToDevice", "cudaMemcpyDeviceToHost"} <= set(dir(runtime.cudaMemcpyKind))
+    assert "cudaStreamCaptureModeThreadLocal" in dir(runtime.cudaStreamCaptureMode)
+    assert {"name", "major", "minor"} <= set(dir(runtime.cudaDeviceProp))
 
 
 def test_a_calibrator_or_a_precision_flag_is_nowhere():
