@@ -373,7 +373,7 @@ def _open_optimized(backend: str, artifact: Artifact) -> tuple[Runner, str]:
 
     ONNX Runtime is given the graph as it optimized it at an earlier start, if it was kept.
     """
-    if backend != OnnxRuntimeSession.name or cache.cache_folder() is None:
+    if backend != OnnxRuntimeSession.name or not cache.is_writable():
         return open_backend(backend, artifact), artifact.manifest.sha256
     key = {
         "optimized": artifact.manifest.sha256,
@@ -382,11 +382,9 @@ def _open_optimized(backend: str, artifact: Artifact) -> tuple[Runner, str]:
     }
     kept = cache.recall_file(key, MAX_ARTIFACT_BYTES)
     if kept is None:
-        original = open_backend(backend, artifact)  # says what is wrong with it
         kept = optimize(artifact.model, str(artifact.path))
         if not cache.remember_file(key, kept):
-            return original, artifact.manifest.sha256
-        original.close()
+            return open_backend(backend, artifact), artifact.manifest.sha256
     return OnnxRuntimeSession(kept, str(artifact.path), optimized=True), sha256_bytes(kept)
 
 

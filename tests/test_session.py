@@ -211,7 +211,7 @@ def test_unverified_sessions_still_compare_the_hashes(artifact):
 def test_a_sound_int8_is_taken_before_fp32(artifact):
     model = tiny_artifact.build(tiny_artifact.INT8, tiny_artifact.quantized_weights())
     int8 = tiny_artifact.write_artifact(artifact.parent, "int8.onnx", model)
-    with open_session(artifact.parent) as session:
+    with open_session(artifact.parent, "onnxruntime") as session:
         assert session.artifact == int8
         assert session.passed_over == ()
 
