@@ -47,7 +47,8 @@ def table(measured: Json) -> str:
     tools = ", ".join(f"{tool} {versions[tool]}" for tool in TOOLS if tool in versions)
     lines = [tuple(SHOWN.values()), ("---",) * len(SHOWN), *map(_line, rows)]
     body = "\n".join(f"| {' | '.join(line)} |" for line in lines)
-    notes = "".join(f"\n\n**{note}**" for note in measured["notes"])
+    busy = [note for note in measured["notes"] if "busy" in note]
+    notes = "".join(f"\n\n**{note}**" for note in busy)
     return (
         f"{where['processor']}, {threads} threads, {where['date']}; {tools}. Ours are bold;"
         f" the others are the same network as a newcomer deploys it.{notes}\n\n{body}"
