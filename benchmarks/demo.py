@@ -17,20 +17,24 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
-from skimage.data import astronaut
 
-from aminet.checkpoint import weights_path
-from aminet.config import MODELS
-from calib_data.generate import PROBE_STRIP, unstrip
-from export.onnx import export
-from export.tensorrt import SOURCES, Engine, compile_engines
-from export.tensorrt import describe as describe_engine
-from quantize.fp16 import convert
-from quantize.int8 import quantize
-from quantize.record import describe
+from runtime.errors import EXIT_MISSING, EdgeError, needs, run_command
+
+with needs("train,export,quantize,tensorrt-rtx,eval", __name__):
+    from skimage.data import astronaut
+
+    from aminet.checkpoint import weights_path
+    from aminet.config import MODELS
+    from calib_data.generate import PROBE_STRIP, unstrip
+    from export.onnx import export
+    from export.tensorrt import SOURCES, Engine, compile_engines
+    from export.tensorrt import describe as describe_engine
+    from quantize.fp16 import convert
+    from quantize.int8 import quantize
+    from quantize.record import describe
+
 from runtime.backends import openvino
 from runtime.check import check
-from runtime.errors import EXIT_MISSING, EdgeError, run_command
 from runtime.files import writing
 from runtime.image import SR_SIDE, Pixels, enlarge_bicubic, psnr_y, read_picture, shrink, to_tensor
 from runtime.session import DEFAULT_MODEL, Session, open_session

@@ -10,7 +10,7 @@ from onnx import ModelProto
 
 from quantize import sensitivity
 from quantize.budget import Attempt, Budget, Judge, hold
-from quantize.calibration import CalibrationSet, find_ranges
+from quantize.calibration import CalibrationSet, calibrate
 from quantize.executed import int8_layers_onnxruntime, int8_layers_openvino
 from quantize.gate import check_for_tensorrt
 from quantize.half import to_half
@@ -51,7 +51,7 @@ class Builder:
         self._progress = progress
         self._budget = Budget(options.max_drop_db, subject.manifest.psnr_y)
         progress("calibrating")
-        self._ranges = find_ranges(subject.model, subject.layers, faces.faces)
+        self._calibrated = calibrate(subject.model, subject.layers, faces.faces)
         real = load_faces(options.data) if options.data else None
         with open_content(subject, "onnxruntime", subject.artifact.model) as fp32:
             self._judge = Judge(fp32.run, faces.held_out, real)
@@ -77,12 +77,12 @@ class Builder:
         return made
 
     def _build(self, target: Target, layers: Sequence[Layer]) -> ModelProto:
-        return quantize_layers(self._subject.model, layers, self._ranges, target)
+        return quantize_layers(self._calibrated.model, layers, self._calibrated.ranges, target)
 
     def _layer_errors(self, target: Target) -> dict[str, float]:
         return sensitivity.layer_errors(
             self._subject,
-            self._ranges,
+            self._calibrated,
             target,
             self._faces.held_out,
             minutes=self._options.minutes,

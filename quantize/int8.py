@@ -11,14 +11,17 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from quantize.build import Builder, Options
-from quantize.calibration import CalibrationSet, looks_like_faces, read_faces
-from quantize.record import Int8Artifact, describe
-from quantize.sensitivity import MINUTES, show_step
-from quantize.subject import ARTIFACT, Subject, read_subject
-from quantize.targets import TARGETS, WEIGHT_LIMIT, Target, for_processor, parse_targets
+from runtime.errors import EXIT_DRIFT, EXIT_USAGE, EdgeError, needs, run_command
+
+with needs("quantize", __name__):
+    from quantize.build import Builder, Options
+    from quantize.calibration import CalibrationSet, looks_like_faces, read_faces
+    from quantize.record import Int8Artifact, describe
+    from quantize.sensitivity import MINUTES, show_step
+    from quantize.subject import ARTIFACT, Subject, read_subject
+    from quantize.targets import TARGETS, WEIGHT_LIMIT, Target, for_processor, parse_targets
+
 from runtime.backends import openvino
-from runtime.errors import EXIT_DRIFT, EXIT_USAGE, EdgeError, run_command
 from runtime.manifest import MAX_DROP_DB
 from runtime.processor import processor
 

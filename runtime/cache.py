@@ -29,6 +29,15 @@ def cache_folder() -> Path | None:
         return None
 
 
+def is_writable() -> bool:
+    """Whether the cache folder, or the nearest one above it that exists, can be written in."""
+    folder = cache_folder()
+    if folder is None:
+        return False
+    there = next(path for path in (folder, *folder.parents) if path.exists())
+    return there.is_dir() and os.access(there, os.W_OK)
+
+
 def records() -> list[tuple[dict[str, str], dict[str, Any]]]:
     """All keys with their records, as they are remembered."""
     folder = cache_folder()

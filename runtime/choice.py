@@ -23,8 +23,7 @@ from runtime.image import LR_SIDE, Tensor, to_pixels
 CHOICE_VERSION = "1"  # another one when what is remembered, or how it is chosen, changes
 BATCH = 8  # faces that are run at once where this is quicker
 WARM_UP_RUNS, TIMED_RUNS, TIMED_ALONE, TIMED_BATCHES = 2, 9, 3, 2
-# A backend is preferred that comes with the package: another takes longer to load.
-PREFERRED, SWITCH_GAIN = "onnxruntime", 1.15
+SWITCH_GAIN = 1.15  # times that something else must be quicker than what is preferred
 BATCH_GAIN = 1.1
 MAX_BATCH_LEVELS = 1  # gray levels of 255 that a face in a batch may differ from the same alone
 
@@ -147,15 +146,14 @@ def take_turns(runs: Sequence[Run], face: Tensor) -> list[float]:
 
 
 def pick(trials: Sequence[Trial]) -> tuple[Trial, str]:
-    """The quickest of those that were timed, and the reason in words."""
+    """The first of those that are about as quick as the quickest, and the reason in words.
+
+    They come in the order of preference: the smaller file first, and the backend that is always
+    there, since another takes longer to load.
+    """
     timed = [(trial.face_ms, trial) for trial in trials if trial.face_ms is not None]
-    quickest_ms, quickest = min(timed, key=lambda pair: pair[0])
-    preferred = [pair for pair in timed if pair[1].backend == PREFERRED]
-    taken_ms, taken = quickest_ms, quickest
-    if preferred:
-        near_ms, near = min(preferred, key=lambda pair: pair[0])
-        if near_ms <= SWITCH_GAIN * quickest_ms:
-            taken_ms, taken = near_ms, near
+    quickest_ms = min(ms for ms, _ in timed)
+    taken_ms, taken = next(pair for pair in timed if pair[0] <= SWITCH_GAIN * quickest_ms)
     others = [
         f"{trial.artifact} in {trial.backend} {ms:.2f}" for ms, trial in timed if trial is not taken
     ]

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import platform
 import sys
 from collections.abc import Sequence
@@ -99,7 +98,7 @@ def examine() -> DoctorReport:
         cache=str(folder) if folder else None,
         verdicts=tuple(_verdict(k, r, names) for k, r in memories if "verdict" in k),
         choices=tuple(_choice(r) for k, r in memories if "choice" in k),
-        advice=tuple(_advice(backends, artifacts, folder)),
+        advice=tuple(_advice(backends, artifacts)),
     )
 
 
@@ -150,9 +149,7 @@ def _choice(record: dict[str, Any]) -> Memory:
     return Memory(subject, f"{record.get('reason')}; {record.get('batch')} faces at once")
 
 
-def _advice(
-    backends: Sequence[Part], artifacts: Sequence[ArtifactState], folder: Path | None
-) -> list[str]:
+def _advice(backends: Sequence[Part], artifacts: Sequence[ArtifactState]) -> list[str]:
     missing = {part.name: part.install for part in backends if part.install}
     advice = []
     if "onnxruntime" in missing:
@@ -166,17 +163,11 @@ def _advice(
     features = _features()
     if not any(features.get(name) for name in QUICK_INT8):
         advice.append("this processor has no 8-bit dot products: INT8 gains little on it")
-    if folder is None or not _is_writable(folder):
+    if not cache.is_writable():
         advice.append(
             "the cache cannot be written, so each start runs the probes: set XDG_CACHE_HOME"
         )
     return advice
-
-
-def _is_writable(folder: Path) -> bool:
-    """Whether the folder, or the nearest one above that exists, can be written in."""
-    there = next(path for path in (folder, *folder.parents) if path.exists())
-    return there.is_dir() and os.access(there, os.W_OK)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

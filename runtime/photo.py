@@ -15,12 +15,12 @@ from PIL import Image, ImageDraw
 
 from runtime.detector import Detector, FoundFace, Points
 from runtime.errors import EdgeError
-from runtime.image import SCALE, SR_SIDE, Pixels, shrink, to_pixels, to_tensor
+from runtime.image import LR_SIDE, SCALE, SR_SIDE, Pixels, shrink, to_pixels, to_tensor
 from runtime.session import Session
 
-# Where CenterFace sees the landmarks of the training faces, in px of 128x128: means of 80 of them.
+# Where CenterFace sees the landmarks, in px of 128x128: means of calib_data's 128 faces, enlarged.
 FRAME_LANDMARKS = np.array(
-    [(46.2, 46.8), (80.6, 46.0), (63.0, 65.8), (49.4, 82.0), (77.7, 81.3)], np.float64
+    [(45.9, 47.1), (82.1, 47.7), (63.2, 66.9), (47.7, 82.2), (77.6, 82.6)], np.float64
 )
 MIN_FACE, MAX_FACE = 8, 32  # px across, the width of the box: others are left as they are
 FEATHER = 24  # px of the 128 over which a pasted face fades into the photo
@@ -92,14 +92,13 @@ def _enlarge_faces(
     photo: Pixels, found: Sequence[FoundFace], session: Session
 ) -> list[EnlargedFace]:
     small = [face for face in found if MIN_FACE <= face.width <= MAX_FACE]
-    frames = [_cut_out(photo, _frame_in_photo(face.landmarks)) for face in small]
+    seen = [_cut_out(photo, _frame_in_photo(face.landmarks)) for face in small]
     enlarged: dict[int, Pixels] = {}
     for start in range(0, len(small), session.batch):
         some = range(start, min(start + session.batch, len(small)))
-        lr = np.stack([shrink(frames[index]) for index in some])
+        lr = np.stack([shrink(seen[index]) for index in some])
         for index, sr in zip(some, to_pixels(session.run(to_tensor(lr))), strict=True):
-            side = abs(_frame_in_photo(small[index].landmarks)[0]) * SR_SIDE
-            enlarged[id(small[index])] = _keep_what_is_known(sr, frames[index], round(side))
+            enlarged[id(small[index])] = keep_what_is_known(sr, seen[index])
     return [EnlargedFace(face, enlarged.get(id(face))) for face in found]
 
 
@@ -113,7 +112,10 @@ def _frame_in_photo(landmarks: Points) -> tuple[complex, complex]:
 
 
 def _cut_out(photo: Pixels, frame: tuple[complex, complex]) -> Pixels:
-    """The photo in the frame (128, 128, 3); beyond the photo's edge its last pixels go on."""
+    """The photo in the frame, as many px across as it has there, 16 at least.
+
+    More would blur it, fewer would lose some. Beyond the photo's edge its last pixels go on.
+    """
     turn, shift = frame
     corners = [turn * corner + shift for corner in (0, SR_SIDE, SR_SIDE * 1j, SR_SIDE * (1 + 1j))]
     left, top = (int(min(part)) - 2 for part in _parts(corners))
@@ -121,15 +123,14 @@ def _cut_out(photo: Pixels, frame: tuple[complex, complex]) -> Pixels:
     rows = np.arange(top, bottom).clip(0, photo.shape[0] - 1)
     columns = np.arange(left, right).clip(0, photo.shape[1] - 1)
     around = Image.fromarray(photo[rows][:, columns])
-    return _transform(around, (SR_SIDE, SR_SIDE), turn, shift - complex(left, top))
+    side = max(LR_SIDE, round(abs(turn) * SR_SIDE))
+    return _transform(around, (side, side), turn * SR_SIDE / side, shift - complex(left, top))
 
 
-def _keep_what_is_known(sr: Pixels, frame: Pixels, side: int) -> Pixels:
-    """The enlarged face with the photo's own pixels in it, of `side` px across the frame."""
-    if side >= SR_SIDE:
-        return frame
-    seen_from_afar = _resize(_resize(sr.astype(np.float32), side), SR_SIDE)
-    kept = sr.astype(np.float32) + frame.astype(np.float32) - seen_from_afar
+def keep_what_is_known(sr: Pixels, seen: Pixels) -> Pixels:
+    """The enlarged face (128, 128, 3), changed so that it shrinks to what was seen (N, N, 3)."""
+    as_seen = _resize(sr.astype(np.float32), len(seen))
+    kept = sr.astype(np.float32) + _resize(seen.astype(np.float32) - as_seen, SR_SIDE)
     return np.rint(kept.clip(0, 255)).astype(np.uint8)
 
 

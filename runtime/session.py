@@ -260,19 +260,26 @@ def read_artifact(path: Path) -> Artifact:
     if sha256_bytes(model) != manifest.sha256:
         raise EdgeError(
             f"{path}: is not the file that its manifest describes, one of the two was damaged or"
-            " replaced; make it again: python -m export.onnx"
+            f" replaced; make it again: {_maker(path, manifest)}"
         )
     probes = read_bytes(probes_path(path), drift.MAX_PROBES_BYTES)
     if sha256_bytes(probes) != manifest.probes_sha256:
         raise EdgeError(
-            f"{probes_path(path)}: are not the probes of {path.name}, but damaged or another"
-            " model's; make them again: python -m export.onnx"
+            f"{probes_path(path)}: are not the probes of {path.name}, but damaged or of another"
+            f" export; make {path.name} again: {_maker(path, manifest)}"
         )
     if manifest.random_weights:
         raise EdgeError(
             f"{path}: has random weights, for tests; export trained ones: python -m export.onnx"
         )
     return Artifact(path, manifest, model, probes)
+
+
+def _maker(path: Path, manifest: Manifest) -> str:
+    """The command that makes this artifact: smaller ones are made of fp32.onnx, not exported."""
+    if manifest.precision == "fp32":
+        return "python -m export.onnx"
+    return f"python -m quantize.{manifest.precision} --artifact {path.with_name('fp32.onnx')}"
 
 
 def measure(runner: Runner, artifact: Artifact) -> Verdict:
@@ -366,7 +373,7 @@ def _open_optimized(backend: str, artifact: Artifact) -> tuple[Runner, str]:
 
     ONNX Runtime is given the graph as it optimized it at an earlier start, if it was kept.
     """
-    if backend != OnnxRuntimeSession.name or cache.cache_folder() is None:
+    if backend != OnnxRuntimeSession.name or not cache.is_writable():
         return open_backend(backend, artifact), artifact.manifest.sha256
     key = {
         "optimized": artifact.manifest.sha256,
@@ -375,11 +382,9 @@ def _open_optimized(backend: str, artifact: Artifact) -> tuple[Runner, str]:
     }
     kept = cache.recall_file(key, MAX_ARTIFACT_BYTES)
     if kept is None:
-        original = open_backend(backend, artifact)  # says what is wrong with it
         kept = optimize(artifact.model, str(artifact.path))
         if not cache.remember_file(key, kept):
-            return original, artifact.manifest.sha256
-        original.close()
+            return open_backend(backend, artifact), artifact.manifest.sha256
     return OnnxRuntimeSession(kept, str(artifact.path), optimized=True), sha256_bytes(kept)
 
 

@@ -36,6 +36,7 @@ def trial(backend, ms, artifact="int8.onnx"):
     [
         ([trial(ORT, 8.0), trial(OV, 4.0)], 1),
         ([trial(ORT, 4.4), trial(OV, 4.0)], 0),  # not worth a slower start
+        ([trial(ORT, 4.4), trial(ORT, 4.0, "fp32.onnx")], 0),
         ([trial(ORT, 4.0), trial(ORT, 9.0, "fp32.onnx")], 0),
         ([trial(ORT, 9.0), trial(ORT, 4.0, "fp32.onnx")], 1),
         ([trial(OV, 9.0), trial(OV, 4.0, "fp32.onnx")], 1),

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from benchmarks import latency, limits, machine, peers, race
+from benchmarks import latency, limits, machine, peers, race, sizes
 from benchmarks.race import Contender, Timing, Worker
 from export import onnx as onnx_export
 from runtime.errors import EXIT_ERROR, EXIT_USAGE, EdgeError
@@ -238,3 +238,14 @@ def test_all_peers_can_be_made(tiny_model, tmp_path, monkeypatch):
     expected = [name for name in peers.NAMES if name != "OpenVINO BF16"]
     assert set(expected) <= {row.name for row in result.rows}
     assert not [note for note in result.notes if "cannot be measured" in note]
+
+
+@pytest.mark.soak
+def test_sizes_are_timed_with_random_weights(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    arguments = ["--model", "aminet-edge", "--seconds", "0.1", "--out", "sizes.json"]
+    status = sizes.main([*arguments, "--library", "torch eager"])
+    assert status == 0
+    (row,) = json.loads((tmp_path / "sizes.json").read_text())["rows"]
+    assert (row["model"], row["name"]) == ("aminet-edge", "torch eager")
+    assert row["gmacs_per_s"] == pytest.approx(row["macs"] / row["p50_ms"] / 1e6)

