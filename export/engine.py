@@ -9,11 +9,11 @@ and with it the order in which TensorRT-RTX numbers what it compiles.
 import json
 import sys
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, TypeAlias
 
 from export.gate import COUNTED
 from runtime.backends import cuda
@@ -34,6 +34,8 @@ KEPT = ("INTERNAL_ERROR", "ERROR", "WARNING")  # severities that go to the log
 # A builder that warns so computes something else than the file says. The gate refuses what causes
 # the ones that are known; these are for the others.
 WRONG_NUMBERS = ("uint8", "instead", "clamp", "out of range", "overflow", "missing scale")
+
+Tensor: TypeAlias = tuple[str, str, tuple[int, ...]]  # name, type, shape
 
 
 @dataclass(frozen=True)
@@ -71,8 +73,8 @@ class Built:
     them needs.
     """
 
-    inputs: tuple[tuple[str, str, tuple[int, ...]], ...]
-    outputs: tuple[tuple[str, str, tuple[int, ...]], ...]
+    inputs: tuple[Tensor, ...]
+    outputs: tuple[Tensor, ...]
     network_types: dict[str, dict[str, int]]
     engine_types: dict[str, int] | None
     warnings: int
@@ -124,6 +126,8 @@ def build(request: Request) -> Built:
             f"{request.builder} parsed it to {types}, expected {request.types}",
             EXIT_PRECISION,
         )
+    inputs = _tensors(network.get_input(i) for i in range(network.num_inputs))
+    outputs = _tensors(network.get_output(i) for i in range(network.num_outputs))
     config = _configure(library, builder, network, request)
     serialized = builder.build_serialized_network(network, config)
     if serialized is None:
@@ -134,8 +138,8 @@ def build(request: Request) -> Built:
     _refuse_wrong_numbers(log.warnings, request)
     Path(ENGINE).write_bytes(serialized)
     return Built(
-        inputs=tuple(_tensors(network.get_input(i) for i in range(network.num_inputs))),
-        outputs=tuple(_tensors(network.get_output(i) for i in range(network.num_outputs))),
+        inputs=inputs,
+        outputs=outputs,
         network_types=types,
         engine_types=_engine_types(library, log, serialized) if cuda.has_device() else None,
         warnings=len(log.warnings),
@@ -200,8 +204,8 @@ def _network_types(network: Any) -> dict[str, dict[str, int]]:
     return {layer: dict(kinds) for layer, kinds in counts.items()}
 
 
-def _tensors(tensors: Iterator[Any]) -> Iterator[tuple[str, str, tuple[int, ...]]]:
-    return ((tensor.name, tensor.dtype.name, tuple(tensor.shape)) for tensor in tensors)
+def _tensors(tensors: Iterable[Any]) -> tuple[Tensor, ...]:
+    return tuple((tensor.name, tensor.dtype.name, tuple(tensor.shape)) for tensor in tensors)
 
 
 def _engine_types(library: ModuleType, log: Any, serialized: Any) -> dict[str, int] | None:

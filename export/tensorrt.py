@@ -336,7 +336,7 @@ def describe(engine: Engine) -> str:
     """One line on an engine, which has not run."""
     capabilities = ", ".join(engine.compute_capabilities)
     least, best, most = engine.profile
-    done = "up to date" if engine.up_to_date else f"built in {engine.seconds:.1f} s"
+    done = "up to date, made" if engine.up_to_date else f"built in {engine.seconds:.1f} s"
     warned = f"; {engine.warnings} warnings in {engine.log}" if engine.warnings else ""
     return (
         f"{engine.engine}: {engine.precision}, {engine.bytes / 2**20:.1f} MiB, {done} by"

@@ -277,6 +277,9 @@ def read_artifact(path: Path) -> Artifact:
 
 def _maker(path: Path, manifest: Manifest) -> str:
     """The command that makes this artifact: smaller ones are made of fp32.onnx, not exported."""
+    if path.suffix == ENGINE:
+        source = probes_path(path).with_name(f"{path.stem}.onnx")
+        return f"python -m export.tensorrt --artifact {source}"
     if manifest.precision == "fp32":
         return "python -m export.onnx"
     return f"python -m quantize.{manifest.precision} --artifact {path.with_name('fp32.onnx')}"
@@ -373,7 +376,8 @@ def _open_optimized(backend: str, artifact: Artifact) -> tuple[Runner, str]:
 
     ONNX Runtime is given the graph as it optimized it at an earlier start, if it was kept.
     """
-    if backend != OnnxRuntimeSession.name or not cache.is_writable():
+    optimizable = backend == OnnxRuntimeSession.name and artifact.path.suffix != ENGINE
+    if not optimizable or not cache.is_writable():
         return open_backend(backend, artifact), artifact.manifest.sha256
     key = {
         "optimized": artifact.manifest.sha256,

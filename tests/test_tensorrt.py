@@ -199,8 +199,16 @@ def test_another_builder_version_has_another_folder(copied, found, monkeypatch):
     assert path.is_file()
 
 
+def addresses_can_be_fixed():
+    command = ["cat", "/proc/self/personality"]
+    done = subprocess.run(command, preexec_fn=process._fix_addresses, capture_output=True)
+    return done.stdout.strip() == b"00040000"
+
+
 def test_the_same_network_gives_the_same_bytes_wherever_it_lies(edge_artifact, tmp_path, found):
     """Of aminet-edge: its graph is large enough that the order of pointers shows."""
+    if not addresses_can_be_fixed():
+        pytest.skip("this kernel or container does not let a process fix its addresses")
     folder = tmp_path / "some" / "longer path"
     folder.mkdir(parents=True)
     for path in edge_artifact.parent.glob("*.*"):

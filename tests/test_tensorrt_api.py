@@ -36,6 +36,7 @@ HOLDS = {
     "runtime": "Runtime",
     "engine": "ICudaEngine",
     "_engine": "ICudaEngine",
+    "_runtime": "Runtime",
     "_context": "IExecutionContext",
     "settings": "IRuntimeConfig",
     "_compiled": "IRuntimeCache",

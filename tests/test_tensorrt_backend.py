@@ -92,6 +92,8 @@ def test_a_damaged_engine_is_named_before_it_is_opened(engine, spoil):
     error = error_of(engine)
     assert error.status == EXIT_ERROR
     assert "fp32.engine: is not the file that its manifest describes" in str(error)
+    source = probes_path(engine).with_name("fp32.onnx")
+    assert str(error).endswith(f"python -m export.tensorrt --artifact {source}")
 
 
 def test_an_engine_of_another_version_names_the_command_that_builds_it(engine):

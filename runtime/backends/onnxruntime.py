@@ -92,20 +92,36 @@ class OnnxRuntimeGpuSession(OnnxRuntimeSession):
                 EXIT_MISSING,
             )
         refuse_external_data(model, name)
+        onnxruntime.set_default_logger_severity(SILENT)  # a library that is missing is raised below
         settings = onnxruntime.SessionOptions()
         settings.log_severity_level = SILENT
         settings.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
         try:
-            self._session = onnxruntime.InferenceSession(model, settings, providers=wanted)
+            self._session = onnxruntime.InferenceSession(
+                model, settings, providers=wanted, enable_fallback=0
+            )
         except Exception as error:
+            reason = _missing_library(onnxruntime, provider) or _first_line(error)
             raise EdgeError(
-                f"{name}: ONNX Runtime cannot run it on {provider} alone ({_first_line(error)});"
-                " take --provider cpu",
+                f"--provider {provider}: ONNX Runtime cannot run {name} on it alone ({reason});"
+                " mend CUDA and cuDNN, or take --provider cpu",
                 EXIT_MISSING,
             ) from error
         refuse_fallback(self._session.get_providers(), provider)
         self._session.disable_fallback()
         _check_contract(self._session, name)
+
+
+def _missing_library(onnxruntime: ModuleType, provider: str) -> str | None:
+    """The library that a provider's own one wants and that is not here; None if it is another."""
+    import ctypes
+
+    folder = Path(onnxruntime.__file__ or "").parent / "capi"
+    try:
+        ctypes.CDLL(str(folder / f"libonnxruntime_providers_{provider}.so"))
+    except OSError as error:
+        return str(error) if "cannot open shared object" in str(error) else None
+    return None
 
 
 def refuse_fallback(taken: Sequence[str], provider: str) -> None:

@@ -61,7 +61,7 @@ class TensorRtSession:
             validity, diagnostics = runtime.get_engine_validity(engine)
             if validity == self._library.EngineValidity.INVALID:
                 raise _refusal(self._file, f"cannot run here: {self._reasons(diagnostics)}")
-        self._engine = runtime.deserialize_cuda_engine(engine)
+        self._runtime, self._engine = runtime, runtime.deserialize_cuda_engine(engine)
         if self._engine is None:
             raise _refusal(self._file, f"{manifest.flags['builder']} cannot open it")
         self._check_contract()
@@ -151,7 +151,7 @@ class TensorRtSession:
                 write_bytes(self._compiled_file, bytes(self._compiled.serialize()))
             del self._compiled
         self._graphs.clear()
-        del self._context, self._engine
+        del self._context, self._engine, self._runtime
         self._gpu.close()
 
     def __enter__(self) -> TensorRtSession:
