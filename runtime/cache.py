@@ -34,8 +34,8 @@ def is_writable() -> bool:
     folder = cache_folder()
     if folder is None:
         return False
-    there = next(path for path in (folder, *folder.parents) if path.exists())
-    return there.is_dir() and os.access(there, os.W_OK)
+    there = next(path for path in (folder, *folder.parents) if os.path.lexists(path))
+    return os.path.isdir(there) and os.access(there, os.W_OK | os.X_OK)
 
 
 def records() -> list[tuple[dict[str, str], dict[str, Any]]]:

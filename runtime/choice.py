@@ -68,8 +68,9 @@ def contest(
     open_route: Callable[[Path, str], Session],
     searched: bool,
     fallback: bool,
+    say: Callable[[str], None],
 ) -> tuple[Session, Choice]:
-    """Open all, time them, keep the quickest open.
+    """Open all, time them, keep the quickest open; `say` hears that there is more than one.
 
     An artifact that opens in no backend is passed over if it drifted and was `searched` for rather
     than named, or with `fallback`; else its error is raised.
@@ -77,11 +78,17 @@ def contest(
     sessions: list[Session] = []
     failed: list[Trial] = []
     passed_over: list[str] = []
+    told = False
     try:
         for path, alternatives in groupby(routes, key=lambda route: route[0]):
             errors = []
             before = len(sessions)
             for _, backend in alternatives:
+                if sessions and not told:
+                    told = True
+                    say(
+                        f"first start: trying {len(routes)} ways to run {path.parent} on the probes"
+                    )
                 try:
                     sessions.append(open_route(path, backend))
                 except EdgeError as error:

@@ -213,9 +213,7 @@ def _open_quickest(paths: Sequence[Path], searched: bool, fallback: bool, say: S
         except EdgeError:
             pass  # the contest finds out what may be taken in its place
     routes = _routes(paths, list(installed))
-    if len(routes) > 1:
-        say(f"first start: trying {len(routes)} ways to run {paths[0].parent} on the probes")
-    session, chosen = choice.contest(routes, _open, searched, fallback)
+    session, chosen = choice.contest(routes, _open, searched, fallback, say)
     if key:
         choice.remember(key, chosen)
     session.choice, session.passed_over = chosen, chosen.passed_over
