@@ -21,8 +21,9 @@ from PIL import Image
 
 from benchmarks import charts
 from benchmarks.demo import FACES_OF_NOBODY, aligned_astronaut
+from benchmarks.entries import CALIBRATION
 from benchmarks.facts import Facts
-from benchmarks.latency import CALIBRATION, Plan, latency
+from benchmarks.latency import Plan, latency
 from benchmarks.latency_tables import cells
 from benchmarks.machine import QUIET_SHARE, cores
 from benchmarks.peers import NAMES

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from benchmarks import latency, limits, machine, peers, race, sizes
+from benchmarks import entries, latency, limits, machine, peers, race, sizes
 from benchmarks.race import Contender, Timing, Worker
 from export import onnx as onnx_export
 from runtime.errors import EXIT_ERROR, EXIT_USAGE, EdgeError
@@ -197,12 +197,12 @@ def test_other_weights_than_the_artifact_is_made_of_are_refused(tiny_model, caps
 def test_files_for_tensorrt_are_left_out_and_said(tiny_model):
     said = []
     arguments = ([tiny_model / "int8-trt.onnx"], latency.BACKENDS, (), None)
-    entries = latency.find_entries(
+    found = entries.find_entries(
         *(*arguments[:3], tiny_model / "checkpoint.safetensors"), lambda line: None, said.append
     )
-    assert entries == []
+    assert found == []
     assert said == [f"{tiny_model / 'int8-trt.onnx'}: is for tensorrt, which is not measured here"]
-    assert latency.is_for(read_manifest(tiny_model / "int8.onnx"), "openvino")
+    assert entries.is_for(read_manifest(tiny_model / "int8.onnx"), "openvino")
 
 
 @pytest.mark.parametrize(
