@@ -1,6 +1,7 @@
 """The speed table: contenders take turns in processes of their own, and a busy machine is said."""
 
 import json
+import sys
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -191,7 +192,8 @@ def test_other_weights_than_the_artifact_is_made_of_are_refused(tiny_model, caps
     if not committed.is_file():
         pytest.skip(f"{committed} is not there")
     assert latency.main([*arguments, "--checkpoint", str(committed)]) == EXIT_ERROR
-    assert "is not what tiny's artifacts were made of" in capsys.readouterr().err
+    error = capsys.readouterr().err
+    assert f"{committed}: is not what {tiny_model / 'fp32.onnx'} was made of" in error
 
 
 def test_files_for_tensorrt_are_left_out_and_said(tiny_model):
@@ -203,6 +205,25 @@ def test_files_for_tensorrt_are_left_out_and_said(tiny_model):
     assert found == []
     assert said == [f"{tiny_model / 'int8-trt.onnx'}: is for tensorrt, which is not measured here"]
     assert entries.is_for(read_manifest(tiny_model / "int8.onnx"), "openvino")
+
+
+def test_what_is_not_installed_is_left_out_and_said(tiny_model, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(entries.openvino, "is_installed", lambda: False)
+    monkeypatch.setattr(onnx_export, "trace", lambda network: traced(BATCHED))
+    monkeypatch.setitem(sys.modules, "nncf", None)
+    said = []
+    found = entries.find_entries(
+        [tiny_model / "fp32.onnx"],
+        entries.BACKENDS,
+        ("NNCF INT8",),
+        tiny_model / "checkpoint.safetensors",
+        lambda line: None,
+        said.append,
+    )
+    assert [entry.contender.backend for entry in found] == ["onnxruntime"]
+    assert said[0].startswith("backend openvino: left out")
+    assert said[1].startswith("NNCF INT8: nncf is not installed; pip install 'aminet-edge[bench]'")
 
 
 @pytest.mark.parametrize(
