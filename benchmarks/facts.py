@@ -23,8 +23,9 @@ class Facts:
     """One artifact in one backend.
 
     `operators`: how many of each kind the backend really runs, and `nodes` their sum; of OpenVINO
-    the convolutions by precision. `int8_mac_share` is seen in the backend; None where the FP32
-    graph, which knows the layers, is not beside the file. `passed`: the manifest's own limit.
+    the convolutions by precision. `int8_mac_share` is seen in the backend, or what the manifest
+    says where the backend only stands in for another; None where the FP32 graph, which knows the
+    layers, is not beside the file. `passed`: the manifest's own limit.
     """
 
     artifact: str
@@ -64,12 +65,14 @@ def gather(path: Path, backend: str) -> Facts:
         fidelity = drift.measure(runner.run, probes)
         version = runner.version
         if isinstance(runner, OpenVinoSession):
-            operators = Counter(f"Convolution {p}" for p in runner.convolutions().values())
+            operators = _convolutions(runner, artifact.model)
             computed = int8_layers_openvino(runner, layers)
         else:
             operators = Counter(n.op_type for n in optimized_graph(artifact.model).graph.node)
             computed = int8_layers_onnxruntime(artifact.model, layers)
     share = sum(layer.macs for layer in layers if layer.name in computed) / macs if macs else None
+    if any(one.emulated for one in manifest.measured_on if one.backend == backend):
+        share = manifest.flags.get("int8_mac_share")
     limit = drift.limit(manifest, backend)
     return Facts(
         artifact=f"{manifest.model}/{path.name}",
@@ -87,6 +90,13 @@ def gather(path: Path, backend: str) -> Facts:
         limit_db=limit.fidelity_db,
         operators=dict(sorted(operators.items())),
     )
+
+
+def _convolutions(session: OpenVinoSession, content: bytes) -> Counter[str]:
+    """The file's convolutions by the precision that OpenVINO runs them in."""
+    names = {n.name for n in onnx.load_model_from_string(content).graph.node if n.op_type == "Conv"}
+    found = session.convolutions().items()
+    return Counter(f"Convolution {precision}" for name, precision in found if name in names)
 
 
 def _expected_drift_db(artifact: Artifact, fidelity: Fidelity) -> float | None:

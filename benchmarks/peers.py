@@ -49,10 +49,11 @@ def make_peers(
     processor: str,
     names: tuple[str, ...] = NAMES,
     say: Say = lambda line: None,
+    note: Say = lambda line: None,
 ) -> list[Contender]:
     """The named peers of a trained network; their files are made once and kept in WORK.
 
-    `faces` (N, 16, 16, 3) calibrate. EdgeError where a tool is missing.
+    `faces` (N, 16, 16, 3) calibrate. A peer whose tool is missing is left out, and noted.
     """
     assert checkpoint.path
     made = (checkpoint.sha256, sorted(versions().items()), sha256_bytes(faces.tobytes()))
@@ -66,8 +67,12 @@ def make_peers(
         path = folder / file if file else checkpoint.path
         if not path.is_file():
             say(f"making {name}")
-            with quietly():
-                _make(path, checkpoint, faces)
+            try:
+                with quietly():
+                    _make(path, checkpoint, faces)
+            except EdgeError as error:
+                note(str(error))
+                continue
         peers.append(Contender(name, checkpoint.model, backend, precision, opener, path, peer=True))
     return peers
 

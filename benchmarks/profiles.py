@@ -6,23 +6,18 @@ python -m benchmarks.profiles [--artifact F...]
 import argparse
 import json
 import sys
-import tempfile
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import onnx
 from onnx import ModelProto, NodeProto
 
-from quantize.executed import open_quietly
+from quantize.timing import node_times_ms
 from runtime.errors import run_command
-from runtime.image import LR_SIDE
 from runtime.session import DEFAULT_MODEL, read_artifact
 
-WARM_UP_RUNS, TIMED_RUNS = 10, 60
 # What an operator is for. A convolution is told by its weights, what is not named is the rest.
 KINDS: Mapping[str, tuple[str, ...]] = {
     "matrix products": ("MatMul", "FusedMatMul", "Gemm", "QGemm", "QLinearMatMul", "MatMulInteger"),
@@ -82,37 +77,11 @@ def profile(path: str | Path) -> Profile:
     )
 
 
-def profile_nodes(content: bytes, runs: int = TIMED_RUNS) -> list[tuple[str, str, float]]:
-    """(kind, operator, median ms) of each node that ONNX Runtime runs."""
-    with tempfile.TemporaryDirectory() as folder:
-        optimized = Path(folder, "optimized.onnx")
-        session = open_quietly(
-            content,
-            optimized_model_filepath=str(optimized),
-            enable_profiling=True,
-            profile_file_prefix=str(Path(folder, "profile")),
-        )
-        lr = np.full((1, 3, LR_SIDE, LR_SIDE), 0.5, np.float32)
-        for _ in range(WARM_UP_RUNS + runs):
-            session.run(None, {"lr": lr})
-        events = json.loads(Path(session.end_profiling()).read_text())
-        model = onnx.load(optimized)
-    kinds = {node.name: find_kind(node, model) for node in model.graph.node}
-    times_ms: dict[str, list[float]] = defaultdict(list)
-    operators: dict[str, str] = {}
-    for event in events:
-        if event.get("cat") == "Node" and event["name"].endswith("_kernel_time"):
-            name = event["name"].removesuffix("_kernel_time")
-            times_ms[name].append(event["dur"] / 1e3)
-            operators[name] = event["args"]["op_name"]
-    return [
-        (
-            kinds.get(name, OTHER),
-            operators[name],
-            float(np.median(times[WARM_UP_RUNS:])),
-        )
-        for name, times in times_ms.items()
-    ]
+def profile_nodes(content: bytes) -> list[tuple[str, str, float]]:
+    """(kind, operator, ms) of each node that ONNX Runtime runs."""
+    times_ms, model = node_times_ms(content)
+    nodes = [node for node in model.graph.node if node.name in times_ms]
+    return [(find_kind(node, model), node.op_type, times_ms[node.name]) for node in nodes]
 
 
 def find_kind(node: NodeProto, model: ModelProto) -> str:

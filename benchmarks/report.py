@@ -17,13 +17,13 @@ from typing import Any
 
 import jinja2
 import numpy as np
-from markupsafe import Markup
 from PIL import Image
 
 from benchmarks import charts
 from benchmarks.demo import FACES_OF_NOBODY, aligned_astronaut
+from benchmarks.entries import CALIBRATION
 from benchmarks.facts import Facts
-from benchmarks.latency import CALIBRATION, Plan, latency
+from benchmarks.latency import Plan, latency
 from benchmarks.latency_tables import cells
 from benchmarks.machine import QUIET_SHARE, cores
 from benchmarks.peers import NAMES
@@ -96,12 +96,12 @@ def report(
         notes=notes,
         points=points,
         charts={
-            "pareto": Markup(charts.pareto(points, budget_db)),
-            "heat_map": Markup(charts.heat_map(heat_cells(found))),
-            "profile": Markup(charts.where_time_goes(profiles)),
-            "sensitivity": Markup(charts.sensitivity(layers)),
-            "scaling": Markup(charts.scaling(lines)) if (lines := scaling_lines(rows)) else "",
-            "sizes": Markup(charts.sizes(sizes)) if (sizes := read_sizes(measured)) else "",
+            "pareto": charts.pareto(points, budget_db),
+            "heat_map": charts.heat_map(heat_cells(found)),
+            "profile": charts.where_time_goes(profiles),
+            "sensitivity": charts.sensitivity(layers),
+            "scaling": charts.scaling(lines) if (lines := scaling_lines(rows)) else "",
+            "sizes": charts.sizes(sizes) if (sizes := read_sizes(measured)) else "",
         },
         layer_count=len(layers),
         faces=draw_faces(fp32, small),

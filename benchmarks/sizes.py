@@ -15,7 +15,7 @@ from pathlib import Path
 from aminet.checkpoint import load_model, save_checkpoint
 from aminet.config import MODELS
 from aminet.info import measure_cost
-from benchmarks.latency import CALIBRATION
+from benchmarks.entries import CALIBRATION
 from benchmarks.machine import Machine, cores, machine
 from benchmarks.peers import WORK, make_peers
 from benchmarks.race import Worker, race

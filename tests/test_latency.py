@@ -1,13 +1,14 @@
 """The speed table: contenders take turns in processes of their own, and a busy machine is said."""
 
 import json
+import sys
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
-from benchmarks import latency, limits, machine, peers, race, sizes
+from benchmarks import entries, latency, limits, machine, peers, race, sizes
 from benchmarks.race import Contender, Timing, Worker
 from export import onnx as onnx_export
 from runtime.errors import EXIT_ERROR, EXIT_USAGE, EdgeError
@@ -191,18 +192,38 @@ def test_other_weights_than_the_artifact_is_made_of_are_refused(tiny_model, caps
     if not committed.is_file():
         pytest.skip(f"{committed} is not there")
     assert latency.main([*arguments, "--checkpoint", str(committed)]) == EXIT_ERROR
-    assert "is not what tiny's artifacts were made of" in capsys.readouterr().err
+    error = capsys.readouterr().err
+    assert f"{committed}: is not what {tiny_model / 'fp32.onnx'} was made of" in error
 
 
 def test_files_for_tensorrt_are_left_out_and_said(tiny_model):
     said = []
     arguments = ([tiny_model / "int8-trt.onnx"], latency.BACKENDS, (), None)
-    entries = latency.find_entries(
+    found = entries.find_entries(
         *(*arguments[:3], tiny_model / "checkpoint.safetensors"), lambda line: None, said.append
     )
-    assert entries == []
+    assert found == []
     assert said == [f"{tiny_model / 'int8-trt.onnx'}: is for tensorrt, which is not measured here"]
-    assert latency.is_for(read_manifest(tiny_model / "int8.onnx"), "openvino")
+    assert entries.is_for(read_manifest(tiny_model / "int8.onnx"), "openvino")
+
+
+def test_what_is_not_installed_is_left_out_and_said(tiny_model, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(entries.openvino, "is_installed", lambda: False)
+    monkeypatch.setattr(onnx_export, "trace", lambda network: traced(BATCHED))
+    monkeypatch.setitem(sys.modules, "nncf", None)
+    said = []
+    found = entries.find_entries(
+        [tiny_model / "fp32.onnx"],
+        entries.BACKENDS,
+        ("NNCF INT8",),
+        tiny_model / "checkpoint.safetensors",
+        lambda line: None,
+        said.append,
+    )
+    assert [entry.contender.backend for entry in found] == ["onnxruntime"]
+    assert said[0].startswith("backend openvino: left out")
+    assert said[1].startswith("NNCF INT8: nncf is not installed; pip install 'aminet-edge[bench]'")
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ import onnx
 import pytest
 from onnx import helper, numpy_helper
 
-from benchmarks import baseline, regress
+from benchmarks import baseline, facts, regress
 from benchmarks.baseline import Speed, learn_tolerance
 from quantize.calibration import find_ranges, read_faces
 from quantize.pairs import quantize_layers
@@ -82,6 +82,13 @@ def test_a_baseline_says_what_and_why(accepted):
     assert 0.5 < int8["int8_mac_share"] <= 1
     assert {speed["artifact"] for speed in stored["speeds"]} == {"tiny/fp32.onnx", "tiny/int8.onnx"}
     assert all(speed["ratio_to_eager"] > 0 for speed in stored["speeds"])
+
+
+def test_a_file_for_tensorrt_has_the_share_that_it_says(accepted):
+    """ONNX Runtime, which stands in for it, fuses next to nothing there."""
+    found = facts.gather(accepted / "int8-trt.onnx", "onnxruntime")
+    assert found.int8_mac_share == read_manifest(accepted / "int8-trt.onnx").flags["int8_mac_share"]
+    assert list(baseline.beyond_limits(found)) == []
 
 
 def test_a_broken_scale_is_worse(accepted, capsys):
