@@ -139,7 +139,9 @@ def compare(
     """Judge the files that run in a backend, the first of which is FP32, and time them in turns."""
     with contextlib.ExitStack() as stack:
         fitting = [file for file in files if backend in file.backends]
-        runners: list[Runner] = [stack.enter_context(file.open(backend)) for file in fitting]
+        runners = [file.open(backend) for file in fitting]
+        for runner in runners:
+            stack.callback(runner.close)
         lr = to_tensor(subject.probes.lr[:1])
         say(f"timing {len(runners)} files in {backend}")
         runs = {(backend, str(number)): runner.run for number, runner in enumerate(runners)}
