@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import ModelProto, helper
 
-from quantize.equalize import equalize
+from quantize.equalize import equalize, scale_sources
 from quantize.executed import open_quietly
 from quantize.layers import Layer
 from quantize.pairs import Range, copy
@@ -80,9 +80,10 @@ def looks_like_faces(pixels: Pixels, faces: Pixels) -> bool:
 
 @dataclass(frozen=True)
 class Calibrated:
-    """A graph whose channels use their 8 bits alike, and the range of each value in it."""
+    """A graph whose channels use their 8 bits alike, its layers, and the range of each value."""
 
     model: ModelProto
+    layers: tuple[Layer, ...]
     ranges: Mapping[str, Range]
 
 
@@ -90,24 +91,33 @@ def calibrate(model: ModelProto, layers: Sequence[Layer], faces: Pixels) -> Cali
     """Run faces, and harsher ones, through the graph once; equalize it to what they show."""
     extremes = find_extremes(model, layers, faces)
     equalized = equalize(model, {name: found.sizes for name, found in extremes.items()})
-    ranges = {name: found.range(equalized.factors[name]) for name, found in extremes.items()}
-    return Calibrated(equalized.model, ranges)
+    extremes = {name: found.times(equalized.factors[name]) for name, found in extremes.items()}
+    sizes = {name: found.sizes for name, found in extremes.items()}
+    model, layers, scaled = scale_sources(equalized.model, layers, sizes)
+    for name, factors in scaled.items():
+        extremes[name] = extremes[name.removesuffix("_scaled")].times(factors)
+    return Calibrated(model, layers, {name: found.range for name, found in extremes.items()})
 
 
 @dataclass(frozen=True)
 class Extremes:
     """The least and the greatest that each channel of a value becomes, (C,); zero is between."""
 
-    low: NDArray[np.float32]
-    high: NDArray[np.float32]
+    low: NDArray[np.floating]
+    high: NDArray[np.floating]
 
     @property
-    def sizes(self) -> NDArray[np.float32]:
+    def sizes(self) -> NDArray[np.floating]:
         return np.maximum(-self.low, self.high)
 
-    def range(self, factors: NDArray[np.float64] | float = 1.0) -> Range:
-        """Of the whole value, with its channels multiplied."""
-        return Range(float((self.low * factors).min()), float((self.high * factors).max()))
+    @property
+    def range(self) -> Range:
+        """Of the whole value."""
+        return Range(float(self.low.min()), float(self.high.max()))
+
+    def times(self, factors: NDArray[np.float64]) -> "Extremes":
+        """With its channels multiplied."""
+        return Extremes(self.low * factors, self.high * factors)
 
 
 def find_extremes(model: ModelProto, layers: Sequence[Layer], faces: Pixels) -> dict[str, Extremes]:

@@ -1,31 +1,33 @@
-"""A graph pass that lets the channels of a value use its 8 bits alike.
+"""Graph passes that let the channels of a value use its 8 bits alike.
 
 A value is quantized with one scale, so a channel a tenth as large as the largest has a tenth of the
 steps. Between two convolutions the channels can be scaled for nothing: what makes them times s,
 what reads them divided by s, and weights have a scale for each channel anyway (Nagel et al. 2019,
 "Data-Free Quantization through Weight Equalization and Bias Correction"; Xiao et al. 2022,
-"SmoothQuant"). Additions, pooling, concatenation and products with a map of weights pass s on; all
-else keeps its channels as they are.
+"SmoothQuant"). Additions, pooling, concatenation and products with a map of weights pass s on. All
+else keeps its channels as they are; there a multiplication before the layer does it, which costs
+next to nothing and is put where it gains most.
 """
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
-from quantize.layers import value_shapes
-from quantize.pairs import copy
+from quantize.layers import Layer, value_shapes
+from quantize.pairs import copy, set_nodes
 
 # 1 would make all channels as large as the largest; then each of them, not one, is the first that a
 # face unlike the calibration's drives out of the range.
 STRENGTH = 0.75
+LEAST_GAIN = 1.8  # of the largest channel over the root of their mean square: for a multiplication
 MOST = 32.0  # a channel grows at most so many times: a dead one needs no steps
 FIXED = 0  # the class of channels that cannot be scaled
 
 Ids = NDArray[np.int64]
-Sizes = NDArray[np.float32]
+Sizes = NDArray[np.floating]
 Factors = NDArray[np.float64]
 
 
@@ -51,6 +53,54 @@ def equalize(model: ModelProto, sizes: Mapping[str, Sizes]) -> Equalized:
             made, read = (factors[channels.ids(name)] for name in (node.output[0], node.input[0]))
             _scale_convolution(node, constants, made, read)
     return Equalized(model, {name: factors[channels.ids(name)] for name in sizes})
+
+
+def scale_sources(
+    model: ModelProto, layers: Sequence[Layer], sizes: Mapping[str, Sizes]
+) -> tuple[ModelProto, tuple[Layer, ...], dict[str, Factors]]:
+    """Multiply what some layers read, where its channels differ much, and divide their weights.
+
+    `sizes` as for `equalize`, of this graph. Also the layers, of which some read other values now,
+    and by what the channels of those new values were multiplied.
+    """
+    model = copy(model)
+    channels = _Channels(model)
+    constants = {tensor.name: tensor for tensor in model.graph.initializer}
+    convolutions = {node.output[0]: node for node in model.graph.node if channels.is_scalable(node)}
+    scaled: dict[str, Factors] = {}
+    changed = []
+    for layer in layers:
+        size, node = sizes[layer.source], convolutions.get(layer.made)
+        if node is None or size.max() < LEAST_GAIN * np.sqrt(np.mean(size**2)):
+            changed.append(layer)
+            continue
+        name = f"{layer.source}_scaled"
+        scaled[name] = _towards_largest(size / size.max())
+        _scale_convolution(node, constants, np.ones(constants[node.input[1]].dims[0]), scaled[name])
+        node.input[0] = name
+        changed.append(replace(layer, source=name))
+    _insert_multiplications(model, scaled)
+    return model, tuple(changed), scaled
+
+
+def _insert_multiplications(model: ModelProto, scaled: Mapping[str, Factors]) -> None:
+    """Make each value NAME_scaled of NAME, right behind it."""
+    made = {}
+    for name, factors in scaled.items():
+        constant = factors.astype(np.float32).reshape(1, -1, 1, 1)
+        model.graph.initializer.append(numpy_helper.from_array(constant, f"{name}_factors"))
+        source = name.removesuffix("_scaled")
+        inputs = [source, f"{name}_factors"]
+        made[source] = helper.make_node("Mul", inputs, [name], name=f"{name}_Mul")
+    nodes = [made.pop(value.name) for value in model.graph.input if value.name in made]
+    for node in model.graph.node:
+        nodes += [node, *(made.pop(name) for name in node.output if name in made)]
+    set_nodes(model, nodes)
+
+
+def _towards_largest(share: Factors | Sizes) -> Factors:
+    """The factors of channels that have this share of the largest, over 0 and up to 1."""
+    return np.minimum(np.maximum(share, 1e-9).astype(np.float64) ** -STRENGTH, MOST)
 
 
 def _scale_convolution(
@@ -99,7 +149,7 @@ class _Channels:
             if len(ids) == len(size) and size.max() > 0:
                 np.maximum.at(share, ids, size / size.max())
         share[share == 0] = 1
-        factors = np.minimum(share**-STRENGTH, MOST)
+        factors = _towards_largest(share)
         factors[FIXED] = 1
         return factors
 

@@ -22,10 +22,10 @@ with needs("quantize", __name__):
     from quantize.targets import TARGETS, WEIGHT_LIMIT, Target, for_processor, parse_targets
 
 from runtime.backends import openvino
-from runtime.manifest import MAX_DROP_DB
 from runtime.processor import processor
 
 Progress = Callable[[str], None]
+BUDGETS = ", ".join(f"{target.max_drop_db} {name}" for name, target in TARGETS.items())
 
 
 @dataclass(frozen=True)
@@ -85,7 +85,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    if not 0 < arguments.max_drop_db <= 10:
+    if arguments.max_drop_db is not None and not 0 < arguments.max_drop_db <= 10:
         raise EdgeError("--max-drop-db: expected a number over 0, up to 10", EXIT_USAGE)
     result = quantize(
         arguments.artifact,
@@ -128,9 +128,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--max-drop-db",
         type=float,
-        default=MAX_DROP_DB,
         metavar="X",
-        help=f"PSNR-Y that may be lost, a face five times that (default: {MAX_DROP_DB})",
+        help=f"PSNR-Y that may be lost, a face five times that (default: {BUDGETS})",
     )
     parser.add_argument(
         "--data",

@@ -66,7 +66,7 @@ def sensitivity(
     subject, faces = read_subject(artifact), read_faces(calib)
     calibrated = calibrate(subject.model, subject.layers, faces.faces)
     errors = layer_errors(subject, calibrated, target, faces.held_out, progress=progress)
-    quantized = quantize_layers(calibrated.model, subject.layers, calibrated.ranges, target)
+    quantized = quantize_layers(calibrated.model, calibrated.layers, calibrated.ranges, target)
     progress("timing")
     fp32_ms = layer_times_ms(subject.artifact.model, subject.layers)
     int8_ms = layer_times_ms(quantized.SerializeToString(), subject.layers)
@@ -108,7 +108,7 @@ def layer_errors(
     record = _record(subject, calibrated, target, faces)
     errors = _recall(record)
     deadline = time.monotonic() + 60 * minutes
-    for number, layer in enumerate(subject.layers, 1):
+    for number, layer in enumerate(calibrated.layers, 1):
         if layer.name in errors:
             continue
         if time.monotonic() > deadline:

@@ -6,7 +6,7 @@ from onnx import numpy_helper, parser
 
 import tiny_artifact
 from quantize.calibration import calibrate, find_extremes
-from quantize.equalize import MOST, STRENGTH, equalize
+from quantize.equalize import MOST, STRENGTH, equalize, scale_sources
 from quantize.executed import open_quietly
 from quantize.layers import find_layers
 from quantize.pairs import quantize_layers
@@ -109,14 +109,29 @@ def test_a_weight_of_two_convolutions_is_left_alone():
     assert np.array_equal(run(result.model), run(model))
 
 
+def test_where_it_is_not_free_a_multiplication_does_it():
+    model = unequal("MatMul")
+    layers = find_layers(model)
+    for size, names in ((np.ones(8), []), (np.array([1, *[0.1] * 7]), ["both_scaled"])):
+        sizes = {"lr": np.ones(3), "both": size}
+        made, changed, factors = scale_sources(model, layers, sizes)
+        assert list(factors) == names
+        assert [layer.source for layer in changed] == ["lr", *(names or ["both"])]
+        assert [n.output[0] for n in made.graph.node if n.op_type == "Mul"] == names
+        assert np.allclose(run(made), run(model), rtol=1e-4)
+    assert factors["both_scaled"] == pytest.approx([1, *[10**STRENGTH] * 7])
+
+
 @pytest.mark.parametrize("target", TARGETS.values(), ids=lambda target: target.name)
 def test_quantized_it_is_closer_to_fp32(target):
     model = unequal()
     layers = find_layers(model)
     exact = run(model)
     found = find_extremes(model, layers, FACES)
-    plain = {name: extremes.range() for name, extremes in found.items()}
+    plain = {name: extremes.range for name, extremes in found.items()}
     plain_error = np.abs(run(quantize_layers(model, layers, plain, target)) - exact).mean()
     ours = calibrate(model, layers, FACES)
-    error = np.abs(run(quantize_layers(ours.model, layers, ours.ranges, target)) - exact).mean()
+    error = np.abs(
+        run(quantize_layers(ours.model, ours.layers, ours.ranges, target)) - exact
+    ).mean()
     assert error < 0.7 * plain_error
