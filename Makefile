@@ -11,11 +11,11 @@ PYTHON ?= $(shell for python in python3.11 python3.12 python3.13 python3.14 pyth
 BIN := .venv/bin
 READY := .venv/.ready
 # Every extra that runs on a CPU.
-EXTRAS := train,export,quantize,openvino,photo,video,eval,dev
+EXTRAS := train,export,quantize,openvino,tensorrt-rtx,photo,video,eval,bench,dev
 # The wheel carries the INT8 model; `make wheel FP32=1` the FP32 one as well, four times its size.
 PACKED := runtime/models/aminet-edge
 
-.PHONY: demo test soak setup wheel clean
+.PHONY: demo test soak bench report setup wheel clean
 
 demo: setup
 	@$(BIN)/python -m benchmarks.demo
@@ -28,6 +28,14 @@ test: setup
 
 soak: setup
 	$(BIN)/pytest -q -m soak
+
+# Both need what `make demo` makes. On an idle machine: about a quarter of an hour, and three minutes.
+bench: setup
+	$(BIN)/python -m benchmarks.latency --out docs/measured/latency.json
+	$(BIN)/python -m benchmarks.sizes --out docs/measured/sizes.json
+
+report: setup
+	$(BIN)/python -m benchmarks.report
 
 setup: $(READY)
 

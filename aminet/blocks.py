@@ -6,6 +6,7 @@ from torch import Tensor, nn
 
 from aminet.config import LR_SIDE, SR_SIDE, ModelConfig
 
+GATE_BIAS = 2.0  # SKAF's sigmoids start open, at 0.88
 BRANCH_GAIN = 0.1  # the last convolution of a residual branch starts this small: no warm-up needed
 
 
@@ -111,15 +112,14 @@ class SA(nn.Module):
 
 
 class AttentionUnit(nn.Module):
-    """(N, C, H, W) -> weights (N, C, 1, 1) in [0, 1], from the pooled channels."""
+    """Channels pooled over the pixels (N, C, 1, 1) -> their weights, the same shape in [0, 1]."""
 
     def __init__(self, channels: int, reduction: int = 8) -> None:
         super().__init__()
         self.squeeze = conv(channels, max(channels // reduction, 8), 1)
         self.excite = conv(max(channels // reduction, 8), channels, 1)
 
-    def forward(self, x: Tensor) -> Tensor:
-        pooled = x.mean((2, 3), keepdim=True)
+    def forward(self, pooled: Tensor) -> Tensor:
         return self.excite(self.squeeze(pooled).relu()).sigmoid()
 
 
@@ -181,10 +181,11 @@ class RDFE(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.reduce(x)
-        scales = torch.cat([self.activation(extract(x)) for extract in self.extract], 1)
+        branches = [self.activation(extract(x)) for extract in self.extract]
         if self.attention is not None:
-            scales = scales * self.attention(scales)
-        branches = scales.chunk(len(self.refine), 1)
+            pooled = torch.cat([branch.mean((2, 3), keepdim=True) for branch in branches], 1)
+            weights = self.attention(pooled).chunk(len(branches), 1)
+            branches = [b * weight for b, weight in zip(branches, weights, strict=True)]
         refined = [refine(branch) for refine, branch in zip(self.refine, branches, strict=True)]
         return self.frm(self.mix(torch.cat(refined, 1)))
 
@@ -224,6 +225,7 @@ class SKAF(nn.Module):
         self.global_ = branch(config.skaf_global_kernel)
         self.pools = config.skaf_pools
         self.select = conv(len(self.pools), 2, 7)
+        nn.init.constant_(self.select.bias, GATE_BIAS)  # type: ignore[arg-type]
 
     def forward(self, local: Tensor, global_: Tensor) -> tuple[Tensor, Tensor]:
         local, global_ = self.local(local), self.global_(global_)
@@ -232,10 +234,9 @@ class SKAF(nn.Module):
 
     def weights(self, local: Tensor, global_: Tensor) -> tuple[Tensor, Tensor]:
         """Two maps (N, 1, H, W) in [0, 1], from the convolved features (N, C, H, W)."""
-        hybrid = torch.cat([local, global_], 1)
-        pooled = {
-            "mean": lambda: hybrid.mean(1, keepdim=True),
-            "max": lambda: hybrid.amax(1, keepdim=True),
+        pooled = {  # over the channels of both, without a copy of them side by side
+            "mean": lambda: ((local + global_) / 2).mean(1, keepdim=True),
+            "max": lambda: torch.maximum(local, global_).amax(1, keepdim=True),
         }
         maps = self.select(torch.cat([pooled[pool]() for pool in self.pools], 1)).sigmoid()
         return maps[:, :1], maps[:, 1:]

@@ -6,13 +6,15 @@ import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
-import torch
-from torch.utils.flop_counter import FlopCounterMode
+from runtime.errors import needs, run_command
+
+with needs("train", __name__):
+    import torch
+    from torch.utils.flop_counter import FlopCounterMode
 
 from aminet.checkpoint import find_config, load_checkpoint, weights_path
 from aminet.config import LR_SIDE, MODELS, ModelConfig
 from aminet.model import AMINet
-from runtime.errors import run_command
 
 
 @dataclass(frozen=True)

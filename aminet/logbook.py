@@ -1,5 +1,7 @@
-"""A run's log: one JSON object a line in log.jsonl, and its curves as a picture."""
+"""A run's log: a JSON object a line in log.jsonl, the same in log.csv, its curves as a picture."""
 
+import csv
+import io
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +11,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from runtime.errors import FULL_DISK, EdgeError
+from runtime.files import write_bytes
 from runtime.image import Pixels, write_picture
 
 SIZE = (720, 300)  # px of one panel
@@ -48,6 +51,17 @@ def read(path: Path) -> list[dict[str, Any]]:
         except ValueError:
             continue
     return lines
+
+
+def write_csv(log: Path, out: Path) -> None:
+    """Write the log as a table: a column for each name, empty in the lines that lack it."""
+    lines = read(log)
+    columns = list(dict.fromkeys(name for line in lines for name in line))
+    text = io.StringIO(newline="")
+    table = csv.DictWriter(text, columns, lineterminator="\n")
+    table.writeheader()
+    table.writerows(lines)
+    write_bytes(out, text.getvalue().encode())
 
 
 def write_curves(log: Path, out: Path) -> None:

@@ -5,6 +5,8 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor, nn
 
+GATE_SCALE = 0.1  # of the learning rate, for SKAF's selection: see is_gate
+
 
 def as_matrix(kernel: Tensor) -> Tensor:
     """A convolution's (out, in, k, k), in channels_last memory, as a view (out, k * k * in)."""
@@ -34,10 +36,22 @@ class ConvMuon(torch.optim.Muon):
 
 
 def is_wide(parameter: nn.Parameter, name: str) -> bool:
-    """A dense convolution inside the body: many inputs, many outputs."""
-    if parameter.ndim != 4 or name.startswith(("entry.", "exit.")):
-        return False
-    return parameter.shape[0] >= 16 and parameter.shape[1] >= 16
+    """A dense convolution with many inputs and many outputs."""
+    return parameter.ndim == 4 and parameter.shape[0] >= 16 and parameter.shape[1] >= 16
+
+
+def is_gate(name: str) -> bool:
+    """SKAF's selection: at the full rate its sigmoids close within a hundred steps, for good.
+
+    Closing them is the quickest way to quieten a young network, and a closed one has no gradient.
+    """
+    return ".select." in name
+
+
+def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
+    """Each group's learning rate: the rate times its own scale."""
+    for group in optimizer.param_groups:
+        group["lr"] = rate * group.get("scale", 1.0)
 
 
 def build_optimizers(
@@ -46,8 +60,10 @@ def build_optimizers(
     """`adam` for all parameters (the paper's), or `muon` for the wide convolutions and Adam."""
     named = dict(network.named_parameters())
     wide = {k: v for k, v in named.items() if kind == "muon" and is_wide(v, k)}
-    rest = [v for k, v in named.items() if k not in wide]
+    rest = [v for k, v in named.items() if k not in wide and not is_gate(k)]
+    gates = [v for k, v in named.items() if is_gate(k)]
+    groups = [{"params": rest, "scale": 1.0}, {"params": gates, "scale": GATE_SCALE}]
     optimizers: list[torch.optim.Optimizer] = [
-        torch.optim.Adam(rest, lr=rate, betas=betas, fused=True)
+        torch.optim.Adam([g for g in groups if g["params"]], lr=rate, betas=betas, fused=True)
     ]
     return [*optimizers, ConvMuon(wide.values(), rate)] if wide else optimizers

@@ -31,6 +31,7 @@ class TrainOptions:
     loss: str = "l1"
     augmentation: Augmentation = field(default_factory=Augmentation)
     init: Path | None = None  # weights to start from
+    fresh: tuple[str, ...] = ()  # parts of the network that start anew all the same
     teacher: Path | None = None  # a checkpoint whose faces are imitated
     distill: float = 0.5  # the teacher's share of the pixel loss; the rest is the original's
     gan: GanOptions | None = None
@@ -85,6 +86,7 @@ def parse(argv: Sequence[str] | None, description: str | None) -> tuple[TrainOpt
         loss=given.loss,
         augmentation=augmentation,
         init=given.init,
+        fresh=tuple(given.fresh),
         teacher=given.teacher,
         distill=given.distill,
         gan=gan,
@@ -113,6 +115,13 @@ def _add_run(parser: argparse.ArgumentParser) -> None:
     add("--minutes", type=float, help="train so long; the cosine follows the clock")
     add("--steps", type=int, help="train so many steps; reproducible")
     add("--init", type=Path, metavar="F", help="start from these weights")
+    add(
+        "--fresh",
+        nargs="+",
+        default=[],
+        metavar="PART",
+        help="with --init: parts that start anew all the same, e.g. bottleneck decoders exit",
+    )
     add("--resume", action="store_true", help="go on from DIR, if it holds a run")
     add("--val-every", type=float, default=TrainOptions.val_every_s, metavar="SECONDS")
     add("--seed", type=int, default=0)

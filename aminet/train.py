@@ -1,8 +1,8 @@
 """python -m aminet.train: train a model on tars and folders of 128x128 faces.
 
 Writes into --out: best.safetensors (the averaged weights that did best on --val, else the latest;
-with --gan always the latest), state.safetensors (for --resume), log.jsonl, curves.png and, with
---val, sheet.png. torchrun starts it on several processes.
+with --gan always the latest), state.safetensors (for --resume), log.jsonl, log.csv, curves.png and,
+with --val, sheet.png. torchrun starts it on several processes.
 """
 
 import dataclasses
@@ -16,18 +16,20 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import Tensor
-from tqdm import tqdm
+from runtime.errors import EXIT_INTERRUPTED, EdgeError, needs, run_command
+
+with needs("train", __name__):
+    import torch
+    from torch import Tensor
+    from tqdm import tqdm
 
 from aminet.config import ModelConfig
 from aminet.data import batches, load, make_pair
 from aminet.distributed import World, join_world
-from aminet.logbook import append, write_curves
+from aminet.logbook import append, write_csv, write_curves
 from aminet.options import TrainOptions, parse
 from aminet.trainer import DivergedError, Trainer
 from aminet.validation import Validation
-from runtime.errors import EXIT_INTERRUPTED, EdgeError, run_command
 from runtime.image import write_picture
 
 __all__ = ["TrainOptions", "TrainResult", "Trainer", "train"]
@@ -114,7 +116,9 @@ def _checkpoint(trainer: Trainer, validation: Validation | None) -> None:
         return
     _validate(trainer, validation)
     trainer.save()
-    write_curves(trainer.options.out / "log.jsonl", trainer.options.out / "curves.png")
+    log = trainer.options.out / "log.jsonl"
+    write_csv(log, log.with_suffix(".csv"))
+    write_curves(log, log.with_name("curves.png"))
 
 
 def _validate(trainer: Trainer, validation: Validation | None) -> None:

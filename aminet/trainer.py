@@ -21,10 +21,10 @@ from aminet.criterion import Criterion
 from aminet.discriminator import Adversary
 from aminet.distributed import ALONE, World
 from aminet.model import AMINet
-from aminet.optimizer import build_optimizers
+from aminet.optimizer import build_optimizers, set_rate
 from aminet.options import TrainOptions
 from aminet.state import pack, restore_moments, unpack
-from runtime.errors import EdgeError
+from runtime.errors import EXIT_USAGE, EdgeError
 
 GRADIENT_NORM = 1.0  # gradients are clipped to this length
 FINAL_RATE = 0.01  # of the learning rate, at the end of the cosine
@@ -118,8 +118,7 @@ class Trainer:
         loss = loss.detach()
         if self._is_finite(loss):
             for optimizer in self.optimizers:
-                for group in optimizer.param_groups:
-                    group["lr"] = self.options.rate * share
+                set_rate(optimizer, self.options.rate * share)
                 optimizer.step()
             if self.adversary is not None:
                 self._step_adversary(self.adversary, sr.detach().float(), hr, share)
@@ -241,13 +240,21 @@ class Trainer:
 
 
 def _start(options: TrainOptions, config: ModelConfig) -> AMINet:
-    """A fresh network, or the one of the weights to start from."""
+    """A fresh network, or the one of the weights to start from, without its parts in `fresh`."""
     network = AMINet(config)
     if options.init is None:
         return network
     start = load_checkpoint(options.init)
     require_config(start, config, options.model)
-    return build_model(start)
+    started = build_model(start)
+    for part in options.fresh:
+        try:
+            started.get_submodule(part).load_state_dict(network.get_submodule(part).state_dict())
+        except AttributeError as error:
+            raise EdgeError(
+                f"train: --fresh {part}: {options.model} has no such part", EXIT_USAGE
+            ) from error
+    return started
 
 
 def _device(asked: str, world: World) -> torch.device:

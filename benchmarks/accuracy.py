@@ -27,15 +27,18 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.contenders import (
-    Contender,
-    artifact_contender,
-    bicubic_contender,
-    checkpoint_contender,
-)
-from benchmarks.metrics import interval, ssim_y, vif
-from benchmarks.recognition import Recognition, read_people, recognize
-from runtime.errors import EXIT_MISSING, EXIT_USAGE, EdgeError, run_command
+from runtime.errors import EXIT_MISSING, EXIT_USAGE, EdgeError, needs, run_command
+
+with needs("train,eval", __name__):
+    from benchmarks.contenders import (
+        Contender,
+        artifact_contender,
+        bicubic_contender,
+        checkpoint_contender,
+    )
+    from benchmarks.metrics import interval, ssim_y, vif
+    from benchmarks.recognition import Recognition, read_people, recognize
+
 from runtime.faces import load_faces
 from runtime.image import Pixels, psnr, psnr_y, shrink
 

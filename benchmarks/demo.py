@@ -17,18 +17,24 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
-from skimage.data import astronaut
 
-from aminet.checkpoint import weights_path
-from aminet.config import MODELS
-from calib_data.generate import PROBE_STRIP, unstrip
-from export.onnx import export
-from quantize.fp16 import convert
-from quantize.int8 import quantize
-from quantize.record import describe
+from runtime.errors import EXIT_MISSING, EdgeError, needs, run_command
+
+with needs("train,export,quantize,tensorrt-rtx,eval", __name__):
+    from skimage.data import astronaut
+
+    from aminet.checkpoint import weights_path
+    from aminet.config import MODELS
+    from calib_data.generate import PROBE_STRIP, unstrip
+    from export.onnx import export
+    from export.tensorrt import SOURCES, Engine, compile_engines
+    from export.tensorrt import describe as describe_engine
+    from quantize.fp16 import convert
+    from quantize.int8 import quantize
+    from quantize.record import describe
+
 from runtime.backends import openvino
 from runtime.check import check
-from runtime.errors import EdgeError, run_command
 from runtime.files import writing
 from runtime.image import SR_SIDE, Pixels, enlarge_bicubic, psnr_y, read_picture, shrink, to_tensor
 from runtime.session import DEFAULT_MODEL, Session, open_session
@@ -63,7 +69,10 @@ class Row:
 
 @dataclass(frozen=True)
 class Demo:
+    """What ran here, and the engines that were compiled for GPUs that are not here."""
+
     rows: tuple[Row, ...]
+    engines: tuple[Engine, ...]
     picture: str
 
 
@@ -78,7 +87,11 @@ class Column:
 
 def demo(out: str | Path = OUT, say: Say = lambda line: None) -> Demo:
     """Take every model that has weights the whole way; `say` hears a line for each step."""
-    made = [run for model in trained_models() for run in make_and_check(model, say)]
+    made, engines = [], []
+    for model in trained_models():
+        runs = make_and_check(model, say)
+        made += runs
+        engines += compile_all(model, runs[0][0].parent, say)
     photo = aligned_astronaut()
     faces = (shrink(photo), *unstrip(read_picture(PROBE_STRIP))[:FACES_OF_NOBODY])
     with ExitStack() as stack:
@@ -89,7 +102,7 @@ def demo(out: str | Path = OUT, say: Say = lambda line: None) -> Demo:
         )
         draw(columns(sessions, faces, photo), out)
         say(f"timing one face at a time, {TIMED_RUNS} runs each")
-        return Demo(tuple(measure(sessions)), str(out))
+        return Demo(tuple(measure(sessions)), tuple(engines), str(out))
 
 
 def trained_models() -> list[str]:
@@ -134,6 +147,22 @@ def make_and_check(model: str, say: Say) -> list[tuple[Path, str]]:
             f"{checked.fidelity_db:.1f} dB (at least {checked.limit_db:.1f})"
         )
     return runs
+
+
+def compile_all(model: str, folder: Path, say: Say) -> list[Engine]:
+    """TensorRT engines of all precisions in a model's folder, compiled and gated."""
+    say(f"{model}: compiling TensorRT engines, for which no GPU is needed")
+    sources = [folder / name for name in SOURCES if (folder / name).is_file()]
+    try:
+        made = compile_engines(sources)
+    except EdgeError as error:
+        if error.status != EXIT_MISSING:
+            raise
+        say(f"{model}: no engines, {error}")
+        return []
+    for line in (*map(describe_engine, made.engines), *map(str, made.failures)):
+        say(line)
+    return list(made.engines)
 
 
 def aligned_astronaut() -> Pixels:
@@ -221,14 +250,21 @@ def draw(columns: Sequence[Column], out: str | Path) -> None:
         picture.save(temporary)
 
 
-def table(rows: Sequence[Row]) -> str:
-    width = max(len(row.artifact) for row in rows)
+def table(rows: Sequence[Row], engines: Sequence[Engine]) -> str:
+    names = [f"{engine.model}/{Path(engine.engine).name}" for engine in engines]
+    width = max(map(len, [row.artifact for row in rows] + names))
     lines = [f"{'artifact':{width}}  runs as  {'backend':11}     size   p50 ms  fidelity to FP32"]
     for row in rows:
         size = f"{row.bytes / 1e6:6.1f} MB"
         lines.append(
             f"{row.artifact:{width}}  {row.runs_as:7}  {row.backend:11} {size} {row.p50_ms:8.2f} "
             f"{row.fidelity_db:14.1f} dB"
+        )
+    for name, engine in zip(names, engines, strict=True):
+        capabilities = ", ".join(engine.compute_capabilities)
+        lines.append(
+            f"{name:{width}}  {engine.precision:7}  {'tensorrt':11} {engine.bytes / 1e6:6.1f} MB"
+            f"   compiled, gated, not executed ({engine.builder}, capability {capabilities})"
         )
     return "\n".join(lines)
 
@@ -242,7 +278,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if options.json:
         print(json.dumps(asdict(result)))
     else:
-        print(f"\n{table(result.rows)}\n\n{result.picture}")
+        print(f"\n{table(result.rows, result.engines)}\n\n{result.picture}")
     return 0
 
 

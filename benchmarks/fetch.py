@@ -17,10 +17,13 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from aminet.pretrained import ALEXNET, VGG16, Pretrained, folder
-from benchmarks.identity import MANIFEST, WEIGHTS
-from benchmarks.kid import MOBILENETV2
-from runtime.errors import EXIT_MISSING, EXIT_USAGE, EdgeError, run_command
+from runtime.errors import EXIT_MISSING, EXIT_USAGE, EdgeError, needs, run_command
+
+with needs("train", __name__):
+    from aminet.pretrained import ALEXNET, VGG16, Pretrained, folder
+    from benchmarks.identity import MANIFEST, WEIGHTS
+    from benchmarks.kid import MOBILENETV2
+
 from runtime.files import sha256_bytes, sha256_file, write_bytes
 
 

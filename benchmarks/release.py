@@ -16,19 +16,22 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
+from runtime.errors import EdgeError, needs, run_command
 
-from aminet.checkpoint import (
-    Checkpoint,
-    find_config,
-    load_checkpoint,
-    require_config,
-    save_checkpoint,
-    weights_path,
-)
-from aminet.info import measure_cost
-from benchmarks.accuracy import Row, accuracy
-from runtime.errors import EdgeError, run_command
+with needs("train,eval", __name__):
+    import torch
+
+    from aminet.checkpoint import (
+        Checkpoint,
+        find_config,
+        load_checkpoint,
+        require_config,
+        save_checkpoint,
+        weights_path,
+    )
+    from aminet.info import measure_cost
+    from benchmarks.accuracy import Row, accuracy
+
 from runtime.files import write_bytes
 
 RECIPE = (

@@ -2,10 +2,14 @@
 
     python -m benchmarks.accuracy --data TAR... --json > docs/measured/quality.json
     python -m benchmarks.demo --json > docs/measured/demo.json
+    python -m benchmarks.drift --data celeba-test.tar --calib TAR --out docs/measured/drift.json
+    python -m benchmarks.ratios --out docs/measured/ratios.json
+    python -m benchmarks.engines --data celeba-val.tar --out docs/measured/engines.json
     python -m benchmarks.results
 
 Reads every docs/measured/*.json, which the commands above wrote, and counts parameters and
-multiply-adds itself. What was not measured has no row; no figure of ours is typed by hand.
+multiply-adds itself. What was not measured has no row; no figure of ours is typed by hand. The
+comparison of engines goes into docs/quantization.md, between its marks.
 """
 
 import argparse
@@ -16,13 +20,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch.utils.flop_counter import FlopCounterMode
+from runtime.errors import EdgeError, needs, run_command
 
-from aminet.blocks import EDFF
-from aminet.config import MODELS
-from aminet.info import Cost, measure_cost
-from runtime.errors import EdgeError, run_command
+with needs("train,quantize", __name__):
+    import torch
+    from torch.utils.flop_counter import FlopCounterMode
+
+    from aminet.blocks import EDFF
+    from aminet.config import MODELS
+    from aminet.info import Cost, measure_cost
+    from benchmarks import engines
+
 from runtime.files import write_bytes
 
 MEASURED, OUT = Path("docs", "measured"), Path("docs", "results.md")
@@ -77,8 +85,15 @@ def results(measured: Path = MEASURED) -> str:
     """All tables that have a row of ours, as one Markdown page."""
     found = [read(path) for path in sorted(measured.glob("*.json"))]
     quality = [row for each in found for row in each.get("rows", []) if "psnr_y" in row]
-    speed = [row for each in found for row in each.get("rows", []) if "p50_ms" in row]
+    speed = [
+        row
+        for each in found
+        for row in each.get("rows", [])
+        if {"p50_ms", "artifact"} <= row.keys()
+    ]
     tables = [quality_table(data, quality) for data in ordered(row["data"] for row in quality)]
+    drift = [row for each in found for row in each.get("rows", []) if "calibrated_with" in row]
+    tables += [small_table(drift, speed)] if drift else []
     tables += [cost_table(speed), edff_table()]
     return HEAD + "\n".join(table.markdown() for table in tables)
 
@@ -130,6 +145,38 @@ def cell(row: dict[str, Any], name: str) -> str:
     return "" if value is None else QUALITY[name][1].format(value)
 
 
+def small_table(drift: Sequence[dict[str, Any]], speed: Sequence[dict[str, Any]]) -> Table:
+    """What FP16 and INT8 lose on real faces, and what they gain."""
+    ratios = {(row["artifact"], row["backend"]): row for row in speed if "of_fp32" in row}
+    lines = []
+    for row in drift:
+        ratio = ratios.get((row["artifact"], row["backend"])) if not row["emulated"] else None
+        share = row["int8_mac_share"]
+        lines.append(
+            (
+                row["artifact"],
+                row["backend"] + (", emulating TensorRT" if row["emulated"] else ""),
+                row["calibrated_with"],
+                f"{row['drift_db']:.3f}",
+                f"{row['worst_drift_db']:.3f}",
+                "" if share is None else f"{share:.1%}",
+                f"{row['share_of_bytes']:.2f}x",
+                "" if ratio is None else f"{ratio['of_fp32']:.2f}x",
+                "" if ratio is None else f"{ratio['of_best_fp32']:.2f}x",
+            )
+        )
+    return Table(
+        "INT8 and FP16",
+        f"PSNR-Y lost against FP32 on {drift[0]['faces']} real faces, in dB, in the mean and on the"
+        " worst; the multiply-adds that the backend computes in INT8; size and speed to FP32.",
+        (
+            *("file", "backend", "calibrated with", "drift", "worst face", "in INT8", "size"),
+            *("speed to FP32 there", "to the best FP32"),
+        ),
+        tuple(lines),
+    )
+
+
 def cost_table(speed: Sequence[dict[str, Any]]) -> Table:
     """Table X: what each model costs; milliseconds a face where they were measured."""
     lines = []
@@ -137,11 +184,12 @@ def cost_table(speed: Sequence[dict[str, Any]]) -> Table:
         cost = measure_cost(config)
         paper = PAPER_COST.get(model)
         theirs = f"{paper[0]} M, {paper[1]} G" if paper else ""
-        timed = ", ".join(
-            f"{row['p50_ms']:.1f} ({row['artifact'].split('/')[-1]}, {row['backend']})"
+        times = {
+            (row["artifact"].split("/")[-1], row["backend"]): row["p50_ms"]
             for row in speed
             if row["artifact"].split("/")[0] == model
-        )
+        }
+        timed = ", ".join(f"{ms:.1f} ({file}, {backend})" for (file, backend), ms in times.items())
         lines.append((model, *cost_cells(cost), theirs, timed))
     return Table(
         "Cost (Table X)",
@@ -199,9 +247,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="benchmarks.results", description=__doc__.split("\n")[0])
     parser.add_argument("--measured", type=Path, default=MEASURED, help=f"default {MEASURED}")
     parser.add_argument("--out", type=Path, default=OUT, help=f"default {OUT}")
+    parser.add_argument("--doc", type=Path, default=engines.DOC, help=f"default {engines.DOC}")
     options = parser.parse_args(argv)
     write_bytes(options.out, results(options.measured).encode())
     print(options.out)
+    if (compared := options.measured / "engines.json").is_file():
+        engines.write_table(options.doc, engines.table(read(compared)))
+        print(options.doc)
     return 0
 
 

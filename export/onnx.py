@@ -16,9 +16,12 @@ from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
 
-import torch
-from onnx import ModelProto
-from torch import nn
+from runtime.errors import EdgeError, needs, run_command
+
+with needs("export", __name__):
+    import torch
+    from onnx import ModelProto
+    from torch import nn
 
 from aminet.checkpoint import Checkpoint, load_model
 from export import parity, simplify
@@ -28,7 +31,6 @@ from export.probes import make_probes
 from runtime import drift
 from runtime.backends.onnxruntime import OnnxRuntimeSession
 from runtime.drift import Fidelity, Probes
-from runtime.errors import EdgeError, run_command
 from runtime.files import sha256_bytes, sha256_file, writing
 from runtime.image import LR_SIDE, to_tensor
 from runtime.manifest import (

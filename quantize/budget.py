@@ -11,7 +11,11 @@ from runtime.errors import EXIT_DRIFT, EdgeError
 from runtime.image import Pixels, mse_y, psnr_of_mse, psnr_y, shrink, to_pixels, to_tensor
 
 BATCH = 8  # faces run at a time
+BUDGET_PSNR_Y_DB = 27.0  # where the FP32 model's is not known, as BUDGET_DB has it
 WORST = 5.0  # the worst face may lose so many times what all lose in the mean
+# The most, of hundreds of faces, that the error against FP32 was seen to correlate with FP32's own
+# error against the truth: what the worst face loses is not its energy but this.
+CORRELATION = 0.3
 NAMED = 5  # layers in a message
 LEAST_SHARE = 0.5  # of the multiply-adds: with less in INT8 it is not worth a file
 
@@ -68,6 +72,19 @@ class Budget:
             return BUDGET_DB - 10 * np.log10(factor)
         return budget_fidelity_db(self.psnr_y, factor * self.max_drop_db)
 
+    def least_for_the_worst_db(self) -> float:
+        """The fidelity at which the worst of hundreds of real faces is expected to keep WORST.
+
+        Two errors of sizes e and r add to r^2 + 2 c e r + e^2, which is 20 / ln(10) c e / r in dB.
+        """
+        psnr_y = BUDGET_PSNR_Y_DB if self.psnr_y is None else self.psnr_y
+        ratio = WORST * self.max_drop_db * np.log(10) / (20 * CORRELATION)
+        return float(psnr_y - 20 * np.log10(ratio))
+
+    def least_seen_db(self) -> float:
+        """What faces that did not calibrate must show where no real ones do."""
+        return max(self.least_fidelity_db(), self.least_for_the_worst_db())
+
     def allows(self, seen: Judgement, probed: Fidelity) -> bool:
         """Faces in the mean and the worst; and the probes, which every start will ask."""
         if not probed.finite or probed.fidelity_db < self.least_fidelity_db():
@@ -76,7 +93,7 @@ class Budget:
             worst_db = WORST * self.max_drop_db
             return seen.drift_db <= self.max_drop_db and seen.worst_drift_db <= worst_db
         return (
-            seen.fidelity_db >= self.least_fidelity_db()
+            seen.fidelity_db >= self.least_seen_db()
             and seen.worst_fidelity_db >= self.least_fidelity_db(WORST)
         )
 
@@ -87,7 +104,7 @@ class Budget:
             raise EdgeError(
                 f"{name}: does not hold {self.max_drop_db} dB: fidelity {seen.fidelity_db:.1f} dB"
                 f" (worst face {seen.worst_fidelity_db:.1f}, probes {probed.fidelity_db:.1f}),"
-                f" expected {self.least_fidelity_db():.1f}{lost}; nothing was written; allow more:"
+                f" expected {self.least_seen_db():.1f}{lost}; nothing was written; allow more:"
                 " --max-drop-db",
                 EXIT_DRIFT,
             )

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import onnx
@@ -10,7 +11,7 @@ from onnx import ModelProto
 
 from quantize import sensitivity
 from quantize.budget import Attempt, Budget, Judge, hold
-from quantize.calibration import CalibrationSet, find_ranges
+from quantize.calibration import CalibrationSet, calibrate
 from quantize.executed import int8_layers_onnxruntime, int8_layers_openvino
 from quantize.gate import check_for_tensorrt
 from quantize.half import to_half
@@ -23,15 +24,18 @@ from runtime import drift
 from runtime.backends.openvino import OpenVinoSession
 from runtime.errors import EXIT_PRECISION, EdgeError
 from runtime.faces import load_faces
-from runtime.manifest import MAX_DROP_DB, manifest_path
+from runtime.manifest import manifest_path
 from runtime.session import Runner, read_artifact
 
 
 @dataclass(frozen=True)
 class Options:
-    """`max_drop_db` is the mean's; the worst face may lose five times that. `data`: real faces."""
+    """`max_drop_db` is the mean's; the worst face may lose five times that; None: the target's own.
 
-    max_drop_db: float = MAX_DROP_DB
+    `data`: real faces of 128x128.
+    """
+
+    max_drop_db: float | None = None
     data: tuple[str, ...] = ()
     minutes: float = sensitivity.MINUTES
     require_precision: bool = False
@@ -49,9 +53,8 @@ class Builder:
     ) -> None:
         self._subject, self._faces, self._options = subject, faces, options
         self._progress = progress
-        self._budget = Budget(options.max_drop_db, subject.manifest.psnr_y)
         progress("calibrating")
-        self._ranges = find_ranges(subject.model, subject.layers, faces.faces)
+        self._calibrated = calibrate(subject.model, subject.layers, faces.faces)
         real = load_faces(options.data) if options.data else None
         with open_content(subject, "onnxruntime", subject.artifact.model) as fp32:
             self._judge = Judge(fp32.run, faces.held_out, real)
@@ -61,28 +64,39 @@ class Builder:
         self._progress(f"{target.name}: quantizing")
         if target.shares and (shared := self._try_shared(target, target.shares)):
             return [shared]
-        held = hold(
-            self._budget,
-            self._subject.layers,
-            self._subject.macs,
-            lambda layers: self._attempt(target, self._build(target, layers), layers),
-            lambda: self._layer_errors(target),
-        )
+        held = self._hold(target, self._calibrated.layers)
         made = [self._write(target, target.file, held)]
         if target.half_file:
-            half = to_half(onnx.load_model_from_string(held.content))
-            attempt = self._attempt(target, half, held.layers)
-            self._budget.check(attempt.seen, attempt.probed, target.half_file)
-            made.append(self._write(target, target.half_file, attempt))
+            half = self._hold(target, held.layers, to_half)
+            made.append(self._write(target, target.half_file, half))
         return made
 
+    def _hold(
+        self,
+        target: Target,
+        layers: Sequence[Layer],
+        convert: Callable[[ModelProto], ModelProto] = lambda model: model,
+    ) -> Attempt:
+        """As many of these layers as the budget allows, with the rest converted."""
+
+        def attempt(layers: Sequence[Layer]) -> Attempt:
+            return self._attempt(target, convert(self._build(target, layers)), layers)
+
+        errors = partial(self._layer_errors, target)
+        return hold(self._budget(target), layers, self._subject.macs, attempt, errors)
+
+    def _budget(self, target: Target) -> Budget:
+        asked_db = self._options.max_drop_db
+        max_drop_db = target.max_drop_db if asked_db is None else asked_db
+        return Budget(max_drop_db, self._subject.manifest.psnr_y)
+
     def _build(self, target: Target, layers: Sequence[Layer]) -> ModelProto:
-        return quantize_layers(self._subject.model, layers, self._ranges, target)
+        return quantize_layers(self._calibrated.model, layers, self._calibrated.ranges, target)
 
     def _layer_errors(self, target: Target) -> dict[str, float]:
         return sensitivity.layer_errors(
             self._subject,
-            self._ranges,
+            self._calibrated,
             target,
             self._faces.held_out,
             minutes=self._options.minutes,
@@ -119,7 +133,7 @@ class Builder:
         layers = [layer for layer in self._subject.layers if layer.name not in reverted]
         with open_content(self._subject, target.backend, artifact.model) as runner:
             attempt = self._measure(target, runner, artifact.model, layers)
-        if not self._budget.allows(attempt.seen, attempt.probed):
+        if not self._budget(target).allows(attempt.seen, attempt.probed):
             return None
         others = [m for m in artifact.manifest.measured_on if m.backend != target.backend]
         measured_on = (*others, measurement(target, attempt))
@@ -140,9 +154,8 @@ class Builder:
                 " --require-precision to allow it",
                 EXIT_PRECISION,
             )
-        manifest = make_manifest(
-            self._subject, target, attempt, made, self._faces, self._options.max_drop_db
-        )
+        max_drop_db = self._budget(target).max_drop_db
+        manifest = make_manifest(self._subject, target, attempt, made, self._faces, max_drop_db)
         write_artifact(path, attempt.content, manifest)
         return made
 

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import ModelProto, helper
 
+from quantize.equalize import equalize, scale_sources
 from quantize.executed import open_quietly
 from quantize.layers import Layer
 from quantize.pairs import Range, copy
@@ -77,19 +78,62 @@ def looks_like_faces(pixels: Pixels, faces: Pixels) -> bool:
     return float(np.corrcoef(mean, expected)[0, 1]) > FACE_CORRELATION
 
 
-def find_ranges(model: ModelProto, layers: Sequence[Layer], faces: Pixels) -> dict[str, Range]:
-    """The least and the greatest that each input and result becomes, on faces and on harsher ones.
+@dataclass(frozen=True)
+class Calibrated:
+    """A graph whose channels use their 8 bits alike, its layers, and the range of each value."""
+
+    model: ModelProto
+    layers: tuple[Layer, ...]
+    ranges: Mapping[str, Range]
+
+
+def calibrate(model: ModelProto, layers: Sequence[Layer], faces: Pixels) -> Calibrated:
+    """Run faces, and harsher ones, through the graph once; equalize it to what they show."""
+    extremes = find_extremes(model, layers, faces)
+    equalized = equalize(model, {name: found.sizes for name, found in extremes.items()})
+    extremes = {name: found.times(equalized.factors[name]) for name, found in extremes.items()}
+    sizes = {name: found.sizes for name, found in extremes.items()}
+    model, layers, scaled = scale_sources(equalized.model, layers, sizes)
+    for name, factors in scaled.items():
+        extremes[name] = extremes[name.removesuffix("_scaled")].times(factors)
+    return Calibrated(model, layers, {name: found.range for name, found in extremes.items()})
+
+
+@dataclass(frozen=True)
+class Extremes:
+    """The least and the greatest that each channel of a value becomes, (C,); zero is between."""
+
+    low: NDArray[np.floating]
+    high: NDArray[np.floating]
+
+    @property
+    def sizes(self) -> NDArray[np.floating]:
+        return np.maximum(-self.low, self.high)
+
+    @property
+    def range(self) -> Range:
+        """Of the whole value."""
+        return Range(float(self.low.min()), float(self.high.max()))
+
+    def times(self, factors: NDArray[np.float64]) -> "Extremes":
+        """With its channels multiplied."""
+        return Extremes(self.low * factors, self.high * factors)
+
+
+def find_extremes(model: ModelProto, layers: Sequence[Layer], faces: Pixels) -> dict[str, Extremes]:
+    """What each input and result becomes, on faces and on harsher ones.
 
     Nothing is clipped: a single face that leaves its range loses more than the finer steps gain.
     """
     names = {name for layer in layers for name in (layer.source, layer.result)}
-    low, high = dict.fromkeys(names, 0.0), dict.fromkeys(names, 0.0)
+    found: dict[str, Extremes] = {}
     for pictures in (faces, harsher(faces)):
         for batch in _run(model, names, to_tensor(pictures)):
             for name, values in batch.items():
-                low[name] = min(low[name], float(values.min()))
-                high[name] = max(high[name], float(values.max()))
-    return {name: Range(low[name], high[name]) for name in names}
+                low, high = (pick(values, (0, 2, 3)) for pick in (np.min, np.max))
+                so_far = found.get(name, Extremes(np.zeros_like(low), np.zeros_like(high)))
+                found[name] = Extremes(np.minimum(low, so_far.low), np.maximum(high, so_far.high))
+    return found
 
 
 def harsher(faces: Pixels) -> Pixels:

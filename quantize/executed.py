@@ -18,13 +18,15 @@ INT8_TYPES = ("u8", "i8")
 
 def int8_layers_onnxruntime(content: bytes, layers: Sequence[Layer]) -> set[str]:
     """The names of the layers that ONNX Runtime fused into an INT8 operator."""
-    weights = {
-        name
-        for node in optimized_graph(content).graph.node
-        if node.op_type in INT8_OPERATORS
-        for name in node.input
+    nodes = [n for n in optimized_graph(content).graph.node if n.op_type in INT8_OPERATORS]
+    weights = {name for node in nodes for name in node.input}
+    # A fused operator has the name of the convolution in it, with a number added.
+    names = {node.name.partition("_token_")[0] for node in nodes}
+    return {
+        layer.name
+        for layer in layers
+        if f"{layer.weight}_quantized" in weights or layer.node in names
     }
-    return {layer.name for layer in layers if f"{layer.weight}_quantized" in weights}
 
 
 def int8_layers_openvino(session: OpenVinoSession, layers: Sequence[Layer]) -> set[str]:

@@ -12,13 +12,15 @@ from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
 
-from onnx import ModelProto
+from runtime.errors import EXIT_DRIFT, EXIT_PRECISION, EdgeError, needs, run_command
+
+with needs("quantize", __name__):
+    from onnx import ModelProto
 
 from quantize.executed import computes_in_half
 from quantize.half import round_to_half, to_half
 from quantize.subject import ARTIFACT, Subject, open_content, read_subject, write_artifact
 from runtime import drift
-from runtime.errors import EXIT_DRIFT, EXIT_PRECISION, EdgeError, run_command
 from runtime.files import sha256_bytes
 from runtime.manifest import Manifest, Measurement
 from runtime.processor import processor

@@ -11,18 +11,21 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from quantize.build import Builder, Options
-from quantize.calibration import CalibrationSet, looks_like_faces, read_faces
-from quantize.record import Int8Artifact, describe
-from quantize.sensitivity import MINUTES, show_step
-from quantize.subject import ARTIFACT, Subject, read_subject
-from quantize.targets import TARGETS, WEIGHT_LIMIT, Target, for_processor, parse_targets
+from runtime.errors import EXIT_DRIFT, EXIT_USAGE, EdgeError, needs, run_command
+
+with needs("quantize", __name__):
+    from quantize.build import Builder, Options
+    from quantize.calibration import CalibrationSet, looks_like_faces, read_faces
+    from quantize.record import Int8Artifact, describe
+    from quantize.sensitivity import MINUTES, show_step
+    from quantize.subject import ARTIFACT, Subject, read_subject
+    from quantize.targets import TARGETS, WEIGHT_LIMIT, Target, for_processor, parse_targets
+
 from runtime.backends import openvino
-from runtime.errors import EXIT_DRIFT, EXIT_USAGE, EdgeError, run_command
-from runtime.manifest import MAX_DROP_DB
 from runtime.processor import processor
 
 Progress = Callable[[str], None]
+BUDGETS = ", ".join(f"{target.max_drop_db} {name}" for name, target in TARGETS.items())
 
 
 @dataclass(frozen=True)
@@ -82,7 +85,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    if not 0 < arguments.max_drop_db <= 10:
+    if arguments.max_drop_db is not None and not 0 < arguments.max_drop_db <= 10:
         raise EdgeError("--max-drop-db: expected a number over 0, up to 10", EXIT_USAGE)
     result = quantize(
         arguments.artifact,
@@ -125,9 +128,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--max-drop-db",
         type=float,
-        default=MAX_DROP_DB,
         metavar="X",
-        help=f"PSNR-Y that may be lost, a face five times that (default: {MAX_DROP_DB})",
+        help=f"PSNR-Y that may be lost, a face five times that (default: {BUDGETS})",
     )
     parser.add_argument(
         "--data",

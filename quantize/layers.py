@@ -8,6 +8,8 @@ import onnx
 from onnx import ModelProto, NodeProto
 
 LEAST_CHANNELS = 8  # INT8 kernels gain nothing on narrower results
+# Errors of what reads the picture run through the whole network, and the worst faces show them.
+LEAST_FIRST_SHARE = 0.01  # of the multiply-adds: a first layer with less stays exact
 
 Shape = tuple[int, ...]
 
@@ -34,7 +36,8 @@ def find_layers(model: ModelProto) -> tuple[Layer, ...]:
     """The convolutions worth quantizing, in the graph's order.
 
     Dense or depthwise ones with constant weights, more than one pixel and LEAST_CHANNELS: not
-    AMINet's fixed enlargement, its attention units and its maps of weights.
+    AMINet's fixed enlargement, its attention units and its maps of weights; nor a small one that
+    reads the picture itself.
     """
     shapes = value_shapes(model)
     constants = {tensor.name: tensor for tensor in model.graph.initializer}
@@ -47,7 +50,16 @@ def find_layers(model: ModelProto) -> tuple[Layer, ...]:
         if group in (1, weight.dims[0]) and made[1] >= LEAST_CHANNELS and prod(made[2:]) > 1:
             layers.append(_layer(model, node, count_macs(node, shapes)))
     outputs = {value.name for value in model.graph.output}
-    return tuple(layer for layer in layers if layer.result not in outputs)
+    return tuple(
+        layer
+        for layer in layers
+        if layer.result not in outputs and not _is_small_first(model, layer)
+    )
+
+
+def _is_small_first(model: ModelProto, layer: Layer) -> bool:
+    inputs = {value.name for value in model.graph.input}
+    return layer.source in inputs and layer.macs < LEAST_FIRST_SHARE * total_macs(model)
 
 
 def total_macs(model: ModelProto) -> int:

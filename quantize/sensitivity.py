@@ -8,19 +8,22 @@ import argparse
 import json
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from xml.sax.saxutils import escape
 
-from quantize.budget import enlarge
-from quantize.calibration import find_ranges, read_faces
-from quantize.pairs import Range, quantize_layers
-from quantize.subject import ARTIFACT, Subject, open_content, read_subject
-from quantize.targets import TARGETS, Target
-from quantize.timing import layer_times_ms
+from runtime.errors import EdgeError, needs, run_command
+
+with needs("quantize", __name__):
+    from quantize.budget import enlarge
+    from quantize.calibration import Calibrated, calibrate, read_faces
+    from quantize.pairs import quantize_layers
+    from quantize.subject import ARTIFACT, Subject, open_content, read_subject
+    from quantize.targets import TARGETS, Target
+    from quantize.timing import layer_times_ms
+
 from runtime.drift import expected_drift_db
-from runtime.errors import EdgeError, run_command
 from runtime.files import read_bytes, sha256_bytes, write_bytes
 from runtime.image import Pixels, mse_y, psnr_of_mse
 
@@ -61,9 +64,9 @@ def sensitivity(
 ) -> Sensitivity:
     """Quantize each layer of an FP32 artifact alone; EdgeError for what it cannot read."""
     subject, faces = read_subject(artifact), read_faces(calib)
-    ranges = find_ranges(subject.model, subject.layers, faces.faces)
-    errors = layer_errors(subject, ranges, target, faces.held_out, progress=progress)
-    quantized = quantize_layers(subject.model, subject.layers, ranges, target)
+    calibrated = calibrate(subject.model, subject.layers, faces.faces)
+    errors = layer_errors(subject, calibrated, target, faces.held_out, progress=progress)
+    quantized = quantize_layers(calibrated.model, calibrated.layers, calibrated.ranges, target)
     progress("timing")
     fp32_ms = layer_times_ms(subject.artifact.model, subject.layers)
     int8_ms = layer_times_ms(quantized.SerializeToString(), subject.layers)
@@ -88,7 +91,7 @@ def sensitivity(
 
 def layer_errors(
     subject: Subject,
-    ranges: Mapping[str, Range],
+    calibrated: Calibrated,
     target: Target,
     faces: Pixels,
     *,
@@ -102,10 +105,10 @@ def layer_errors(
     faces = faces[:FACES]
     with open_content(subject, "onnxruntime", subject.artifact.model) as fp32:
         expected = enlarge(fp32.run, faces)
-    record = _record(subject, ranges, target, faces)
+    record = _record(subject, calibrated, target, faces)
     errors = _recall(record)
     deadline = time.monotonic() + 60 * minutes
-    for number, layer in enumerate(subject.layers, 1):
+    for number, layer in enumerate(calibrated.layers, 1):
         if layer.name in errors:
             continue
         if time.monotonic() > deadline:
@@ -114,16 +117,17 @@ def layer_errors(
                 f" {minutes:g} minutes; run it again to go on, or give it --minutes"
             )
         progress(f"layer {number} of {len(subject.layers)}")
-        content = quantize_layers(subject.model, [layer], ranges, target).SerializeToString()
-        with open_content(subject, target.backend, content) as alone:
+        alone_int8 = quantize_layers(calibrated.model, [layer], calibrated.ranges, target)
+        with open_content(subject, target.backend, alone_int8.SerializeToString()) as alone:
             errors[layer.name] = float(mse_y(enlarge(alone.run, faces), expected).mean())
         write_bytes(record, json.dumps(errors).encode())
     return errors
 
 
-def _record(subject: Subject, ranges: Mapping[str, Range], target: Target, faces: Pixels) -> Path:
+def _record(subject: Subject, calibrated: Calibrated, target: Target, faces: Pixels) -> Path:
     """Where the errors are kept of exactly this measurement."""
-    parts = (subject.manifest.sha256, sorted(ranges.items()), target, faces.tobytes())
+    ranges = sorted(calibrated.ranges.items())
+    parts = (subject.manifest.sha256, ranges, target, faces.tobytes())
     return WORK / f"sensitivity-{sha256_bytes(repr(parts).encode())[:16]}.json"
 
 

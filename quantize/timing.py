@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import onnx
-from onnx import NodeProto
+from onnx import ModelProto, NodeProto
 
 from quantize.executed import open_quietly
 from quantize.layers import Layer
@@ -19,11 +19,22 @@ WARM_UP_RUNS, TIMED_RUNS = 5, 40
 
 def layer_times_ms(content: bytes, layers: Sequence[Layer]) -> dict[str, float]:
     """The median time of each layer's operator, for one face; layers that vanished are left out."""
+    times_ms, optimized = node_times_ms(content)
+    times = {}
+    for layer in layers:
+        found = [node.name for node in optimized.graph.node if _computes(node, layer)]
+        if found and found[0] in times_ms:
+            times[layer.name] = times_ms[found[0]]
+    return times
+
+
+def node_times_ms(content: bytes) -> tuple[dict[str, float], ModelProto]:
+    """The median time of each node that ONNX Runtime runs for one face, and the graph of these."""
     with tempfile.TemporaryDirectory() as folder:
-        optimized = Path(folder, "optimized.onnx")
+        path = Path(folder, "optimized.onnx")
         session = open_quietly(
             content,
-            optimized_model_filepath=str(optimized),
+            optimized_model_filepath=str(path),
             enable_profiling=True,
             profile_file_prefix=str(Path(folder, "profile")),
         )
@@ -31,14 +42,10 @@ def layer_times_ms(content: bytes, layers: Sequence[Layer]) -> dict[str, float]:
         for _ in range(WARM_UP_RUNS + TIMED_RUNS):
             session.run(None, {"lr": lr})
         events = json.loads(Path(session.end_profiling()).read_text())
-        nodes = onnx.load(optimized).graph.node
+        optimized = onnx.load(path)
     times_us = _kernel_times_us(events)
-    times = {}
-    for layer in layers:
-        found = [node.name for node in nodes if _computes(node, layer)]
-        if found and found[0] in times_us:
-            times[layer.name] = float(np.median(times_us[found[0]][WARM_UP_RUNS:])) / 1e3
-    return times
+    medians = {name: np.median(times[WARM_UP_RUNS:]) for name, times in times_us.items()}
+    return {name: float(median) / 1e3 for name, median in medians.items()}, optimized
 
 
 def _kernel_times_us(events: Sequence[Mapping]) -> dict[str, list[float]]:

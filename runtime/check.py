@@ -19,8 +19,17 @@ from runtime.drift import expected_drift_db
 from runtime.errors import EXIT_DRIFT, run_command
 from runtime.faces import load_faces
 from runtime.image import Pixels, mse_y, psnr_of_mse, psnr_y, shrink, to_pixels, to_tensor
+from runtime.manifest import probes_path
 from runtime.processor import processor
-from runtime.session import Artifact, Runner, measure, open_backend, read_artifact
+from runtime.session import (
+    PROVIDERS,
+    Artifact,
+    Runner,
+    measure,
+    open_backend,
+    read_artifact,
+    with_provider,
+)
 
 BATCH = 8  # faces run at a time
 
@@ -114,7 +123,7 @@ def _real_drift(runner: Runner, subject: Artifact, data: Sequence[str]) -> RealD
 
 def _enlarge_in_fp32(subject: Artifact, faces: Pixels) -> Pixels | None:
     """What fp32.onnx, beside the artifact, makes of the faces; None if it is not there."""
-    path = subject.path.with_name("fp32.onnx")
+    path = probes_path(subject.path).with_name("fp32.onnx")
     if not path.is_file():
         return None
     with open_backend("onnxruntime", read_artifact(path)) as reference:
@@ -152,7 +161,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    report = check(arguments.artifact, arguments.backend, arguments.data)
+    backend = with_provider(arguments.backend, arguments.provider)
+    report = check(arguments.artifact, backend, arguments.data)
     if arguments.json:
         print(json.dumps(asdict(report)))
     else:
@@ -197,9 +207,14 @@ def _parser() -> argparse.ArgumentParser:
         prog="python -m runtime.check",
         description="Run an artifact's probes on this machine and compare them with FP32.",
     )
-    parser.add_argument("artifact", metavar="ARTIFACT", help="an ONNX file with its manifest")
     parser.add_argument(
-        "--backend", default="auto", metavar="B", help="auto, onnxruntime or openvino"
+        "artifact", metavar="ARTIFACT", help="an ONNX file or engine, with its manifest"
+    )
+    parser.add_argument(
+        "--backend", default="auto", metavar="B", help="auto, onnxruntime, openvino or tensorrt"
+    )
+    parser.add_argument(
+        "--provider", choices=PROVIDERS, help="what ONNX Runtime computes with (default: cpu)"
     )
     parser.add_argument(
         "--data",

@@ -6,7 +6,8 @@ import errno
 import os
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 EXIT_ERROR = 1  # the user can mend it; also: one of many inputs failed
 EXIT_USAGE = 2  # argparse's own
@@ -25,6 +26,22 @@ class EdgeError(Exception):
     def __init__(self, message: str, status: int = EXIT_ERROR) -> None:
         super().__init__(message)
         self.status = status
+
+
+@contextmanager
+def needs(extra: str, module: str) -> Iterator[None]:
+    """Around the imports of a command, `module`, that only an extra brings.
+
+    If one is not installed, the command ends with one line and status 5; whoever imports the module
+    as a library gets the ImportError.
+    """
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        if module != "__main__":
+            raise
+        line = f"{error.name} is not installed; pip install 'aminet-edge[{extra}]'"
+        sys.exit(_complain(line, EXIT_MISSING))
 
 
 def run_command(main: Callable[[], int]) -> int:

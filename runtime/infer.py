@@ -144,7 +144,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(arguments: argparse.Namespace) -> int:
+    from runtime.session import with_provider
+
     options = {name: getattr(arguments, name) for name in Options.__dataclass_fields__}
+    options["backend"] = with_provider(arguments.backend, arguments.provider)
     progress = ProgressBar() if sys.stderr.isatty() else None
     report = infer(arguments.inputs, Options(**options), progress, _say)
     if arguments.json:
@@ -217,9 +220,14 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "inputs", nargs="+", metavar="IMG_OR_DIR", help="faces, photos, videos, folders, globs"
     )
-    parser.add_argument("--artifact", metavar="F", help="an ONNX file, or a folder of them")
+    parser.add_argument("--artifact", metavar="F", help="an ONNX file, an engine, or a folder")
     parser.add_argument(
-        "--backend", default="auto", metavar="B", help="auto, onnxruntime or openvino"
+        "--backend", default="auto", metavar="B", help="auto, onnxruntime, openvino or tensorrt"
+    )
+    parser.add_argument(
+        "--provider",
+        choices=("cpu", "cuda", "tensorrt"),
+        help="what ONNX Runtime computes with (default: cpu)",
     )
     parser.add_argument("--out", metavar="P", help="a folder, or the file for a single picture")
     parser.add_argument(

@@ -16,6 +16,7 @@ from runtime.files import read_bytes, sha256_bytes, write_bytes
 SCHEMA_VERSION = 1
 PRECISIONS = ("fp32", "fp16", "int8")
 TARGETS = ("any", "cpu", "openvino", "tensorrt")
+ENGINE = ".engine"
 MAX_MANIFEST_BYTES = 1 << 20
 MAX_DROP_DB = (
     0.03  # PSNR-Y that a smaller artifact may lose against FP32, where nothing else is said
@@ -86,8 +87,12 @@ def manifest_path(artifact: str | Path) -> Path:
 
 
 def probes_path(artifact: str | Path) -> Path:
-    """The probes of an artifact's model: all artifacts of a folder share one `probes.npz`."""
-    return Path(artifact).parent / "probes.npz"
+    """The probes of an artifact's model: all artifacts of a folder share one `probes.npz`.
+
+    An engine lies two folders deeper, in trt/<capability>-<version>.
+    """
+    path = Path(artifact)
+    return (path.parent.parent.parent if path.suffix == ENGINE else path.parent) / "probes.npz"
 
 
 def write_manifest(artifact: str | Path, manifest: Manifest) -> None:

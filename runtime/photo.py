@@ -18,9 +18,9 @@ from runtime.errors import EdgeError
 from runtime.image import LR_SIDE, SCALE, SR_SIDE, Pixels, shrink, to_pixels, to_tensor
 from runtime.session import Session
 
-# Where CenterFace sees the landmarks of the training faces, in px of 128x128: means of 80 of them.
+# Where CenterFace sees the landmarks, in px of 128x128: means of calib_data's 128 faces, enlarged.
 FRAME_LANDMARKS = np.array(
-    [(46.2, 46.8), (80.6, 46.0), (63.0, 65.8), (49.4, 82.0), (77.7, 81.3)], np.float64
+    [(45.9, 47.1), (82.1, 47.7), (63.2, 66.9), (47.7, 82.2), (77.6, 82.6)], np.float64
 )
 MIN_FACE, MAX_FACE = 8, 32  # px across, the width of the box: others are left as they are
 FEATHER = 24  # px of the 128 over which a pasted face fades into the photo

@@ -18,27 +18,29 @@ import numpy as np
 from PIL import Image
 
 from runtime import cache, choice, drift
-from runtime.backends.onnxruntime import OnnxRuntimeSession, optimize
+from runtime.backends.onnxruntime import OnnxRuntimeGpuSession, OnnxRuntimeSession, optimize
 from runtime.backends.openvino import OpenVinoSession
+from runtime.backends.tensorrt import TensorRtSession
 from runtime.choice import Choice
 from runtime.drift import Fidelity, Limit
 from runtime.errors import EXIT_DRIFT, EXIT_MISSING, EXIT_USAGE, EdgeError
 from runtime.files import read_bytes, sha256_bytes
 from runtime.image import Pixels, Tensor, fit_face, from_image, to_pixels, to_tensor
 from runtime.installed import installed_backends
-from runtime.manifest import Manifest, probes_path, read_manifest
+from runtime.manifest import ENGINE, Manifest, probes_path, read_manifest
 from runtime.processor import processor, usable_cores
 
 DEFAULT_MODEL = "aminet-edge"
 AUTO = "auto"
-BACKENDS = (AUTO, OnnxRuntimeSession.name, OpenVinoSession.name)
-PLANNED_BACKEND = "tensorrt"
+BACKENDS = (AUTO, OnnxRuntimeSession.name, OpenVinoSession.name, TensorRtSession.name)
+PROVIDERS = ("cpu", "cuda", "tensorrt")
+GPU_BACKENDS = {f"{OnnxRuntimeSession.name}-{provider}": provider for provider in PROVIDERS[1:]}
 PREFERENCE = ("int8.onnx", "int8-openvino.onnx", "fp32.onnx")  # the quickest first
 MADE_FOR = {"int8-openvino.onnx": OpenVinoSession.name}  # other files suit any backend
 MAX_ARTIFACT_BYTES = 1 << 30
 VERDICT_VERSION = "2"  # another one when what is remembered, or how it is measured, changes
 
-Runner: TypeAlias = OnnxRuntimeSession | OpenVinoSession
+Runner: TypeAlias = OnnxRuntimeSession | OpenVinoSession | TensorRtSession
 Say = Callable[[str], None]
 
 
@@ -160,6 +162,8 @@ def open_session(
     tries nothing; the hashes are always compared. Raises EdgeError.
     """
     paths, searched = _candidates(artifact, fallback)
+    if backend == AUTO and paths[0].suffix == ENGINE:
+        backend = TensorRtSession.name
     if backend == AUTO and verify:
         return _open_quickest(paths, searched, fallback, say)
     backends = [OnnxRuntimeSession.name if backend == AUTO else backend]
@@ -222,7 +226,8 @@ def _routes(paths: Sequence[Path], backends: Sequence[str]) -> list[tuple[Path, 
     made_for = [
         (path, backend)
         for path, backend in everything
-        if len(paths) == 1 or MADE_FOR.get(path.name, backend) == backend
+        if (path.suffix == ENGINE) == (backend == TensorRtSession.name)
+        and (len(paths) == 1 or MADE_FOR.get(path.name, backend) == backend)
     ]
     return made_for or everything
 
@@ -253,19 +258,29 @@ def read_artifact(path: Path) -> Artifact:
     if sha256_bytes(model) != manifest.sha256:
         raise EdgeError(
             f"{path}: is not the file that its manifest describes, one of the two was damaged or"
-            " replaced; make it again: python -m export.onnx"
+            f" replaced; make it again: {_maker(path, manifest)}"
         )
     probes = read_bytes(probes_path(path), drift.MAX_PROBES_BYTES)
     if sha256_bytes(probes) != manifest.probes_sha256:
         raise EdgeError(
-            f"{probes_path(path)}: are not the probes of {path.name}, but damaged or another"
-            " model's; make them again: python -m export.onnx"
+            f"{probes_path(path)}: are not the probes of {path.name}, but damaged or of another"
+            f" export; make {path.name} again: {_maker(path, manifest)}"
         )
     if manifest.random_weights:
         raise EdgeError(
             f"{path}: has random weights, for tests; export trained ones: python -m export.onnx"
         )
     return Artifact(path, manifest, model, probes)
+
+
+def _maker(path: Path, manifest: Manifest) -> str:
+    """The command that makes this artifact: smaller ones are made of fp32.onnx, not exported."""
+    if path.suffix == ENGINE:
+        source = probes_path(path).with_name(f"{path.stem}.onnx")
+        return f"python -m export.tensorrt --artifact {source}"
+    if manifest.precision == "fp32":
+        return "python -m export.onnx"
+    return f"python -m quantize.{manifest.precision} --artifact {path.with_name('fp32.onnx')}"
 
 
 def measure(runner: Runner, artifact: Artifact) -> Verdict:
@@ -275,24 +290,54 @@ def measure(runner: Runner, artifact: Artifact) -> Verdict:
 
 
 def open_backend(name: str, artifact: Artifact) -> Runner:
-    """Open the model in 'auto', 'onnxruntime' or 'openvino'; status 5 for one not here."""
+    """Open the model in one of BACKENDS or GPU_BACKENDS; status 5 for one that is not here.
+
+    'auto' runs an engine in TensorRT, anything else in ONNX Runtime.
+    """
+    if artifact.path.suffix == ENGINE or name == TensorRtSession.name:
+        return _open_engine(name, artifact)
+    if name in GPU_BACKENDS:
+        return OnnxRuntimeGpuSession(artifact.model, str(artifact.path), GPU_BACKENDS[name])
     if name in (AUTO, OnnxRuntimeSession.name):
         return OnnxRuntimeSession(artifact.model, str(artifact.path))
     if name == OpenVinoSession.name:
         return OpenVinoSession(artifact.model, str(artifact.path))
-    if name == PLANNED_BACKEND:
+    raise EdgeError(f"no backend is called {name}, expected {', '.join(BACKENDS)}", EXIT_USAGE)
+
+
+def with_provider(backend: str, provider: str | None) -> str:
+    """The name of a backend whose work --provider does; EdgeError with status 2 if it has none."""
+    if provider in (None, "cpu"):
+        return backend
+    if backend not in (AUTO, OnnxRuntimeSession.name):
         raise EdgeError(
-            f"backend {name} is not in this version; use --backend {OnnxRuntimeSession.name}",
+            f"--provider {provider} is ONNX Runtime's; give --backend onnxruntime", EXIT_USAGE
+        )
+    return f"{OnnxRuntimeSession.name}-{provider}"
+
+
+def _open_engine(name: str, artifact: Artifact) -> Runner:
+    """An engine in TensorRT; EdgeError if either is something else."""
+    path = artifact.path
+    if path.suffix != ENGINE:
+        raise EdgeError(
+            f"{path}: is no engine, which --backend tensorrt needs; build one on this device:"
+            f" python -m export.tensorrt --artifact {path}",
             EXIT_MISSING,
         )
-    raise EdgeError(f"no backend is called {name}, expected {', '.join(BACKENDS)}", EXIT_USAGE)
+    if name not in (AUTO, TensorRtSession.name):
+        raise EdgeError(
+            f"{path}: is an engine, which --backend {name} does not run; use --backend tensorrt",
+            EXIT_USAGE,
+        )
+    return TensorRtSession(artifact.model, artifact.manifest, str(path))
 
 
 def _candidates(artifact: str | Path | None, fallback: bool) -> tuple[list[Path], bool]:
     """The artifacts to try in turn, and whether they were searched for rather than named."""
     if artifact is not None and not Path(artifact).is_dir():
         named = Path(artifact)
-        spare = named.with_name("fp32.onnx")
+        spare = probes_path(named).with_name("fp32.onnx")
         return [named, spare] if fallback and spare != named else [named], False
     packed = Path(__file__).parent / "models" / DEFAULT_MODEL
     folders = [Path(artifact)] if artifact else [Path("artifacts", DEFAULT_MODEL), packed]
@@ -329,7 +374,8 @@ def _open_optimized(backend: str, artifact: Artifact) -> tuple[Runner, str]:
 
     ONNX Runtime is given the graph as it optimized it at an earlier start, if it was kept.
     """
-    if backend != OnnxRuntimeSession.name or not cache.is_writable():
+    optimizable = backend == OnnxRuntimeSession.name and artifact.path.suffix != ENGINE
+    if not optimizable or not cache.is_writable():
         return open_backend(backend, artifact), artifact.manifest.sha256
     key = {
         "optimized": artifact.manifest.sha256,

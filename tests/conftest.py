@@ -74,6 +74,26 @@ def edge_artifact(tmp_path_factory):
     return out
 
 
+@pytest.fixture(scope="session")
+def tiny_model(tmp_path_factory):
+    """A folder with a tiny AMINet's checkpoint.safetensors, fp32.onnx and int8.onnx."""
+    export = pytest.importorskip("export.onnx")
+    int8 = pytest.importorskip("quantize.int8")
+    build = pytest.importorskip("quantize.build")
+    from tiny_networks import BATCHED, traced, write_checkpoint
+
+    folder = tmp_path_factory.mktemp("tiny-model")
+    checkpoint = write_checkpoint(folder / "checkpoint.safetensors", BATCHED)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(export, "trace", lambda network: traced(BATCHED))  # traced once a run
+        fp32 = export.export(checkpoint=checkpoint, out=folder / "fp32.onnx").artifact
+    for number, face in enumerate(tiny_artifact.faces(24, seed=9)):
+        Image.fromarray(face).save(folder / f"face-{number:02}.png")
+    made = int8.quantize(fp32, [folder / "face-*.png"], options=build.Options(max_drop_db=5))
+    assert made.failures == ()
+    return folder
+
+
 @pytest.fixture
 def hr_faces(tmp_path):
     """A folder of three smooth 128x128 pictures, in the place of real faces."""

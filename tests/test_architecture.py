@@ -12,10 +12,14 @@ ROOT = Path(__file__).parent.parent
 ALLOWED = {
     "runtime": {"numpy", "PIL"},
     "aminet": {"numpy", "PIL", "torch", "safetensors", "tqdm", "runtime"},
-    "export": {"numpy", "torch", "onnx", "onnxscript", "onnxsim", "aminet", "runtime"},
+    "export": {
+        *("numpy", "torch", "onnx", "onnxscript", "onnxsim", "google"),
+        *("aminet", "runtime"),
+    },
     "quantize": {"numpy", "onnx", "onnxruntime", "runtime"},
     "benchmarks": {
-        *("numpy", "PIL", "torch", "onnx", "onnxruntime", "scipy", "skimage"),
+        *("numpy", "PIL", "torch", "onnx", "onnxruntime", "openvino", "nncf", "scipy", "skimage"),
+        *("jinja2", "matplotlib"),
         *("aminet", "calib_data", "export", "quantize", "runtime"),
     },
     "calib_data": {"numpy", "runtime"},
@@ -24,8 +28,15 @@ ALLOWED = {
 WRAPPERS = {
     "onnxruntime": "runtime/backends/onnxruntime.py",
     "openvino": "runtime/backends/openvino.py",
+    "tensorrt": "runtime/backends/tensorrt.py",
+    "tensorrt_rtx": "runtime/backends/tensorrt.py",
+    "cuda": "runtime/backends/cuda.py",
     "av": "runtime/video.py",
 }
+# What export needs to build an engine where the GPU is.
+ON_A_JETSON = [
+    f"export/{name}.py" for name in ("contract", "engine", "gate", "process", "tensorrt")
+]
 PACKAGES = [name for name in ALLOWED if (ROOT / name).is_dir()]
 SOURCES = [path for name in PACKAGES for path in sorted((ROOT / name).rglob("*.py"))]
 
@@ -108,10 +119,18 @@ def test_no_data_is_run_as_code(path):
                 assert "allow_pickle=False" in ast.unparse(node)
 
 
-def test_runtime_is_written_for_python_3_10():
+def test_runtime_and_engine_builds_are_written_for_python_3_10():
+    """What runs on a Jetson with JetPack 6."""
     for path in SOURCES:
-        if relative(path).startswith("runtime/"):
+        if relative(path).startswith("runtime/") or relative(path) in ON_A_JETSON:
             ast.parse(path.read_text(), feature_version=(3, 10))
+
+
+@pytest.mark.parametrize("path", ON_A_JETSON)
+def test_engine_builds_need_no_torch(path):
+    inside = {name for name in imports(ROOT / path) if name.startswith("export.")}
+    assert {f"{name.replace('.', '/')}.py" for name in inside} <= set(ON_A_JETSON)
+    assert not {"torch", "aminet", "onnxscript"} & {n.split(".")[0] for n in imports(ROOT / path)}
 
 
 def test_nothing_is_run_as_a_script():

@@ -108,7 +108,7 @@ def test_narrow_rdfe_works_on_a_share_of_the_channels(feature: torch.Tensor) -> 
 
 
 def test_attention_unit_weighs_channels_between_0_and_1(feature: torch.Tensor) -> None:
-    weights = AttentionUnit(8)(feature)
+    weights = AttentionUnit(8)(feature.mean((2, 3), keepdim=True))
     assert weights.shape == (2, 8, 1, 1)
     assert 0 < weights.min() <= weights.max() < 1
 
@@ -179,3 +179,16 @@ def test_norm_and_activation_are_what_was_asked(norm: str, activation: str) -> N
     assert (nn.BatchNorm2d in kinds) == (norm == "batch")
     assert (nn.GELU in kinds) == (activation == "gelu")
     assert (nn.ReLU in kinds) == (activation == "relu")
+
+
+def test_skaf_pools_over_the_channels_of_both_branches() -> None:
+    """Eq. 12 pools their concatenation, which we never write."""
+    skaf = SKAF(CONFIG, 8)
+    generator = torch.Generator().manual_seed(1)
+    local, global_ = torch.randn(2, 2, 8, 16, 16, generator=generator)
+    seen: list[torch.Tensor] = []
+    skaf.select.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    skaf.weights(local, global_)
+    hybrid = torch.cat([local, global_], 1)
+    expected = torch.stack([hybrid.mean(1), hybrid.amax(1)], 1)
+    torch.testing.assert_close(seen[0], expected)

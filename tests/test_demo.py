@@ -51,6 +51,24 @@ def test_default_model_comes_first(monkeypatch, tmp_path):
     assert demo.trained_models()[0] == "aminet-edge"
 
 
+def test_engines_stand_in_the_table_without_a_time():
+    row = demo.Row("aminet-edge/fp32.onnx", "fp32", "onnxruntime", 20_900_000, 19.75, 99.1)
+    engine = SimpleNamespace(
+        model="aminet-edge",
+        engine="artifacts/aminet-edge/trt/8.6-1/fp32.engine",
+        precision="fp32",
+        bytes=26_000_000,
+        builder="tensorrt-rtx",
+        compute_capabilities=("8.6",),
+    )
+    lines = demo.table([row], [engine]).splitlines()
+    assert lines[1].startswith("aminet-edge/fp32.onnx    fp32     onnxruntime")
+    assert lines[2] == (
+        "aminet-edge/fp32.engine  fp32     tensorrt      26.0 MB   compiled, gated, not executed"
+        " (tensorrt-rtx, capability 8.6)"
+    )
+
+
 def test_demo_shows_and_measures_the_trained_model(edge_artifact, monkeypatch, tmp_path, capsys):
     exported = SimpleNamespace(
         artifact=edge_artifact, nodes_before=2, nodes_after=1, max_abs_diff=0.0
@@ -59,7 +77,8 @@ def test_demo_shows_and_measures_the_trained_model(edge_artifact, monkeypatch, t
     monkeypatch.setattr(demo, "export", lambda model: exported)
     assert demo.main(["--out", str(tmp_path / "demo.png"), "--json"]) == 0
     captured = capsys.readouterr()
-    rows = json.loads(captured.out)["rows"]
+    said = json.loads(captured.out)
+    rows = said["rows"]
     assert [(Path(row["artifact"]).name, row["backend"]) for row in rows] == [
         ("fp32.onnx", "onnxruntime"),
         ("fp16.onnx", "onnxruntime"),
@@ -70,4 +89,11 @@ def test_demo_shows_and_measures_the_trained_model(edge_artifact, monkeypatch, t
     assert [row["runs_as"] for row in rows[:1] + rows[2:]] == ["fp32", "int8", "fp32", "int8"]
     assert all(row["p50_ms"] > 0 and row["fidelity_db"] > 45 for row in rows)
     assert "aminet-edge: checked int8.onnx on openvino" in captured.err
+    assert [(Path(one["engine"]).name, one["builder"]) for one in said["engines"]] == [
+        ("fp32.engine", "tensorrt-rtx"),
+        ("fp16.engine", "tensorrt-rtx"),
+        ("int8-trt.engine", "tensorrt-rtx"),
+        ("int8-trt-fp16.engine", "tensorrt-rtx"),
+    ]
+    assert captured.err.count("compiled and gated, not executed") == 4
     assert read_picture(tmp_path / "demo.png").shape[1] == 4 * (demo.CELL + demo.BAND) + demo.BAND

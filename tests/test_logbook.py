@@ -26,6 +26,14 @@ def test_lines_come_back_and_a_half_written_one_is_passed_over(tmp_path: Path) -
     assert logbook.points(lines, "psnr_y") == []
 
 
+def test_the_log_is_a_table_too(tmp_path: Path) -> None:
+    log, out = tmp_path / "log.jsonl", tmp_path / "log.csv"
+    logbook.append(log, {"step": 50, "loss": 0.1})
+    logbook.append(log, {"step": 50, "psnr_y": 25.0})
+    logbook.write_csv(log, out)
+    assert out.read_text().splitlines() == ["step,loss,psnr_y", "50,0.1,", "50,,25.0"]
+
+
 def test_curves_have_a_panel_for_the_loss_and_one_for_the_quality(tmp_path: Path) -> None:
     log, out = tmp_path / "log.jsonl", tmp_path / "curves.png"
     logbook.write_curves(log, out)

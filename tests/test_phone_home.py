@@ -8,12 +8,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 import tiny_artifact
 from runtime.image import write_picture
 from tiny_networks import BATCHED, write_checkpoint
 
 ROOT = Path(__file__).parent.parent
-WORK = """
+REFUSE = """
 import sys
 
 def refuse(event, arguments):
@@ -21,7 +23,8 @@ def refuse(event, arguments):
         raise SystemExit(f"{event}: {arguments}")
 
 sys.addaudithook(refuse)
-
+"""
+WORK = """
 from export.onnx import main as export
 from quantize.fp16 import main as fp16
 from quantize.int8 import main as int8
@@ -35,19 +38,32 @@ for backend in ("onnxruntime", "openvino"):
     assert infer(["calib/0.png", *fp32, "--backend", backend, "--out", backend]) == 0
 assert "openvino" in sys.modules
 """
+COMPARE = """
+from benchmarks.engines import main as engines
+from export.onnx import main as export
+
+assert export(["--checkpoint", "tiny.safetensors", "--out", "made/fp32.onnx"]) == 0
+assert engines(["--artifact", "made/fp32.onnx", "--calib", "calib", "--turns", "1"]) == 0
+assert "nncf" in sys.modules
+"""
 
 
-def test_nobody_phones_home(tmp_path):
-    home, work = tmp_path / "home", tmp_path / "work"
+@pytest.mark.parametrize(
+    "work",
+    [WORK, pytest.param(COMPARE, marks=pytest.mark.soak)],
+    ids=["export, quantization, inference", "comparison of engines"],
+)
+def test_nobody_phones_home(tmp_path, work):
+    home, folder = tmp_path / "home", tmp_path / "work"
     home.mkdir()
     for number, face in enumerate(tiny_artifact.faces(24, seed=9)):
-        write_picture(work / "calib" / f"{number}.png", face)
-    write_checkpoint(work / "tiny.safetensors", BATCHED)
+        write_picture(folder / "calib" / f"{number}.png", face)
+    write_checkpoint(folder / "tiny.safetensors", BATCHED)
     kept = {k: v for k, v in os.environ.items() if k not in ("CI", "TF_BUILD", "JENKINS_URL")}
     places = {"HOME": str(home), "XDG_CACHE_HOME": str(tmp_path / "cache")}
     done = subprocess.run(
-        [sys.executable, "-c", WORK],
-        cwd=work,
+        [sys.executable, "-c", REFUSE + work],
+        cwd=folder,
         env={**kept, **places, "PYTHONPATH": str(ROOT)},
         capture_output=True,
         text=True,

@@ -13,16 +13,12 @@ from runtime.check import check
 WEIGHTS = ROOT / "aminet" / "weights" / "aminet-edge.safetensors"
 # File and backend -> PSNR-Y lost at most, in the mean and on the worst face.
 DRIFT_DB = {
-    ("int8.onnx", "onnxruntime"): (0.02, 0.15),
+    ("int8.onnx", "onnxruntime"): (0.02, 0.1),
     ("int8.onnx", "openvino"): (0.03, 0.15),
     ("int8-trt.onnx", "onnxruntime"): (0.03, 0.15),
     ("int8-trt-fp16.onnx", "onnxruntime"): (0.03, 0.15),
 }
-SHORT = pytest.mark.xfail(reason="0.034 dB mean, 0.21 worst on celeba-test: over the budget")
-CASES = [
-    pytest.param(*file, id=" in ".join(file), marks=SHORT if "trt" in file[0] else ())
-    for file in DRIFT_DB
-]
+CASES = [pytest.param(*file, id=" in ".join(file)) for file in DRIFT_DB]
 
 pytestmark = pytest.mark.skipif(not WEIGHTS.is_file(), reason=f"{WEIGHTS} is not there")
 
@@ -41,7 +37,6 @@ def test_nearly_all_is_int8_and_holds_the_budget(made, edge_artifact):
         ("int8-trt-fp16.onnx", "onnxruntime"),
     ]
     for one in made.artifacts:
-        assert one.reverted == ()
         assert one.int8_mac_share > 0.95
         assert one.expected_drift_db < 0.03
         assert one.bytes < 0.3 * edge_artifact.stat().st_size

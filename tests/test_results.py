@@ -6,8 +6,10 @@ import re
 import pytest
 
 from benchmarks import results
+from benchmarks.engines import BEGIN, END, table
 from benchmarks.results import U_SHAPES, edff_cost
 from runtime.errors import EdgeError
+from test_engines import FOUND
 
 QUALITY = {
     "rows": [
@@ -18,6 +20,16 @@ QUALITY = {
     ]
 }
 SPEED = {"rows": [{"artifact": "aminet-edge/fp32.onnx", "backend": "onnxruntime", "p50_ms": 9.25}]}
+
+INT8 = {"artifact": "aminet-edge/int8.onnx", "backend": "onnxruntime"}
+DRIFT = {
+    "rows": [
+        {**INT8, "emulated": False, "calibrated_with": "its own set", "faces": 500}
+        | {"drift_db": 0.0123, "worst_drift_db": 0.07, "int8_mac_share": 0.988}
+        | {"share_of_bytes": 0.27}
+    ]
+}
+RATIOS = {"rows": [{**INT8, "p50_ms": 4.5, "of_fp32": 2.1, "of_best_fp32": 1.7}]}
 
 
 @pytest.fixture
@@ -53,6 +65,17 @@ def test_costs_are_counted_and_times_are_the_commands(measured):
     assert "15.6 M, 15.6 G" in larger
 
 
+def test_smaller_files_stand_with_what_they_lose_and_gain(measured):
+    (measured / "drift.json").write_text(json.dumps(DRIFT))
+    (measured / "ratios.json").write_text(json.dumps(RATIOS))
+    page = results.results(measured)
+    (row,) = lines_with(page, "| aminet-edge/int8.onnx |")
+    figures = "0.012 | 0.070 | 98.8% | 0.27x | 2.10x | 1.70x |"
+    assert row == f"| aminet-edge/int8.onnx | onnxruntime | its own set | {figures}"
+    assert "500 real faces" in page
+    assert "4.5 (int8.onnx, onnxruntime)" in page
+
+
 def test_without_measurements_only_the_counted_tables_are_written(tmp_path):
     page = results.results(tmp_path)
     assert "Quality" not in page
@@ -85,3 +108,12 @@ def test_command_writes_the_page(measured, capsys):
     assert results.main(["--measured", str(measured), "--out", str(out)]) == 0
     assert capsys.readouterr().out.strip() == str(out)
     assert out.read_text().startswith("# Results")
+
+
+def test_engines_stand_where_quantization_is_explained(measured, tmp_path):
+    (measured / "engines.json").write_text(json.dumps(FOUND))
+    doc = tmp_path / "quantization.md"
+    doc.write_text(f"before\n{BEGIN}\n{END}\n")
+    out = ["--measured", str(measured), "--out", str(tmp_path / "results.md")]
+    assert results.main([*out, "--doc", str(doc)]) == 0
+    assert table(FOUND) in doc.read_text()

@@ -11,9 +11,10 @@ from PIL import Image
 
 import tiny_artifact
 from runtime import cache as cache_module
+from runtime.drift import write_probes
 from runtime.errors import EXIT_DRIFT, EXIT_ERROR, EXIT_MISSING, EXIT_USAGE, EdgeError
 from runtime.image import enlarge_bicubic, to_pixels, to_tensor
-from runtime.manifest import read_manifest, write_manifest
+from runtime.manifest import probes_path, read_manifest, write_manifest
 from runtime.processor import processor
 from runtime.session import _kept_session, enlarge, open_session
 
@@ -106,6 +107,21 @@ def test_the_verdict_is_remembered(artifact, cache):
         assert first.verdict.fidelity_db == second.verdict.fidelity_db == 100
         assert first.verdict.limit_db == second.verdict.limit_db == 80
     assert len(records(cache)) == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "command"),
+    [
+        ("fp32.onnx", "python -m export.onnx"),
+        ("fp16.onnx", "python -m quantize.fp16 --artifact"),
+        ("int8.onnx", "python -m quantize.int8 --artifact"),
+    ],
+)
+def test_what_a_new_export_has_outdated_is_made_again_as_it_was_made(artifact, name, command):
+    other = tiny_artifact.write_artifact(artifact.parent, name)
+    write_probes(probes_path(artifact), tiny_artifact.make_probes(seed=2))
+    mend = command if name == "fp32.onnx" else f"{command} {artifact}"
+    assert str(error_of(other)).endswith(f"make {name} again: {mend}")
 
 
 def test_another_manifest_is_checked_anew(artifact):
@@ -235,7 +251,8 @@ def test_a_folder_without_a_model_is_named(tmp_path):
 @pytest.mark.parametrize(
     ("backend", "status", "message"),
     [
-        ("tensorrt", EXIT_MISSING, "backend tensorrt is not in this version; use --backend onnx"),
+        ("tensorrt", EXIT_MISSING, "is no engine, which --backend tensorrt needs; build one on"),
+        ("onnxruntime-cuda", EXIT_MISSING, "the installed ONNX Runtime has no CUDAExecution"),
         ("coreml", EXIT_USAGE, "no backend is called coreml, expected auto, onnxruntime, openvino"),
     ],
 )

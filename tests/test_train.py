@@ -11,12 +11,13 @@ import pytest
 import torch
 
 from aminet import train as training
+from aminet.blocks import SKAF
 from aminet.checkpoint import load_checkpoint, load_model
 from aminet.config import MODELS
 from aminet.data import Augmentation
-from aminet.train import TrainOptions, train
+from aminet.train import Trainer, TrainOptions, train
 from aminet.validation import Validation
-from runtime.errors import EXIT_INTERRUPTED, EdgeError
+from runtime.errors import EXIT_INTERRUPTED, EXIT_USAGE, EdgeError
 from tiny_training import TINY, tiny_options, write_disks
 
 
@@ -156,6 +157,25 @@ def test_too_few_faces_are_counted(options: TrainOptions) -> None:
         train(replace(options, batch=32), TINY)
 
 
+def test_init_keeps_all_but_the_fresh_parts(options: TrainOptions) -> None:
+    first = replace(options, out=options.out / "first")
+    start = Path(train(first, TINY).checkpoint)
+    trainer = Trainer(replace(options, init=start, fresh=("exit", "encoders.0.down")), TINY)
+    kept = load_checkpoint(start).state
+    now = trainer.network.state_dict()
+    assert not now["exit.conv.weight"].any()  # it starts at zero
+    changed = {key for key, value in now.items() if not torch.equal(value, kept[key])}
+    assert changed <= {k for k in now if k.startswith(("exit.", "encoders.0.down."))}
+    assert changed
+
+
+def test_an_unknown_fresh_part_is_a_usage_error(options: TrainOptions) -> None:
+    start = Path(train(options, TINY).checkpoint)
+    with pytest.raises(EdgeError, match="--fresh nowhere") as raised:
+        Trainer(replace(options, init=start, fresh=("nowhere",)), TINY)
+    assert raised.value.status == EXIT_USAGE
+
+
 def test_resuming_another_config_is_refused(options: TrainOptions) -> None:
     train(options, TINY)
     with pytest.raises(EdgeError, match="heads"):
@@ -169,7 +189,8 @@ def test_edge_wide_convolutions_are_muons_and_the_rest_adams() -> None:
     network = AMINet(MODELS["aminet-edge"]).to(memory_format=torch.channels_last)
     adam, muon = build_optimizers(network, "muon", 1e-3, (0.9, 0.99))
     assert isinstance(muon, ConvMuon)
-    ours = {id(p) for p in muon.kernels} | {id(p) for p in adam.param_groups[0]["params"]}
+    adams = [p for group in adam.param_groups for p in group["params"]]
+    ours = {id(p) for p in [*muon.kernels, *adams]}
     assert ours == {id(p) for p in network.parameters()}
     assert all(kernel.shape[1] >= 16 for kernel in muon.kernels)
 
@@ -190,3 +211,21 @@ def test_command_trains_and_prints_json(faces: Path, tmp_path: Path) -> None:
     assert result["steps"] == 1
     assert result["best_psnr_y"] is None
     assert Path(result["checkpoint"]).is_file()
+
+
+@pytest.mark.parametrize("optimizer", ["muon", "adam"])
+def test_skafs_gates_stay_open(options: TrainOptions, optimizer: str) -> None:
+    """At the full learning rate they close within a hundred steps, and half the network idles."""
+    options = replace(options, steps=40, batch=8, warmup=5, rate=5e-3, ema=0.9, optimizer=optimizer)
+    network, _ = load_model(checkpoint=train(options, TINY).checkpoint)
+    gates: list[float] = []
+    for module in network.modules():
+        if isinstance(module, SKAF):
+            module.select.register_forward_hook(
+                lambda _module, _inputs, maps: gates.append(float(maps.sigmoid().mean()))
+            )
+    lr = torch.rand(4, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        network(lr)
+    assert len(gates) == 5
+    assert min(gates) > 0.4

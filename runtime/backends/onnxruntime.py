@@ -1,7 +1,8 @@
-"""ONNX Runtime on the CPU: the backend that is always there."""
+"""ONNX Runtime on the CPU, the backend that is always there, or by its providers on a GPU."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType, TracebackType
 from typing import TYPE_CHECKING
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
     import onnxruntime as ort
 
 MEND = "export it again: python -m export.onnx"
+_CUDA = ("CUDAExecutionProvider", {"use_tf32": "0"})
+GPU_PROVIDERS = {"cuda": [_CUDA], "tensorrt": [("TensorrtExecutionProvider", {}), _CUDA]}
 SILENT = 4  # onnxruntime's severity 'fatal': what goes wrong is raised, not logged as well
 
 
@@ -66,6 +69,70 @@ class OnnxRuntimeSession:
         trace: TracebackType | None,
     ) -> None:
         self.close()
+
+
+class OnnxRuntimeGpuSession(OnnxRuntimeSession):
+    """The same on an NVIDIA GPU, by ONNX Runtime's CUDA or TensorRT provider, and never elsewhere.
+
+    ONNX Runtime goes on with the CPU where a provider cannot be loaded or lacks an operator: that
+    is an EdgeError with status 5 here. FP32 is FP32, without TF32.
+    """
+
+    def __init__(self, model: bytes, name: str, provider: str) -> None:
+        onnxruntime = _import_onnxruntime()
+        self.name = f"onnxruntime-{provider}"
+        self.options = f"{provider}, no TF32, no fallback to the CPU"
+        self.version = onnxruntime.__version__
+        self._file = name
+        wanted = GPU_PROVIDERS[provider]
+        if wanted[0][0] not in onnxruntime.get_available_providers():
+            raise EdgeError(
+                f"--provider {provider}: the installed ONNX Runtime has no {wanted[0][0]}; pip"
+                " uninstall onnxruntime, then pip install onnxruntime-gpu",
+                EXIT_MISSING,
+            )
+        refuse_external_data(model, name)
+        onnxruntime.set_default_logger_severity(SILENT)  # a library that is missing is raised below
+        settings = onnxruntime.SessionOptions()
+        settings.log_severity_level = SILENT
+        settings.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
+        try:
+            self._session = onnxruntime.InferenceSession(
+                model, settings, providers=wanted, enable_fallback=0
+            )
+        except Exception as error:
+            reason = _missing_library(onnxruntime, provider) or _first_line(error)
+            raise EdgeError(
+                f"--provider {provider}: ONNX Runtime cannot run {name} on it alone ({reason});"
+                " mend CUDA and cuDNN, or take --provider cpu",
+                EXIT_MISSING,
+            ) from error
+        refuse_fallback(self._session.get_providers(), provider)
+        self._session.disable_fallback()
+        _check_contract(self._session, name)
+
+
+def _missing_library(onnxruntime: ModuleType, provider: str) -> str | None:
+    """The library that a provider's own one wants and that is not here; None if it is another."""
+    import ctypes
+
+    folder = Path(onnxruntime.__file__ or "").parent / "capi"
+    try:
+        ctypes.CDLL(str(folder / f"libonnxruntime_providers_{provider}.so"))
+    except OSError as error:
+        return str(error) if "cannot open shared object" in str(error) else None
+    return None
+
+
+def refuse_fallback(taken: Sequence[str], provider: str) -> None:
+    """EdgeError with status 5 unless the provider asked for is the first of those taken."""
+    wanted = GPU_PROVIDERS[provider][0][0]
+    if not taken or taken[0] != wanted:
+        raise EdgeError(
+            f"--provider {provider}: ONNX Runtime could not load {wanted} and would use"
+            f" {', '.join(taken) or 'nothing'}; mend CUDA and cuDNN, or take --provider cpu",
+            EXIT_MISSING,
+        )
 
 
 def optimize(model: bytes, name: str) -> bytes:

@@ -25,21 +25,22 @@ class OpenVinoSession:
     """An ONNX model of the project's contract, open in OpenVINO.
 
     `model` is the content of the file, so that what was hashed is what runs; `name` is for
-    messages. Raises EdgeError if OpenVINO is missing or cannot open it, or if the contract is
-    another.
+    messages. OpenVINO's own format has its `weights` in a second file. Raises EdgeError if OpenVINO
+    is missing or cannot open it, or if the contract is another.
     """
 
     name = "openvino"
     options = "cpu, float32 where not quantized, latency"
 
-    def __init__(self, model: bytes, name: str) -> None:
-        openvino = _import_openvino()
-        refuse_external_data(model, name)
+    def __init__(self, model: bytes, name: str, weights: bytes = b"") -> None:
+        openvino = import_openvino()
+        if not weights:
+            refuse_external_data(model, name)
         self._file = name
         self.version: str = openvino.__version__.partition("-")[0]
         try:
             core = openvino.Core()
-            self._compiled = core.compile_model(core.read_model(model), "CPU", SETTINGS)
+            self._compiled = core.compile_model(core.read_model(model, weights), "CPU", SETTINGS)
         except Exception as error:  # RuntimeError and others, from C++
             raise EdgeError(
                 f"{name}: OpenVINO cannot open it ({_last_line(error)}); {MEND}"
@@ -89,7 +90,7 @@ def is_installed() -> bool:
     return importlib.util.find_spec("openvino") is not None
 
 
-def _import_openvino() -> ModuleType:
+def import_openvino() -> ModuleType:
     """Import OpenVINO without its telemetry, which reports the import and writes under the home.
 
     Where openvino_telemetry cannot be imported, OpenVINO takes its own stub of it.

@@ -1,0 +1,265 @@
+"""Graph passes that let the channels of a value use its 8 bits alike.
+
+A value is quantized with one scale, so a channel a tenth as large as the largest has a tenth of the
+steps. Between two convolutions the channels can be scaled for nothing: what makes them times s,
+what reads them divided by s, and weights have a scale for each channel anyway (Nagel et al. 2019,
+"Data-Free Quantization through Weight Equalization and Bias Correction"; Xiao et al. 2022,
+"SmoothQuant"). Additions, pooling, concatenation and products with a map of weights pass s on. All
+else keeps its channels as they are; there a multiplication before the layer does it, which costs
+next to nothing and is put where it gains most.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
+
+from quantize.layers import Layer, value_shapes
+from quantize.pairs import copy, set_nodes
+
+# 1 would make all channels as large as the largest; then each of them, not one, is the first that a
+# face unlike the calibration's drives out of the range.
+STRENGTH = 0.75
+LEAST_GAIN = 1.8  # of the largest channel over the root of their mean square: for a multiplication
+MOST = 32.0  # a channel grows at most so many times: a dead one needs no steps
+FIXED = 0  # the class of channels that cannot be scaled
+
+Ids = NDArray[np.int64]
+Sizes = NDArray[np.floating]
+Factors = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Equalized:
+    """A graph of the same function, and by what the channels of its values were multiplied."""
+
+    model: ModelProto
+    factors: Mapping[str, Factors]
+
+
+def equalize(model: ModelProto, sizes: Mapping[str, Sizes]) -> Equalized:
+    """Bring the channels of these values near the size of their largest, as far as it is free.
+
+    `sizes` has the largest magnitude of each channel of the values that are to be quantized.
+    """
+    model = copy(model)
+    channels = _Channels(model)
+    factors = channels.factors(sizes)
+    constants = {tensor.name: tensor for tensor in model.graph.initializer}
+    for node in model.graph.node:
+        if channels.is_scalable(node):
+            made, read = (factors[channels.ids(name)] for name in (node.output[0], node.input[0]))
+            _scale_convolution(node, constants, made, read)
+    return Equalized(model, {name: factors[channels.ids(name)] for name in sizes})
+
+
+def scale_sources(
+    model: ModelProto, layers: Sequence[Layer], sizes: Mapping[str, Sizes]
+) -> tuple[ModelProto, tuple[Layer, ...], dict[str, Factors]]:
+    """Multiply what some layers read, where its channels differ much, and divide their weights.
+
+    `sizes` as for `equalize`, of this graph. Also the layers, of which some read other values now,
+    and by what the channels of those new values were multiplied.
+    """
+    model = copy(model)
+    channels = _Channels(model)
+    constants = {tensor.name: tensor for tensor in model.graph.initializer}
+    convolutions = {node.output[0]: node for node in model.graph.node if channels.is_scalable(node)}
+    scaled: dict[str, Factors] = {}
+    changed = []
+    for layer in layers:
+        size, node = sizes[layer.source], convolutions.get(layer.made)
+        if node is None or size.max() < LEAST_GAIN * np.sqrt(np.mean(size**2)):
+            changed.append(layer)
+            continue
+        name = f"{layer.source}_scaled"
+        scaled[name] = _towards_largest(size / size.max())
+        _scale_convolution(node, constants, np.ones(constants[node.input[1]].dims[0]), scaled[name])
+        node.input[0] = name
+        changed.append(replace(layer, source=name))
+    _insert_multiplications(model, scaled)
+    return model, tuple(changed), scaled
+
+
+def _insert_multiplications(model: ModelProto, scaled: Mapping[str, Factors]) -> None:
+    """Make each value NAME_scaled of NAME, right behind it."""
+    made = {}
+    for name, factors in scaled.items():
+        constant = factors.astype(np.float32).reshape(1, -1, 1, 1)
+        model.graph.initializer.append(numpy_helper.from_array(constant, f"{name}_factors"))
+        source = name.removesuffix("_scaled")
+        inputs = [source, f"{name}_factors"]
+        made[source] = helper.make_node("Mul", inputs, [name], name=f"{name}_Mul")
+    nodes = [made.pop(value.name) for value in model.graph.input if value.name in made]
+    for node in model.graph.node:
+        nodes += [node, *(made.pop(name) for name in node.output if name in made)]
+    set_nodes(model, nodes)
+
+
+def _towards_largest(share: Factors | Sizes) -> Factors:
+    """The factors of channels that have this share of the largest, over 0 and up to 1."""
+    return np.minimum(np.maximum(share, 1e-9).astype(np.float64) ** -STRENGTH, MOST)
+
+
+def _scale_convolution(
+    node: NodeProto, constants: Mapping[str, TensorProto], made: Factors, read: Factors
+) -> None:
+    """Times the factors of what it makes, divided by those of what it reads."""
+    weight = constants[node.input[1]]
+    values = numpy_helper.to_array(weight).astype(np.float64)
+    by_output, by_input = (-1, *[1] * (values.ndim - 1)), (1, -1, *[1] * (values.ndim - 2))
+    is_depthwise = _attribute(node, "group", 1) > 1
+    read = read.reshape(by_output if is_depthwise else by_input)
+    _store(weight, values * made.reshape(by_output) / read)
+    if len(node.input) > 2:
+        bias = constants[node.input[2]]
+        _store(bias, numpy_helper.to_array(bias) * made)
+
+
+class _Channels:
+    """Which channels of a graph must be scaled alike: a class of each channel of each value."""
+
+    def __init__(self, model: ModelProto) -> None:
+        self._shapes = value_shapes(model)
+        self._constants = {tensor.name: tensor for tensor in model.graph.initializer}
+        self._parents = [FIXED]
+        self._ids: dict[str, Ids] = {}
+        uses = [name for node in model.graph.node for name in node.input]
+        self._shared = {name for name in self._constants if uses.count(name) > 1}
+        for node in model.graph.node:
+            self._follow(node)
+        for value in model.graph.output:
+            self._fix(value.name)
+
+    def ids(self, name: str) -> Ids:
+        """The class of each channel (C,)."""
+        known = self._ids.get(name)
+        if known is None:
+            shape = self._shapes.get(name, ())
+            return np.full(shape[1] if len(shape) > 1 else 1, FIXED)
+        return np.array([self._root(each) for each in known])
+
+    def factors(self, sizes: Mapping[str, Sizes]) -> Factors:
+        """What the channels of each class are to be multiplied by: from 1 to MOST."""
+        share = np.zeros(len(self._parents))
+        for name, size in sizes.items():
+            ids = self.ids(name)
+            if len(ids) == len(size) and size.max() > 0:
+                np.maximum.at(share, ids, size / size.max())
+        share[share == 0] = 1
+        factors = _towards_largest(share)
+        factors[FIXED] = 1
+        return factors
+
+    def is_scalable(self, node: NodeProto) -> bool:
+        """Whether it is a convolution, dense or depthwise, with constants of its own."""
+        if node.op_type != "Conv" or not set(node.input[1:]) <= self._constants.keys():
+            return False
+        if self._shared & set(node.input[1:]):
+            return False
+        return _is_dense_or_depthwise(node, self._constants[node.input[1]])
+
+    def _follow(self, node: NodeProto) -> None:
+        follow = _FOLLOW.get(node.op_type)
+        if self.is_scalable(node):
+            self._ids[node.output[0]] = self._new(self._shapes[node.output[0]][1])
+        elif follow is None or not follow(self, node):
+            for name in node.input:
+                self._fix(name)
+
+    def _new(self, count: int) -> Ids:
+        first = len(self._parents)
+        self._parents.extend(range(first, first + count))
+        return np.arange(first, first + count)
+
+    def _root(self, each: int) -> int:
+        while self._parents[each] != each:
+            each = self._parents[each]
+        return each
+
+    def _join(self, one: Ids, other: Ids) -> None:
+        for a, b in zip(one, other, strict=True):
+            low, high = sorted((self._root(a), self._root(b)))
+            self._parents[high] = low  # so FIXED stays a root
+
+    def _fix(self, name: str) -> None:
+        if name in self._ids:
+            ids = self._ids[name]
+            self._join(ids, np.full(len(ids), FIXED))
+
+    def _pass(self, node: NodeProto) -> bool:
+        """What it makes has the channels of its first input."""
+        if len(self._shapes[node.output[0]]) != len(self._shapes[node.input[0]]):
+            return False
+        self._ids[node.output[0]] = self.ids(node.input[0])
+        return True
+
+    def _add(self, node: NodeProto) -> bool:
+        one, other = (self._shapes[name] for name in node.input)
+        if one != other:
+            return False
+        self._join(self.ids(node.input[0]), self.ids(node.input[1]))
+        return self._pass(node)
+
+    def _multiply(self, node: NodeProto) -> bool:
+        """Features times weights that are fixed already."""
+        for features, weights in (node.input, reversed(node.input)):
+            if (
+                not self.ids(weights).any()
+                and self._shapes[features] == self._shapes[node.output[0]]
+            ):
+                self._ids[node.output[0]] = self.ids(features)
+                return True
+        return False
+
+    def _concatenate(self, node: NodeProto) -> bool:
+        if _attribute(node, "axis", 1) != 1:
+            return False
+        self._ids[node.output[0]] = np.concatenate([self.ids(name) for name in node.input])
+        return True
+
+    def _split(self, node: NodeProto) -> bool:
+        if _attribute(node, "axis", 0) != 1:
+            return False
+        ids, start = self.ids(node.input[0]), 0
+        for name in node.output:
+            count = self._shapes[name][1]
+            self._ids[name] = ids[start : start + count]
+            start += count
+        return True
+
+    def _mean(self, node: NodeProto) -> bool:
+        """Over the pixels."""
+        axes = self._constants.get(node.input[1]) if len(node.input) > 1 else None
+        if axes is None or sorted(numpy_helper.to_array(axes) % 4) != [2, 3]:
+            return False
+        return self._pass(node)
+
+
+_FOLLOW: Mapping[str, Callable[[_Channels, NodeProto], bool]] = {
+    "Relu": _Channels._pass,
+    "AveragePool": _Channels._pass,
+    "MaxPool": _Channels._pass,
+    "Resize": _Channels._pass,
+    "Add": _Channels._add,
+    "Mul": _Channels._multiply,
+    "Concat": _Channels._concatenate,
+    "Split": _Channels._split,
+    "ReduceMean": _Channels._mean,
+}
+
+
+def _is_dense_or_depthwise(node: NodeProto, weight: TensorProto) -> bool:
+    group = _attribute(node, "group", 1)
+    return group == 1 or (group == weight.dims[0] and weight.dims[1] == 1)
+
+
+def _attribute(node: NodeProto, name: str, default: int) -> int:
+    found = [helper.get_attribute_value(a) for a in node.attribute if a.name == name]
+    return found[0] if found else default
+
+
+def _store(tensor: TensorProto, values: NDArray) -> None:
+    tensor.CopyFrom(numpy_helper.from_array(values.astype(np.float32), tensor.name))

@@ -1,0 +1,54 @@
+"""A command whose extra is not installed says which one to install, and exits with 5."""
+
+import subprocess
+import sys
+
+import pytest
+
+from runtime.errors import EXIT_MISSING, needs
+
+ABSENT = ("torch", "onnx", "onnxsim", "onnxscript", "safetensors", "scipy", "skimage")
+EXTRAS = {
+    "aminet.info": "train",
+    "aminet.train": "train",
+    "export.onnx": "export",
+    "quantize.int8": "quantize",
+    "quantize.fp16": "quantize",
+    "quantize.sensitivity": "quantize",
+    "benchmarks.accuracy": "train,eval",
+    "benchmarks.demo": "train,export,quantize,eval",
+    "benchmarks.fetch": "train",
+    "benchmarks.release": "train,eval",
+    "benchmarks.results": "train,quantize",
+    "benchmarks.drift": "quantize",
+    "benchmarks.engines": "quantize,bench",
+}
+RUN_ALL = f"""
+import runpy, sys
+
+class Absent:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in {ABSENT}:
+            raise ModuleNotFoundError(f"No module named {{name!r}}", name=name)
+
+sys.meta_path.insert(0, Absent())
+for command in sys.argv[1:]:
+    try:
+        runpy.run_module(command, run_name="__main__", alter_sys=True)
+    except SystemExit as end:
+        print(command, end.code)
+"""
+
+
+def test_each_command_names_the_extra_that_it_needs():
+    run = [sys.executable, "-c", RUN_ALL, *EXTRAS]
+    done = subprocess.run(run, capture_output=True, text=True)
+    assert done.stdout.splitlines() == [f"{command} {EXIT_MISSING}" for command in EXTRAS]
+    for line, extra in zip(done.stderr.splitlines(), EXTRAS.values(), strict=True):
+        assert line.startswith("error: ")
+        assert line.endswith(f" is not installed; pip install 'aminet-edge[{extra}]'")
+
+
+def test_a_library_that_lacks_its_extra_is_an_import_error():
+    with pytest.raises(ModuleNotFoundError), needs("export", "export.onnx"):
+        import no_such_library  # noqa: F401

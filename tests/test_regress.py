@@ -1,0 +1,247 @@
+"""The gate: each kind of regression, planted, is caught; what is as it was passes."""
+
+import json
+import shutil
+from dataclasses import replace
+
+import numpy as np
+import onnx
+import pytest
+from onnx import helper, numpy_helper
+
+from benchmarks import baseline, facts, regress
+from benchmarks.baseline import Speed, learn_tolerance
+from quantize.calibration import find_ranges, read_faces
+from quantize.pairs import quantize_layers
+from quantize.subject import read_subject
+from quantize.targets import TARGETS
+from runtime.errors import EXIT_DRIFT, EXIT_ERROR, EXIT_SLOWER, EXIT_USAGE
+from runtime.files import sha256_bytes, write_bytes
+from runtime.manifest import read_manifest, write_manifest
+
+FILES = ("fp32.onnx", "int8.onnx")
+
+
+def arguments(folder, *more):
+    artifacts = [str(folder / name) for name in FILES]
+    checkpoint = str(folder / "checkpoint.safetensors")
+    baselines = str(folder / "baselines")
+    return [
+        *("--artifact", *artifacts, "--checkpoint", checkpoint, "--baselines", baselines, *more)
+    ]
+
+
+@pytest.fixture(scope="module")
+def accepted_once(tiny_model, tmp_path_factory):
+    """A tiny model with its baseline."""
+    folder = tmp_path_factory.mktemp("accepted") / "tiny"
+    shutil.copytree(tiny_model, folder)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.setattr(regress, "SECONDS", 0.1)
+        patch.setattr(regress, "REPEATS", 1)
+        assert regress.main(arguments(folder, "--accept", "the first")) == 0
+    return folder
+
+
+@pytest.fixture
+def accepted(accepted_once, tmp_path, monkeypatch):
+    """A copy of it, to be spoiled."""
+    folder = tmp_path / "tiny"
+    shutil.copytree(accepted_once, folder)
+    monkeypatch.chdir(folder)
+    monkeypatch.setattr(regress, "SECONDS", 0.1)
+    return folder
+
+
+def plant(path, model):
+    """Put another graph in an artifact's place, so that its manifest fits."""
+    content = model if isinstance(model, bytes) else model.SerializeToString()
+    write_bytes(path, content)
+    write_manifest(path, replace(read_manifest(path), sha256=sha256_bytes(content)))
+
+
+def lines(capsys):
+    """What is said to be worse and to be slower."""
+    said = capsys.readouterr().err.splitlines()
+    return [line for line in said if line.startswith(("worse: ", "slower: "))]
+
+
+def test_what_is_as_it_was_passes(accepted, capsys):
+    assert regress.main(arguments(accepted, "--accuracy-only")) == 0
+    assert lines(capsys) == []
+
+
+def test_a_baseline_says_what_and_why(accepted):
+    (path,) = (accepted / "baselines").iterdir()
+    stored = json.loads(path.read_text())
+    assert path.stem == stored["key"] == regress.this_key()
+    assert stored["accepted"]["reason"] == "the first"
+    int8 = next(f for f in stored["facts"] if f["artifact"] == "tiny/int8.onnx")
+    assert int8["operators"]["QLinearConv"] > 5
+    assert 0.5 < int8["int8_mac_share"] <= 1
+    assert {speed["artifact"] for speed in stored["speeds"]} == {"tiny/fp32.onnx", "tiny/int8.onnx"}
+    assert all(speed["ratio_to_eager"] > 0 for speed in stored["speeds"])
+
+
+def test_a_file_for_tensorrt_has_the_share_that_it_says(accepted):
+    """ONNX Runtime, which stands in for it, fuses next to nothing there."""
+    found = facts.gather(accepted / "int8-trt.onnx", "onnxruntime")
+    assert found.int8_mac_share == read_manifest(accepted / "int8-trt.onnx").flags["int8_mac_share"]
+    assert list(baseline.beyond_limits(found)) == []
+
+
+def test_a_broken_scale_is_worse(accepted, capsys):
+    """The scale of one channel of one layer, twice as large."""
+    path = accepted / "int8.onnx"
+    model = onnx.load(path)
+    scales = [
+        tensor
+        for tensor in model.graph.initializer
+        if tensor.name.endswith(".weight_scale") and len(tensor.dims) == 1
+    ]
+    value = numpy_helper.to_array(scales[-1]).copy()
+    value[0] *= 2
+    scales[-1].CopyFrom(numpy_helper.from_array(value, scales[-1].name))
+    plant(path, model)
+    assert regress.main(arguments(accepted, "--accuracy-only")) == EXIT_DRIFT
+    said = [line for line in lines(capsys) if "tiny/int8.onnx in onnxruntime: fidelity" in line]
+    assert any(" dB, was " in line for line in said)
+
+
+def test_a_lost_fusion_is_worse(accepted, capsys):
+    """Without 8 bits after a convolution ONNX Runtime computes it in FP32."""
+    subject = read_subject(accepted / "fp32.onnx")
+    ranges = find_ranges(
+        subject.model, subject.layers, read_faces([str(accepted / "face-*.png")]).faces
+    )
+    target = replace(TARGETS["cpu"], quantized_results=False, quantized_bias=False)
+    plant(accepted / "int8.onnx", quantize_layers(subject.model, subject.layers, ranges, target))
+    assert regress.main(arguments(accepted, "--accuracy-only")) == EXIT_DRIFT
+    said = lines(capsys)
+    assert any("% in INT8, was " in line for line in said)
+    assert any("nodes, was" in line and "-" in line and "QLinearConv" in line for line in said)
+
+
+def test_a_slower_graph_is_slower(accepted, monkeypatch, capsys):
+    """The same outputs after a product of large matrices that adds nothing to them."""
+    monkeypatch.setattr(regress, "RETRIES", 0)
+    path = accepted / "fp32.onnx"
+    model = onnx.load(path)
+    large = np.zeros((1500, 1500), np.float32)
+    graph = model.graph
+    graph.initializer.append(numpy_helper.from_array(large, "large"))
+    graph.initializer.append(numpy_helper.from_array(np.array([0], np.int64), "first"))
+    (last,) = [node for node in graph.node if "sr" in node.output]
+    last.output[:] = ["before"]
+    graph.node.extend(
+        [
+            helper.make_node("ReduceMax", ["lr"], ["most"], keepdims=0),
+            helper.make_node("Mul", ["large", "most"], ["filled"]),
+            helper.make_node("MatMul", ["filled", "large"], ["product"]),
+            helper.make_node("ReduceMax", ["product"], ["nothing"], keepdims=0),
+            helper.make_node("Add", ["before", "nothing"], ["sr"]),
+        ]
+    )
+    plant(path, model)
+    only = ["--artifact", str(path), *arguments(accepted, "--wide")[3:]]
+    assert regress.main(only) == EXIT_DRIFT  # its nodes and its size are seen, too
+    said = lines(capsys)
+    assert any(line.startswith("slower: tiny/fp32.onnx in onnxruntime: ") for line in said)
+
+
+@pytest.mark.parametrize(
+    ("kinds", "status"),
+    [((), 0), (("slower",), EXIT_SLOWER), (("slower", "worse"), EXIT_DRIFT)],
+)
+def test_exit_status_says_what_happened(kinds, status):
+    regressions = tuple(regress.Regression(kind, "") for kind in kinds)
+    assert regress.Report("key", True, regressions, (), (), (), ()).status == status
+
+
+def test_an_unknown_kind_of_processor_has_limits_alone(accepted, monkeypatch, capsys):
+    monkeypatch.setattr(regress, "this_key", lambda: "abacus-onnxruntime-9")
+    assert regress.main(arguments(accepted, "--accuracy-only", "--json")) == 0
+    captured = capsys.readouterr()
+    assert "no baseline for abacus-onnxruntime-9: only the manifests' limits count" in captured.err
+    assert json.loads(captured.out)["known"] is False
+
+
+def test_beyond_the_manifests_limit_is_worse_anywhere(accepted, monkeypatch, capsys):
+    manifest = read_manifest(accepted / "int8.onnx")
+    measured = [replace(one, fidelity_db=80.0) for one in manifest.measured_on]
+    write_manifest(accepted / "int8.onnx", replace(manifest, measured_on=tuple(measured)))
+    monkeypatch.setattr(regress, "this_key", lambda: "abacus-onnxruntime-9")
+    assert regress.main(arguments(accepted, "--accuracy-only")) == EXIT_DRIFT
+    assert "the manifest asks for 78.0" in capsys.readouterr().err
+    status = regress.main(arguments(accepted, "--accept", "worse is fine"))
+    assert status == EXIT_DRIFT  # nor can it become a baseline
+
+
+def test_another_openvino_is_not_compared(accepted, capsys):
+    (path,) = (accepted / "baselines").iterdir()
+    path.write_text(
+        path.read_text().replace(
+            '"backend": "openvino",\n   "backend_version": "2',
+            '"backend": "openvino",\n   "backend_version": "1',
+        )
+    )
+    assert regress.main(arguments(accepted, "--accuracy-only")) == 0
+    assert "the baseline is of 1" in capsys.readouterr().err
+
+
+SPEED = Speed("m/a.onnx", "onnxruntime", 2, 4.0, 0.15)
+
+
+@pytest.mark.parametrize(
+    ("ratio", "wide", "slower"),
+    [(3.5, False, False), (3.3, False, True), (3.3, True, False), (1.9, True, True)],
+)
+def test_slower_is_what_the_tolerance_does_not_cover(ratio, wide, slower):
+    line = baseline.slower(replace(SPEED, ratio_to_eager=ratio), SPEED, wide=wide)
+    assert (line is not None) == slower
+
+
+@pytest.mark.parametrize(("others", "slower"), [(0.0, 1), (0.5, 0)])
+def test_on_a_busy_machine_only_what_is_far_slower_counts(monkeypatch, others, slower):
+    now = replace(SPEED, ratio_to_eager=3.0)
+    monkeypatch.setattr(regress, "measure_speeds", lambda *_: ((now,), others))
+    notes = []
+    compared = regress.compare_speeds([], None, {SPEED.name: SPEED}, False, notes, lambda _: None)
+    assert len(compared[1]) == slower
+    assert bool(notes) == (slower == 0)
+
+
+def test_one_slow_try_is_no_regression(monkeypatch):
+    tries = iter([1.0, 4.0])
+    monkeypatch.setattr(
+        regress, "measure_speeds", lambda *_: ((replace(SPEED, ratio_to_eager=next(tries)),), 0.0)
+    )
+    best, slower = regress.compare_speeds([], None, {SPEED.name: SPEED}, False, [], lambda _: None)
+    assert (best[0].ratio_to_eager, slower) == (4.0, [])
+
+
+def test_tolerance_is_learned_from_repeats():
+    assert learn_tolerance([4.0, 4.0, 4.1]) == baseline.LEAST_TOLERANCE
+    assert learn_tolerance([4.0, 3.0, 5.0]) == pytest.approx(0.75)
+
+
+@pytest.mark.parametrize(
+    ("more", "status", "message"),
+    [
+        (["--accept", " "], EXIT_USAGE, "expected a reason"),
+        (["--artifact", "absent.onnx"], EXIT_ERROR, "absent.onnx"),
+        ([], EXIT_ERROR, "make demo"),
+    ],
+)
+def test_what_cannot_be_compared_is_one_line(more, status, message, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert regress.main(more) == status
+    assert message in capsys.readouterr().err
+
+
+def test_a_damaged_baseline_is_named(accepted, capsys):
+    (path,) = (accepted / "baselines").iterdir()
+    path.write_text("{}")
+    assert regress.main(arguments(accepted, "--accuracy-only")) == EXIT_ERROR
+    assert f"{path.name}: is no baseline" in capsys.readouterr().err

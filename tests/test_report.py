@@ -1,0 +1,206 @@
+"""The report: one file, right in what it recommends, and whole in a real browser."""
+
+import json
+import re
+import shutil
+
+import pytest
+
+from benchmarks import charts, report
+from headless_chromium import find_chromium, open_page
+from runtime.errors import EXIT_ERROR, EdgeError
+from runtime.manifest import read_manifest
+from runtime.processor import processor
+
+BUDGET_DB = 48.0
+
+
+def row(name, p50_ms, fidelity_db, *, peer=False, **more):
+    """A row as benchmarks.latency writes it."""
+    return {
+        **{"name": name, "model": "tiny", "backend": "onnxruntime", "precision": "int8"},
+        **{"peer": peer, "sha256": None, "batch": 1, "threads": 2, "runs": 9, "p50_ms": p50_ms},
+        **{"p95_ms": p50_ms, "p99_ms": p50_ms, "faces_per_s": 1e3 / p50_ms},
+        **{"ratio_to_eager": 30 / p50_ms, "ratio_to_best_peer": 8 / p50_ms, "best_peer": "NNCF"},
+        **{"share_of_limit": 0.25, "peak_mib": 90, "cold_start_ms": 300, "bytes": 5_000_000},
+        **{"fidelity_db": fidelity_db, "others_share": 0.0, "turns_ms": [p50_ms]},
+        **more,
+    }
+
+
+def machine():
+    return {
+        **{"processor": processor(), "level": "avx512_vnni", "cores": 2, "system": "Linux x86_64"},
+        **{"python": "3.11", "versions": {"torch": "2.13.0"}, "commit": "abc", "date": "today"},
+        "load_average": [0.1, 0.1, 0.1],
+    }
+
+
+@pytest.fixture(scope="module")
+def made(tiny_model, tmp_path_factory):
+    """The report of a tiny model, whose speed was measured before, in a folder of its own."""
+    folder = tmp_path_factory.mktemp("report")
+    for name in ("fp32.onnx", "int8.onnx"):
+        for path in (tiny_model / name, tiny_model / f"{name}.json", tiny_model / "probes.npz"):
+            shutil.copy(path, folder)
+    hashes = {name: read_manifest(folder / f"{name}.onnx").sha256 for name in ("fp32", "int8")}
+    rows = [
+        row("torch eager", 30.0 * batch, 100.0, peer=True, batch=batch, backend="torch")
+        for batch in (1, 8)
+    ]
+    for batch in (1, 8):
+        rows.append(row("tiny/fp32.onnx", 9.0 * batch, 99.0, sha256=hashes["fp32"], batch=batch))
+        rows.append(row("tiny/int8.onnx", 4.0 * batch, 52.0, sha256=hashes["int8"], batch=batch))
+    rows.append(row("NNCF <INT8> & co", 5.0, 41.0, peer=True, backend="openvino"))
+    limit = {"precision": "int8", "threads": 2, "gmacs_per_s": 900.0, "reached_by": "a product"}
+    content = {"rows": rows, "limits": [limit], "machine": machine(), "seconds": 3, "notes": []}
+    (folder / "latency.json").write_text(json.dumps(content))
+    larger = [
+        {"model": model, "name": "torch eager", "macs": macs, "p50_ms": macs / 1e8}
+        for model, macs in (("aminet-edge", 7e8), ("aminet", 15.6e9))
+    ]
+    (folder / "sizes.json").write_text(json.dumps({"rows": larger, "machine": machine()}))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        report.report(
+            folder, folder / "report.html", folder / "latency.json", [tiny_model / "face-*.png"]
+        )
+    return folder / "report.html"
+
+
+def test_it_is_one_file_that_asks_for_nothing(made):
+    page = made.read_text()
+    addresses = re.findall(r"""(?:src|href)\s*=\s*["']([^"']*)""", page)
+    outside = [a for a in addresses if not a.startswith(("data:", "#"))]
+    assert outside == []
+    assert "default-src 'none'" in page
+    assert len(page) < 3_000_000
+
+
+def test_all_sections_and_plots_are_there(made):
+    page = made.read_text()
+    titles = re.findall("<h2>(.*?)</h2>", page)
+    assert titles == [
+        "Latency and quality",
+        "Faces",
+        "Fidelity of each file in each backend",
+        "Where the milliseconds go",
+        "What each layer costs in INT8",
+        "Computed in INT8",
+        "Batches and threads",
+        "Larger models",
+        "Machine and versions",
+    ]
+    assert page.count("<svg") == 6
+    assert page.count('type="range"') == 5
+    assert page.count("data:image/png") == 5 * 2 + 5 * 5
+    assert "NNCF &lt;INT8&gt; &amp; co" in page
+    assert processor().split("(")[0] in page
+
+
+def test_ids_of_the_plots_do_not_meet(made):
+    ids = re.findall(r'\bid="([^"]+)"', made.read_text())
+    assert len(ids) == len(set(ids))
+
+
+def test_plots_take_the_pages_ink(made):
+    page = made.read_text()
+    assert charts.INK not in page
+    assert page.count("currentColor") > 50
+
+
+def test_in_a_real_browser(made, tmp_path):
+    chromium = find_chromium()
+    if not chromium:
+        pytest.skip("chromium is not installed: the page was not opened in a browser")
+    cut = "getComputedStyle(document.getElementById('compare-1')).getPropertyValue('--cut').trim()"
+    clip = "getComputedStyle(document.querySelector('#compare-1 .over')).clipPath"
+    paper = "getComputedStyle(document.body).backgroundColor"
+    overflow = "document.documentElement.scrollWidth - innerWidth"
+    with open_page(chromium) as page:
+        page.resize(1200, 900)
+        page.prefer("light")
+        page.open(made)
+        assert page.evaluate("document.querySelectorAll('svg').length") == 6
+        assert page.evaluate("[...document.images].every(i => i.complete && i.naturalWidth > 0)")
+        assert page.evaluate(cut) == "50%"
+        page.drag("input[data-compare=compare-1]", 0.5, 0.2)
+        moved = float(page.evaluate(cut).rstrip("%"))
+        assert 10 < moved < 30
+        assert f"{moved:g}%" in page.evaluate(clip)
+        assert page.evaluate(paper) == "rgb(255, 255, 255)"
+        page.screenshot(tmp_path / "light.png")
+        page.prefer("dark")
+        page.resize(390, 844, phone=True)
+        assert page.evaluate(paper) == "rgb(20, 24, 28)"
+        assert page.evaluate(overflow) <= 0
+        page.screenshot(tmp_path / "dark-phone.png")
+        assert page.problems == []
+    assert (
+        min((tmp_path / name).stat().st_size for name in ("light.png", "dark-phone.png")) > 20_000
+    )
+
+
+def test_the_browser_would_tell_of_an_error(tmp_path):
+    chromium = find_chromium()
+    if not chromium:
+        pytest.skip("chromium is not installed")
+    path = tmp_path / "broken.html"
+    path.write_text("<img src='https://example.invalid/a.png'><script>absent()</script>")
+    with open_page(chromium) as page:
+        page.open(path)
+        said = " ".join(page.problems)
+    assert "Uncaught" in said
+    assert "https://example.invalid" in said
+
+
+@pytest.mark.parametrize(
+    ("rows", "sentence"),
+    [
+        (
+            [row("m/int8.onnx", 4, 52), row("m/fp32.onnx", 9, 99), row("X", 8, 60, peer=True)],
+            r"Deploy m/int8.onnx in onnxruntime: 4.0 ms a face, 7.5 times as fast as torch eager"
+            r" and 2.0 times as fast as the best peer within the budget, X; 5.0 MB, 52.0 dB",
+        ),
+        (
+            [row("m/int8.onnx", 4, 40), row("m/fp32.onnx", 9, 99)],
+            r"Deploy m/fp32.onnx in onnxruntime: 9.0 ms",
+        ),
+        (
+            [row("m/int8.onnx", 4, 52), row("X", 3, 60, peer=True)],
+            r"X is quicker within the budget, 3.0 ms",
+        ),
+        (
+            [row("m/int8.onnx", 4, 52), row("X", 3, 41, peer=True)],
+            r"4.0 ms a face, 7.5 times as fast as torch eager; 5.0 MB",
+        ),
+        ([row("m/int8.onnx", 4, 40)], r"Deploy nothing yet"),
+    ],
+)
+def test_what_to_deploy_follows_from_the_data(rows, sentence):
+    assert re.search(sentence, report.what_to_deploy(rows, BUDGET_DB))
+
+
+def test_points_are_numbered_from_the_quickest():
+    points = report.number([row("slow", 9, 99), row("quick", 4, 50)])
+    assert [(point["number"], point["name"]) for point in points] == [(1, "quick"), (2, "slow")]
+    assert len({len(point["cells"]) for point in points} | {13}) == 1
+
+
+def test_speed_of_another_machine_or_of_other_files_is_not_shown(tmp_path, tiny_model):
+    path = tmp_path / "latency.json"
+    content = {"rows": [row("a", 1, 50)], "machine": machine(), "notes": [], "limits": []}
+    for processor_name in ("an abacus", processor()):
+        content["machine"]["processor"] = processor_name
+        path.write_text(json.dumps(content))
+        notes = []
+        assert report.read_latency(path, tiny_model, notes) is None
+        assert "speed was measured anew" in notes[0]
+    path.write_text("[]")
+    with pytest.raises(EdgeError, match=r"is not what benchmarks.latency writes"):
+        report.read_latency(path, tiny_model, [])
+
+
+def test_without_artifacts_the_mend_is_named(tmp_path, capsys):
+    assert report.main(["--artifacts", str(tmp_path), "--out", str(tmp_path / "r")]) == EXIT_ERROR
+    assert "fp32.onnx: is not there; make it: make demo" in capsys.readouterr().err
