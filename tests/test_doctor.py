@@ -42,6 +42,18 @@ def test_what_is_remembered_is_shown(here, capsys):
     assert "ms a face" in choice["says"]
 
 
+def test_what_is_remembered_can_be_forgotten(here, capsys):
+    """A choice that was made while others used the machine is worth nothing."""
+    open_session(here).close()
+    assert doctor.main(["--forget", "--json"]) == 0
+    said = capsys.readouterr()
+    assert said.err == "3 records forgotten\n"  # a verdict, a choice, an optimized model's digest
+    assert json.loads(said.out)["choices"] == []
+    with open_session(here) as session:
+        assert not session.choice.remembered
+        assert not session.verdict.remembered
+
+
 def test_a_damaged_artifact_and_record_are_no_trouble(here, cache, capsys):
     open_session(here).close()
     for record in cache.rglob("*.json"):
