@@ -56,6 +56,7 @@ def test_a_pupil_nears_its_teacher(options: TrainOptions) -> None:
         teacher=Path(teacher),
         distill=1.0,
         seed=1,
+        steps=12,
         warmup=0,
     )
     trainer = Trainer(pupil, TINY)
