@@ -11,7 +11,7 @@ from onnx import helper, numpy_helper
 
 from benchmarks import baseline, facts, regress
 from benchmarks.baseline import Speed, learn_tolerance
-from quantize.calibration import find_ranges, read_faces
+from quantize.calibration import calibrate, read_faces
 from quantize.pairs import quantize_layers
 from quantize.subject import read_subject
 from quantize.targets import TARGETS
@@ -112,11 +112,10 @@ def test_a_broken_scale_is_worse(accepted, capsys):
 def test_a_lost_fusion_is_worse(accepted, capsys):
     """Without 8 bits after a convolution ONNX Runtime computes it in FP32."""
     subject = read_subject(accepted / "fp32.onnx")
-    ranges = find_ranges(
-        subject.model, subject.layers, read_faces([str(accepted / "face-*.png")]).faces
-    )
+    faces = read_faces([str(accepted / "face-*.png")]).faces
+    seen = calibrate(subject.model, subject.layers, faces)
     target = replace(TARGETS["cpu"], quantized_results=False, quantized_bias=False)
-    plant(accepted / "int8.onnx", quantize_layers(subject.model, subject.layers, ranges, target))
+    plant(accepted / "int8.onnx", quantize_layers(seen.model, seen.layers, seen.ranges, target))
     assert regress.main(arguments(accepted, "--accuracy-only")) == EXIT_DRIFT
     said = lines(capsys)
     assert any("% in INT8, was " in line for line in said)
