@@ -25,13 +25,16 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from benchmarks.entries import BACKENDS, Entry, find_entries
-from benchmarks.latency_tables import markdown, table
-from benchmarks.limits import ArithmeticLimit, measure_limits
-from benchmarks.machine import QUIET_SHARE, Machine, cores, machine
-from benchmarks.peers import EAGER, NAMES
-from benchmarks.race import TURNS, Contender, Timing, Worker, race
-from runtime.errors import EXIT_USAGE, EdgeError, run_command
+from runtime.errors import EXIT_USAGE, EdgeError, needs, run_command
+
+with needs("train,export,quantize,bench", __name__):
+    from benchmarks.entries import BACKENDS, Entry, find_entries
+    from benchmarks.latency_tables import markdown, table
+    from benchmarks.limits import ArithmeticLimit, measure_limits
+    from benchmarks.machine import QUIET_SHARE, Machine, cores, machine
+    from benchmarks.peers import EAGER, NAMES
+    from benchmarks.race import TURNS, Contender, Timing, Worker, race
+
 from runtime.files import write_bytes
 
 BATCHES = (1, 8)

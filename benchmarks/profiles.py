@@ -12,10 +12,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from onnx import ModelProto, NodeProto
+from runtime.errors import needs, run_command
 
-from quantize.timing import node_times_ms
-from runtime.errors import run_command
+with needs("quantize", __name__):
+    from onnx import ModelProto, NodeProto
+
+    from quantize.timing import node_times_ms
+
 from runtime.session import DEFAULT_MODEL, read_artifact
 
 # What an operator is for. A convolution is told by its weights, what is not named is the rest.

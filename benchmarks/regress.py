@@ -19,14 +19,17 @@ from pathlib import Path
 
 import onnxruntime
 
-from benchmarks import baseline, facts
-from benchmarks.baseline import Baseline, Speed
-from benchmarks.facts import Facts, backends_of
-from benchmarks.latency import Plan, latency
-from benchmarks.machine import QUIET_SHARE, cores, level, machine
-from benchmarks.peers import EAGER
 from runtime.backends import openvino
-from runtime.errors import EXIT_DRIFT, EXIT_SLOWER, EXIT_USAGE, EdgeError, run_command
+from runtime.errors import EXIT_DRIFT, EXIT_SLOWER, EXIT_USAGE, EdgeError, needs, run_command
+
+with needs("train,export,quantize,bench", __name__):
+    from benchmarks import baseline, facts
+    from benchmarks.baseline import Baseline, Speed
+    from benchmarks.facts import Facts, backends_of
+    from benchmarks.latency import Plan, latency
+    from benchmarks.machine import QUIET_SHARE, cores, level, machine
+    from benchmarks.peers import EAGER
+
 from runtime.processor import processor
 from runtime.session import DEFAULT_MODEL, read_artifact
 

@@ -15,24 +15,28 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import jinja2
 import numpy as np
 from PIL import Image
 
-from benchmarks import charts
-from benchmarks.demo import FACES_OF_NOBODY, aligned_astronaut
-from benchmarks.entries import CALIBRATION
-from benchmarks.facts import Facts
-from benchmarks.latency import Plan, latency
-from benchmarks.latency_tables import cells
-from benchmarks.machine import QUIET_SHARE, cores
-from benchmarks.peers import NAMES
-from benchmarks.profiles import profile
-from benchmarks.regress import gather
 from calib_data.generate import PROBE_STRIP, unstrip
-from quantize.sensitivity import sensitivity
 from runtime import drift
-from runtime.errors import EdgeError, run_command
+from runtime.errors import EdgeError, needs, run_command
+
+with needs("train,export,quantize,eval,bench", __name__):
+    import jinja2
+
+    from benchmarks import charts
+    from benchmarks.demo import FACES_OF_NOBODY, aligned_astronaut
+    from benchmarks.entries import CALIBRATION
+    from benchmarks.facts import Facts
+    from benchmarks.latency import Plan, latency
+    from benchmarks.latency_tables import cells
+    from benchmarks.machine import QUIET_SHARE, cores
+    from benchmarks.peers import NAMES
+    from benchmarks.profiles import profile
+    from benchmarks.regress import gather
+    from quantize.sensitivity import sensitivity
+
 from runtime.files import read_bytes, write_bytes
 from runtime.image import Pixels, enlarge_bicubic, read_picture, shrink
 from runtime.manifest import read_manifest

@@ -12,15 +12,18 @@ from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from aminet.checkpoint import load_model, save_checkpoint
-from aminet.config import MODELS
-from aminet.info import measure_cost
-from benchmarks.entries import CALIBRATION
-from benchmarks.machine import Machine, cores, machine
-from benchmarks.peers import WORK, make_peers
-from benchmarks.race import Worker, race
-from quantize.calibration import read_faces
-from runtime.errors import run_command
+from runtime.errors import needs, run_command
+
+with needs("train,export,quantize,bench", __name__):
+    from aminet.checkpoint import load_model, save_checkpoint
+    from aminet.config import MODELS
+    from aminet.info import measure_cost
+    from benchmarks.entries import CALIBRATION
+    from benchmarks.machine import Machine, cores, machine
+    from benchmarks.peers import WORK, make_peers
+    from benchmarks.race import Worker, race
+    from quantize.calibration import read_faces
+
 from runtime.files import sha256_file, write_bytes
 from runtime.processor import processor
 

@@ -12,10 +12,13 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from export.gate import check_for_tensorrt, read_graph
-from export.tensorrt import SOURCES
 from runtime import drift
-from runtime.errors import EdgeError, run_command
+from runtime.errors import EdgeError, needs, run_command
+
+with needs("tensorrt-rtx", __name__):
+    from export.gate import check_for_tensorrt, read_graph
+    from export.tensorrt import SOURCES
+
 from runtime.files import read_bytes, sha256_bytes, sha256_file, writing
 from runtime.manifest import manifest_path
 from runtime.session import DEFAULT_MODEL, MAX_ARTIFACT_BYTES, Artifact, read_artifact

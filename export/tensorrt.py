@@ -18,10 +18,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from export.engine import ENGINE, LOG, SOURCE, Built, Found, Request
-from export.gate import check_for_tensorrt, read_graph, types_of
-from export.process import Progress, alone, ask, work_folder
-from runtime.errors import EXIT_ERROR, EXIT_MISSING, EXIT_USAGE, EdgeError, run_command
+from runtime.errors import EXIT_ERROR, EXIT_MISSING, EXIT_USAGE, EdgeError, needs, run_command
+
+with needs("tensorrt-rtx", __name__):
+    from export.engine import ENGINE, LOG, SOURCE, Built, Found, Request
+    from export.gate import check_for_tensorrt, read_graph, types_of
+    from export.process import Progress, alone, ask, work_folder
+
 from runtime.files import sha256_file, write_bytes, writing
 from runtime.manifest import Manifest, manifest_path, read_manifest, write_manifest
 from runtime.session import DEFAULT_MODEL, Artifact, read_artifact

@@ -16,12 +16,19 @@ EXTRAS = {
     "quantize.fp16": "quantize",
     "quantize.sensitivity": "quantize",
     "benchmarks.accuracy": "train,eval",
-    "benchmarks.demo": "train,export,quantize,eval",
+    "export.pack": "tensorrt-rtx",
+    "export.tensorrt": "tensorrt-rtx",
+    "benchmarks.demo": "train,export,quantize,tensorrt-rtx,eval",
     "benchmarks.fetch": "train",
     "benchmarks.release": "train,eval",
     "benchmarks.results": "train,quantize",
     "benchmarks.drift": "quantize",
     "benchmarks.engines": "quantize,bench",
+    "benchmarks.latency": "train,export,quantize,bench",
+    "benchmarks.profiles": "quantize",
+    "benchmarks.regress": "train,export,quantize,bench",
+    "benchmarks.report": "train,export,quantize,eval,bench",
+    "benchmarks.sizes": "train,export,quantize,bench",
 }
 RUN_ALL = f"""
 import runpy, sys
