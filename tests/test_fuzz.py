@@ -6,6 +6,7 @@ of the examples together.
 
 import io
 import json
+import os
 import resource
 import shutil
 import tarfile
@@ -29,7 +30,8 @@ from runtime.session import open_session
 from runtime.video import enlarge_video
 from test_video import write_video
 
-EXAMPLES, SOAK_EXAMPLES = 300, 5000
+EXAMPLES = 300
+SOAK_EXAMPLES = round(5000 * float(os.environ.get("AMINET_SOAK_SHARE", "1")))
 LONGEST_S = 20  # of processor time for one example
 MOST_MIB = 1500  # more than before, of all examples together
 FACES = tiny_artifact.faces(2)

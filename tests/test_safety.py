@@ -1,6 +1,7 @@
 """No damage goes unnoticed, and no file can name another one or ask for memory without a bound."""
 
 import json
+import os
 import random
 import shutil
 import subprocess
@@ -26,7 +27,7 @@ from runtime.session import open_session
 ROOT = Path(__file__).parent.parent
 FACE = tiny_artifact.faces(1, seed=3)[0]
 FLIPS = 100
-SOAK_FLIPS = 1000
+SOAK_FLIPS = round(1000 * float(os.environ.get("AMINET_SOAK_SHARE", "1")))
 
 
 def flip(path, generator):
