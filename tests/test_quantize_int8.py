@@ -22,7 +22,7 @@ from runtime.manifest import manifest_path, read_manifest
 from runtime.session import open_session
 
 CPU, OPENVINO, TENSORRT = TARGETS.values()
-PLAIN_MISSES_DB = 0.0137  # over it with all layers in INT8, under it with one
+PLAIN_MISSES_DB = 0.0148  # over it with all layers in INT8, under it with one
 
 
 @pytest.fixture
@@ -120,7 +120,7 @@ def test_a_budget_that_cannot_be_held_leaves_no_file(subject, calib, capsys):
 
 def test_openvino_gets_a_file_of_its_own_where_the_shared_one_drifts(subject, calib):
     quantize(subject, [calib], [CPU])
-    tight = Options(max_drop_db=0.0128)
+    tight = Options(max_drop_db=0.0137)
     (made,) = quantize(subject, [calib], [OPENVINO], tight).artifacts
     assert made.artifact.endswith("int8-openvino.onnx")
     assert made.int8_mac_share == 1  # results need no 8 bits there
@@ -190,10 +190,10 @@ def test_the_costliest_layers_are_given_back_and_no_more(least_db, kept):
 @pytest.mark.parametrize(
     ("seen", "probed_db", "allowed"),
     [
-        (Judgement(52, 42), 49, True),
-        (Judgement(51, 51), 51, False),  # the worst of hundreds would lose too much
-        (Judgement(52, 41), 49, False),  # one face is far off
-        (Judgement(52, 42), 48, False),  # every start would refuse it
+        (Judgement(53, 42), 49, True),
+        (Judgement(52, 52), 52, False),  # the worst of hundreds would lose too much
+        (Judgement(53, 41), 49, False),  # one face is far off
+        (Judgement(53, 42), 48, False),  # every start would refuse it
         (Judgement(40, 30, 0.03, 0.15), 49, True),  # what was measured outweighs what is expected
         (Judgement(49, 42, 0.04, 0.05), 49, False),
         (Judgement(49, 42, 0.01, 0.16), 49, False),
