@@ -178,5 +178,5 @@ def _import_av() -> ModuleType:
         raise EdgeError(
             f"PyAV, which reads video, is not installed; {INSTALL}", EXIT_MISSING
         ) from error
-    av.logging.set_level(av.logging.PANIC)
+    av.logging.set_level(None)  # at any other level FFmpeg's threads wait for Python's lock
     return av

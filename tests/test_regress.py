@@ -117,9 +117,7 @@ def test_a_lost_fusion_is_worse(accepted, capsys):
     target = replace(TARGETS["cpu"], quantized_results=False, quantized_bias=False)
     plant(accepted / "int8.onnx", quantize_layers(seen.model, seen.layers, seen.ranges, target))
     assert regress.main(arguments(accepted, "--accuracy-only")) == EXIT_DRIFT
-    said = lines(capsys)
-    assert any("% in INT8, was " in line for line in said)
-    assert any("nodes, was" in line and "-" in line and "QLinearConv" in line for line in said)
+    assert any("% in INT8, was " in line for line in lines(capsys))
 
 
 def test_a_slower_graph_is_slower(accepted, monkeypatch, capsys):
