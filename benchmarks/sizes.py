@@ -108,7 +108,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         prog="python -m benchmarks.sizes", description=__doc__.split("\n")[0]
     )
     parser.add_argument("--model", nargs="+", default=SIZES, choices=MODELS)
-    parser.add_argument("--library", nargs="+", default=NAMES, choices=NAMES)
+    parser.add_argument("--peers", nargs="+", default=NAMES, choices=NAMES)
     parser.add_argument("--seconds", type=float, default=SECONDS, metavar="X", help="a row")
     parser.add_argument("--out", type=Path, metavar="F.json")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
@@ -117,7 +117,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     def run() -> int:
         result = sizes(
             arguments.model,
-            arguments.library,
+            arguments.peers,
             arguments.seconds,
             say=lambda line: print(line, file=sys.stderr),
         )

@@ -11,13 +11,13 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from types import TracebackType
 from typing import TypeAlias, overload
 
 import numpy as np
 from PIL import Image
 
 from runtime import cache, choice, drift
+from runtime.backends.base import Closing
 from runtime.backends.onnxruntime import OnnxRuntimeGpuSession, OnnxRuntimeSession, optimize
 from runtime.backends.openvino import OpenVinoSession
 from runtime.backends.tensorrt import TensorRtSession
@@ -75,7 +75,7 @@ class Artifact:
     probes: bytes
 
 
-class Session:
+class Session(Closing):
     """A model ready to enlarge faces, on any number of threads; a context manager.
 
     `verdict` is None if the session was opened without `verify`; `choice` is None if its backend
@@ -132,17 +132,6 @@ class Session:
 
     def close(self) -> None:
         self._runner.close()
-
-    def __enter__(self) -> Session:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
 
 def open_session(

@@ -265,7 +265,7 @@ def test_all_peers_can_be_made(tiny_model, tmp_path, monkeypatch):
 def test_sizes_are_timed_with_random_weights(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     arguments = ["--model", "aminet-edge", "--seconds", "0.1", "--out", "sizes.json"]
-    status = sizes.main([*arguments, "--library", "torch eager"])
+    status = sizes.main([*arguments, "--peers", "torch eager"])
     assert status == 0
     (row,) = json.loads((tmp_path / "sizes.json").read_text())["rows"]
     assert (row["model"], row["name"]) == ("aminet-edge", "torch eager")

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from types import ModuleType, TracebackType
+from types import ModuleType
 from typing import TYPE_CHECKING
 
-import numpy as np
-
+from runtime.backends.base import Closing, check_lr
 from runtime.errors import EXIT_MISSING, EdgeError
 from runtime.image import LR_SIDE, SR_SIDE, Tensor
 from runtime.onnx_bytes import refuse_external_data
@@ -22,7 +21,7 @@ GPU_PROVIDERS = {"cuda": [_CUDA], "tensorrt": [("TensorrtExecutionProvider", {})
 SILENT = 4  # onnxruntime's severity 'fatal': what goes wrong is raised, not logged as well
 
 
-class OnnxRuntimeSession:
+class OnnxRuntimeSession(Closing):
     """An ONNX model of the project's contract, open in ONNX Runtime.
 
     `model` is the content of the file, so that what was hashed is what runs; `name` is for
@@ -45,8 +44,7 @@ class OnnxRuntimeSession:
 
     def run(self, lr: Tensor) -> Tensor:
         """Enlarge lr (N, 3, 16, 16), float32 in [0, 1], to (N, 3, 128, 128), not clipped."""
-        if lr.dtype != np.float32 or lr.shape[1:] != (3, LR_SIDE, LR_SIDE):
-            raise EdgeError(f"lr is {lr.dtype} {lr.shape}, expected float32 (N, 3, 16, 16)")
+        check_lr(lr)
         try:
             (sr,) = self._session.run(["sr"], {"lr": lr})
         except Exception as error:
@@ -58,17 +56,6 @@ class OnnxRuntimeSession:
     def close(self) -> None:
         """Give the model's memory back; ONNX Runtime does so when the session is forgotten."""
         del self._session
-
-    def __enter__(self) -> OnnxRuntimeSession:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
 
 class OnnxRuntimeGpuSession(OnnxRuntimeSession):

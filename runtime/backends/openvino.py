@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import importlib.util
 import sys
-from types import ModuleType, TracebackType
+from types import ModuleType
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from runtime.backends.base import Closing, check_lr
 from runtime.errors import EXIT_MISSING, EdgeError
 from runtime.image import LR_SIDE, SR_SIDE, Tensor
 from runtime.onnx_bytes import refuse_external_data
@@ -21,7 +22,7 @@ MEND = "export it again: python -m export.onnx"
 SETTINGS = {"INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY"}
 
 
-class OpenVinoSession:
+class OpenVinoSession(Closing):
     """An ONNX model of the project's contract, open in OpenVINO.
 
     `model` is the content of the file, so that what was hashed is what runs; `name` is for
@@ -49,8 +50,7 @@ class OpenVinoSession:
 
     def run(self, lr: Tensor) -> Tensor:
         """Enlarge lr (N, 3, 16, 16), float32 in [0, 1], to (N, 3, 128, 128), not clipped."""
-        if lr.dtype != np.float32 or lr.shape[1:] != (3, LR_SIDE, LR_SIDE):
-            raise EdgeError(f"lr is {lr.dtype} {lr.shape}, expected float32 (N, 3, 16, 16)")
+        check_lr(lr)
         try:  # a request of its own for each call: threads share the session
             results = self._compiled.create_infer_request().infer({"lr": lr})
         except Exception as error:
@@ -72,17 +72,6 @@ class OpenVinoSession:
     def close(self) -> None:
         """Give the model's memory back; OpenVINO does so when the model is forgotten."""
         del self._compiled
-
-    def __enter__(self) -> OpenVinoSession:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
 
 def is_installed() -> bool:

@@ -9,11 +9,12 @@ from __future__ import annotations
 import contextlib
 import threading
 from pathlib import Path
-from types import ModuleType, TracebackType
+from types import ModuleType
 from typing import Any
 
 import numpy as np
 
+from runtime.backends.base import Closing, check_lr
 from runtime.backends.cuda import Device, Gpu
 from runtime.cache import cache_folder
 from runtime.errors import EXIT_MISSING, EdgeError
@@ -26,7 +27,7 @@ MAX_GRAPHS = 8  # batch sizes that are captured; others are enqueued each time
 MAX_CACHE_BYTES = 1 << 28
 
 
-class TensorRtSession:
+class TensorRtSession(Closing):
     """An engine of the project's contract, open on the first GPU.
 
     `engine` is the content of the file, `manifest` says what it was built for, `name` is for
@@ -74,8 +75,7 @@ class TensorRtSession:
 
     def run(self, lr: Tensor) -> Tensor:
         """Enlarge lr (N, 3, 16, 16), float32 in [0, 1], to (N, 3, 128, 128), not clipped."""
-        if lr.dtype != np.float32 or lr.shape[1:] != (3, LR_SIDE, LR_SIDE):
-            raise EdgeError(f"lr is {lr.dtype} {lr.shape}, expected float32 (N, 3, 16, 16)")
+        check_lr(lr)
         sr = np.empty((len(lr), 3, SR_SIDE, SR_SIDE), np.float32)
         with self._lock:
             for start in range(0, len(lr), self._most):
@@ -153,17 +153,6 @@ class TensorRtSession:
         self._graphs.clear()
         del self._context, self._engine, self._runtime
         self._gpu.close()
-
-    def __enter__(self) -> TensorRtSession:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
 
 def check_version(manifest: Manifest, version: str, name: str) -> None:
