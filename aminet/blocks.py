@@ -5,20 +5,15 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from aminet.config import LR_SIDE, SR_SIDE, ModelConfig
+from aminet.depthwise import DepthwiseConv2d
 
 GATE_BIAS = 2.0  # SKAF's sigmoids start open, at 0.88
 BRANCH_GAIN = 0.1  # the last convolution of a residual branch starts this small: no warm-up needed
 
 
-def conv(
-    channels: int, out: int, kernel: int = 3, *, stride: int = 1, groups: int = 1
-) -> nn.Conv2d:
+def conv(channels: int, out: int, kernel: int = 3, *, stride: int = 1) -> nn.Conv2d:
     """A convolution that keeps the side (over its stride)."""
-    return nn.Conv2d(channels, out, kernel, stride, padding=kernel // 2, groups=groups)
-
-
-def depthwise(channels: int, kernel: int) -> nn.Conv2d:
-    return conv(channels, channels, kernel, groups=channels)
+    return nn.Conv2d(channels, out, kernel, stride, padding=kernel // 2)
 
 
 def activation(config: ModelConfig) -> nn.Module:
@@ -95,7 +90,7 @@ class SA(nn.Module):
         channels, self.heads = config.channels[level], config.heads[level]
         self.temperature = nn.Parameter(torch.ones(self.heads, 1, 1))
         pointwise = normalized(config, conv(channels, 3 * channels, 1))
-        self.qkv = nn.Sequential(pointwise, depthwise(3 * channels, 3))
+        self.qkv = nn.Sequential(pointwise, DepthwiseConv2d(3 * channels, 3))
         self.project = conv(channels, channels, 1)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -172,10 +167,10 @@ class RDFE(nn.Module):
         self.reduce = (
             normalized(config, conv(channels, width, 1)) if width != channels else nn.Identity()
         )
-        self.extract = nn.ModuleList(normalized(config, depthwise(width, k)) for k in kernels)
+        self.extract = nn.ModuleList(normalized(config, DepthwiseConv2d(width, k)) for k in kernels)
         self.activation = activation(config)
         self.attention = AttentionUnit(width * len(kernels)) if config.attention_unit else None
-        self.refine = nn.ModuleList(depthwise(width, kernel) for kernel in kernels)
+        self.refine = nn.ModuleList(DepthwiseConv2d(width, kernel) for kernel in kernels)
         self.mix = normalized(config, conv(width * len(kernels), channels, 1))
         self.frm = FRM(config, level) if config.refinement else nn.Identity()
 
@@ -196,7 +191,7 @@ class FFN(nn.Module):
     def __init__(self, channels: int, expansion: float) -> None:
         super().__init__()
         hidden = round(channels * expansion)
-        self.expand = nn.Sequential(conv(channels, 2 * hidden, 1), depthwise(2 * hidden, 3))
+        self.expand = nn.Sequential(conv(channels, 2 * hidden, 1), DepthwiseConv2d(2 * hidden, 3))
         self.project = conv(hidden, channels, 1)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -214,12 +209,13 @@ class SKAF(nn.Module):
 
     def __init__(self, config: ModelConfig, channels: int) -> None:
         super().__init__()
-        groups = channels if config.skaf_depthwise else 1
 
         def branch(kernel: int) -> nn.Module:
             if not kernel:
                 return nn.Identity()
-            return normalized(config, conv(channels, channels, kernel, groups=groups))
+            if config.skaf_depthwise:
+                return normalized(config, DepthwiseConv2d(channels, kernel))
+            return normalized(config, conv(channels, channels, kernel))
 
         self.local = branch(config.skaf_local_kernel)
         self.global_ = branch(config.skaf_global_kernel)
@@ -236,7 +232,8 @@ class SKAF(nn.Module):
         """Two maps (N, 1, H, W) in [0, 1], from the convolved features (N, C, H, W)."""
         pooled = {  # over the channels of both, without a copy of them side by side
             "mean": lambda: ((local + global_) / 2).mean(1, keepdim=True),
-            "max": lambda: torch.maximum(local, global_).amax(1, keepdim=True),
+            # not amax: where torch.compile computes it anew, no channel is the largest: 0 / 0
+            "max": lambda: torch.maximum(local, global_).max(1, keepdim=True).values,
         }
         maps = self.select(torch.cat([pooled[pool]() for pool in self.pools], 1)).sigmoid()
         return maps[:, :1], maps[:, 1:]

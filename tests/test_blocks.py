@@ -1,6 +1,7 @@
 """Each block does what the paper says of it, and keeps its shape."""
 
 import dataclasses
+import shutil
 
 import pytest
 import torch
@@ -19,7 +20,7 @@ from aminet.blocks import (
     Hourglass,
     TransformerBlock,
 )
-from aminet.config import ModelConfig
+from aminet.config import MODELS, ModelConfig
 
 CONFIG = ModelConfig(channels=(8, 16), heads=(2, 4), refine_convs=(2, 1), hourglass=(2, 0), side=16)
 
@@ -192,3 +193,18 @@ def test_skaf_pools_over_the_channels_of_both_branches() -> None:
     hybrid = torch.cat([local, global_], 1)
     expected = torch.stack([hybrid.mean(1), hybrid.amax(1)], 1)
     torch.testing.assert_close(seen[0], expected)
+
+
+@pytest.mark.skipif(not (shutil.which("c++") or shutil.which("g++")), reason="no C++ compiler")
+@pytest.mark.filterwarnings("ignore::DeprecationWarning:torch")  # torch.compile's own
+def test_skaf_compiled_in_bfloat16_has_finite_gradients() -> None:
+    """The pools' backward pass must not depend on a maximum that was rounded otherwise."""
+    torch.manual_seed(0)
+    skaf = SKAF(MODELS["aminet-edge"], 128).train()
+    features = [torch.randn(2, 128, 16, 16, requires_grad=True) for _ in range(2)]
+    with torch.autocast("cpu", torch.bfloat16):
+        fused = torch.compile(skaf)(*features)
+    sum(part.float().square().sum() for part in fused).backward()
+    for tensor in (*features, *skaf.parameters()):
+        assert tensor.grad is not None
+        assert tensor.grad.isfinite().all()
