@@ -33,6 +33,7 @@ soak: setup
 bench: setup
 	$(BIN)/python -m benchmarks.latency --out docs/measured/latency.json
 	$(BIN)/python -m benchmarks.sizes --out docs/measured/sizes.json
+	$(BIN)/python -m benchmarks.settings --out docs/measured/settings.json
 
 report: setup
 	$(BIN)/python -m benchmarks.report

@@ -47,10 +47,14 @@ class Contender:
 
 @dataclass(frozen=True)
 class Timing:
-    """All times of one contender at one batch; `turns_ms` is the median of each turn."""
+    """All times of one contender at one batch; `turns_ms` is the median of each turn.
+
+    `cpu_ms`: what one run takes of all cores together.
+    """
 
     times_ms: tuple[float, ...]
     turns_ms: tuple[float, ...]
+    cpu_ms: float
     peak_mib: float
     others_share: float
 
@@ -151,6 +155,9 @@ def race(workers: Sequence[Worker], batch: int, seconds: float, turns: int = TUR
         Timing(
             times_ms=tuple(ms for answer in answered for ms in answer["times_ms"]),
             turns_ms=tuple(float(np.median(answer["times_ms"])) for answer in answered),
+            cpu_ms=1e3
+            * sum(answer["cpu_s"] for answer in answered)
+            / sum(1 + len(answer["times_ms"]) for answer in answered),  # 1: the run to warm up
             peak_mib=max(answer["peak_mib"] for answer in answered),
             others_share=bystanders.share,
         )

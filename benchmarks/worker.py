@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,12 +24,34 @@ STATUS = Path("/proc/self/status")
 SILENT = 4  # onnxruntime's severity 'fatal'
 
 
-def open_onnxruntime(file: str, threads: int) -> Run:
+ORT_SETTINGS: Mapping[str, Mapping[str, Any]] = {  # of its SessionOptions, beside the defaults
+    "defaults": {},
+    "no memory arena": {"enable_cpu_mem_arena": False},
+    "no memory pattern": {"enable_mem_pattern": False},
+    "parallel branches": {"execution_mode": "ORT_PARALLEL"},
+    "extended optimizations": {"graph_optimization_level": "ORT_ENABLE_EXTENDED"},
+    "basic optimizations": {"graph_optimization_level": "ORT_ENABLE_BASIC"},
+    "no optimizations": {"graph_optimization_level": "ORT_DISABLE_ALL"},
+    "no spinning": {"session.intra_op.allow_spinning": "0"},
+}
+
+
+def open_onnxruntime(file: str, threads: int, setting: str = "defaults") -> Run:
     import onnxruntime
 
     settings = onnxruntime.SessionOptions()
     settings.log_severity_level = SILENT
     settings.intra_op_num_threads = threads
+    enumerations = {
+        "execution_mode": onnxruntime.ExecutionMode,
+        "graph_optimization_level": onnxruntime.GraphOptimizationLevel,
+    }
+    for name, value in ORT_SETTINGS[setting].items():
+        if name.startswith("session."):
+            settings.add_session_config_entry(name, value)
+        else:
+            kind = enumerations.get(name)
+            setattr(settings, name, getattr(kind, value) if kind else value)
     session = onnxruntime.InferenceSession(file, settings, providers=["CPUExecutionProvider"])
     return lambda lr: session.run(["sr"], {"lr": lr})[0]
 
@@ -78,6 +101,7 @@ OPENERS: Mapping[str, Callable[[str, int], Run]] = {
     "openvino-bf16": open_openvino_bf16,
     "torch": open_torch,
     "torch.compile": open_torch_compile,
+    **{f"onnxruntime, {name}": partial(open_onnxruntime, setting=name) for name in ORT_SETTINGS},
 }
 
 

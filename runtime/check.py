@@ -211,7 +211,10 @@ def _parser() -> argparse.ArgumentParser:
         "artifact", metavar="ARTIFACT", help="an ONNX file or engine, with its manifest"
     )
     parser.add_argument(
-        "--backend", default="auto", metavar="B", help="auto, onnxruntime, openvino or tensorrt"
+        "--backend",
+        default="auto",
+        metavar="B",
+        help="onnxruntime, openvino or tensorrt; auto: tensorrt for an engine, else onnxruntime",
     )
     parser.add_argument(
         "--provider", choices=PROVIDERS, help="what ONNX Runtime computes with (default: cpu)"

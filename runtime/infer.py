@@ -27,6 +27,7 @@ from runtime.plan import plan
 
 if TYPE_CHECKING:
     from runtime.session import Session
+    from runtime.video import Watch
     from runtime.work import FaceResult
 
 BAR_WIDTH = 30  # characters
@@ -78,12 +79,14 @@ def infer(
     options: Options | None = None,
     progress: Progress | None = None,
     say: Callable[[str], None] = lambda line: None,
+    watch: Watch = lambda done, total: None,
 ) -> InferReport:
     """Enlarge the faces in pictures, folders, globs, photos and videos and write them.
 
     An input that cannot be enlarged becomes a result with an error; the others are written. Raises
     EdgeError if nothing can be: no sound model, no such backend, colliding outputs.
-    `progress(done, total)` is called after each; `say` hears what takes long at a first start.
+    `progress(done, total)` is called after each, and `watch(done, total)` after each frame of a
+    video, whose total may be None; `say` hears what takes long at a first start.
     """
     from runtime.session import open_session
     from runtime.work import Manner, Work
@@ -98,7 +101,7 @@ def infer(
         manner = Manner(**{name: getattr(options, name) for name in Manner.__dataclass_fields__})
         done_since = None if options.overwrite else session.artifact.stat().st_mtime
         try:
-            for result in Work(session, manner).enlarge(jobs, done_since):
+            for result in Work(session, manner, watch).enlarge(jobs, done_since):
                 results.append(result)
                 if progress:
                     progress(len(results), len(jobs))
@@ -149,7 +152,8 @@ def _run(arguments: argparse.Namespace) -> int:
     options = {name: getattr(arguments, name) for name in Options.__dataclass_fields__}
     options["backend"] = with_provider(arguments.backend, arguments.provider)
     progress = ProgressBar() if sys.stderr.isatty() else None
-    report = infer(arguments.inputs, Options(**options), progress, _say)
+    watch = progress.watch if progress else lambda done, total: None
+    report = infer(arguments.inputs, Options(**options), progress, _say, watch)
     if arguments.json:
         print(json.dumps(asdict(report)))
     else:
@@ -188,7 +192,8 @@ def _describe_one(result: FaceResult) -> str:
     if result.kind == "face":
         return f"{result.ms:.1f} ms"
     alone = f", {result.left_alone} left alone" if result.left_alone else ""
-    return f"{result.faces} faces{alone}, {result.ms:.0f} ms"
+    sound = f", sound {result.sound}" if result.sound not in (None, "none") else ""
+    return f"{result.faces} faces{alone}{sound}, {result.ms:.0f} ms"
 
 
 def _say(line: str) -> None:
@@ -196,18 +201,29 @@ def _say(line: str) -> None:
 
 
 class ProgressBar:
-    """A line on the terminal: how many are done, and how many a second."""
+    """A line on the terminal: how many are done, and how many a second; also of a video's frames.
+
+    A single picture has none.
+    """
 
     def __init__(self) -> None:
-        self._started = time.perf_counter()
+        self._started = self._video_started = time.perf_counter()
 
     def __call__(self, done: int, total: int) -> None:
-        if total == 1:
-            return
-        rate = done / max(time.perf_counter() - self._started, 1e-9)
-        bar = "#" * (BAR_WIDTH * done // total)
+        if total > 1:
+            self._draw(done, total, self._started, "")
+
+    def watch(self, done: int, total: int | None) -> None:
+        if done == 1:
+            self._video_started = time.perf_counter()
+        self._draw(done, total, self._video_started, "frames ")
+
+    def _draw(self, done: int, total: int | None, started: float, what: str) -> None:
+        rate = done / max(time.perf_counter() - started, 1e-9)
+        share = min(done / total, 1) if total else 0
+        bar = "#" * round(BAR_WIDTH * share)
         end = "\n" if done == total else ""
-        line = f"\r[{bar:{BAR_WIDTH}}] {done}/{total}, {rate:.1f}/s "
+        line = f"\r[{bar:{BAR_WIDTH}}] {what}{done}/{total or '?'}, {rate:.1f}/s "
         print(line, end=end, file=sys.stderr, flush=True)
 
 

@@ -13,6 +13,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -33,6 +34,9 @@ from runtime.image import (
 from runtime.photo import MAX_FACE, MIN_FACE, EnlargedPhoto, enlarge_photo
 from runtime.plan import Job
 from runtime.session import Session
+
+if TYPE_CHECKING:
+    from runtime.video import Watch
 
 AHEAD = 16  # pictures read before it is their turn, of at most AHEAD_PIXELS together
 AHEAD_PIXELS = 16 << 20
@@ -73,7 +77,7 @@ class FaceResult:
     `ms` is from reading a face to written, for photos and videos from found to written.
 
     `faces` were enlarged, `left_alone` were not; a `skipped` one was done by an earlier run.
-    `status` is the error's exit status.
+    `status` is the error's exit status; `sound`, of a video, says what became of it.
     """
 
     input: str
@@ -87,6 +91,7 @@ class FaceResult:
     boxes: tuple[Box, ...] = ()
     skipped: bool = False
     status: int = 0
+    sound: str | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -104,11 +109,14 @@ class Picture:
 
 
 class Work:
-    """Enlarges jobs with a session."""
+    """Enlarges jobs with a session; `watch` hears of each frame of a video."""
 
-    def __init__(self, session: Session, manner: Manner) -> None:
+    def __init__(
+        self, session: Session, manner: Manner, watch: Watch = lambda done, total: None
+    ) -> None:
         self._session = session
         self._manner = manner
+        self._watch = watch
 
     @cached_property
     def _detector(self) -> Detector:
@@ -266,9 +274,16 @@ class Work:
             left_alone += len(photo.faces) - photo.enlarged
             return photo.with_boxes() if self._manner.draw_boxes else photo.pixels
 
-        video.enlarge_video(source, target, enlarge)
+        written = video.enlarge_video(source, target, enlarge, self._watch)
         return FaceResult(
-            str(source), str(target), faces, None, None, "video", left_alone=left_alone
+            input=str(source),
+            output=str(target),
+            faces=faces,
+            ms=None,
+            error=None,
+            kind="video",
+            left_alone=left_alone,
+            sound=written.sound,
         )
 
 

@@ -151,7 +151,7 @@ def test_what_others_compute_is_seen(tmp_path, monkeypatch):
 
 
 def test_a_busy_machine_is_noticed_and_said(monkeypatch):
-    busy = Timing((1.0,), (1.0,), 1.0, others_share=0.4)
+    busy = Timing((1.0,), (1.0,), 1.0, 1.0, others_share=0.4)
     row = latency.Row(
         *("a", "m", "b", "fp32", False, None, 1, 1, 1, 1.0, 1.0, 1.0, 1.0),
         *(None, None, None, None, 1.0, 1.0, 1, 99.0, busy.others_share, busy.turns_ms),

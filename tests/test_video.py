@@ -71,6 +71,67 @@ def test_a_folder_takes_videos_too(clip, artifact, tmp_path):
     assert written == ["clip_sr.mp4", "photo_sr.png"]
 
 
+def write_sound(path, codec, seconds=1.0):
+    """A video of two frames, a tenth of a second apart, with a tone."""
+    with av.open(str(path), "w") as container:
+        pictures = container.add_stream("libx264", rate=10)
+        pictures.height = pictures.width = 32
+        tone = container.add_stream(codec, rate=48_000)
+        for number in range(2):
+            frame = av.VideoFrame.from_ndarray(tiny_artifact.faces(1)[0].repeat(2, 0).repeat(2, 1))
+            frame.pts, frame.time_base = number, Fraction(1, 10)
+            container.mux(pictures.encode(frame))
+        container.mux(pictures.encode(None))
+        wave = np.sin(np.arange(round(48_000 * seconds)) * 0.06).astype(np.float32)
+        frame = av.AudioFrame.from_ndarray(wave[None] / 2, format="flt", layout="mono")
+        frame.sample_rate, frame.pts = 48_000, 0
+        frames = av.AudioResampler(tone.format, tone.layout, tone.rate).resample(frame)
+        for frame in frames:
+            container.mux(tone.encode(frame))
+        container.mux(tone.encode(None))
+    return path
+
+
+def read_sound(path):
+    with av.open(str(path)) as container:
+        return np.concatenate([frame.to_ndarray()[0] for frame in container.decode(audio=0)])
+
+
+def test_sound_is_copied_as_it_is(tmp_path, artifact, capsys):
+    source = write_sound(tmp_path / "a.mp4", "aac")
+    assert run(source, "--artifact", artifact, "--json") == 0
+    (result,) = json.loads(capsys.readouterr().out)["results"]
+    assert result["sound"] == "copied"
+    assert len(read_video(tmp_path / "a_sr.mp4")[0]) == 2
+    assert np.array_equal(read_sound(tmp_path / "a_sr.mp4"), read_sound(source))
+
+
+def test_sound_that_mp4_does_not_take_is_left_out_and_said(tmp_path, artifact, capsys):
+    source = write_sound(tmp_path / "a.mkv", "pcm_s16le")
+    assert run(source, "--artifact", artifact) == 0
+    assert "sound left out: MP4 has no place for pcm_s16le" in capsys.readouterr().err
+    with av.open(str(tmp_path / "a_sr.mp4")) as container:
+        assert not container.streams.audio
+
+
+def test_each_frame_is_told(clip, tmp_path):
+    told = []
+    written = video.enlarge_video(
+        clip, tmp_path / "x.mp4", lambda frame: frame, lambda *now: told.append(now)
+    )
+    assert told == [(1, 3), (2, 3), (3, 3)]
+    assert (written.frames, written.sound) == (3, "none")
+
+
+def test_a_bar_shows_the_frames(capsys):
+    bar = infer.ProgressBar()
+    bar.watch(1, 4)
+    bar.watch(2, None)
+    said = capsys.readouterr().err
+    assert "[" + "#" * 8 + " " * 22 + "] frames 1/4" in said
+    assert "] frames 2/?" in said
+
+
 def cut(data):
     return data[: len(data) // 2]
 
