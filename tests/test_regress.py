@@ -22,8 +22,8 @@ from runtime.manifest import read_manifest, write_manifest
 FILES = ("fp32.onnx", "int8.onnx")
 
 
-def arguments(folder, *more):
-    artifacts = [str(folder / name) for name in FILES]
+def arguments(folder, *more, files=FILES):
+    artifacts = [str(folder / name) for name in files]
     checkpoint = str(folder / "checkpoint.safetensors")
     baselines = str(folder / "baselines")
     return [
@@ -45,13 +45,24 @@ def accepted_once(tiny_model, tmp_path_factory):
 
 
 @pytest.fixture
-def accepted(accepted_once, tmp_path, monkeypatch):
+def accepted_in_both(accepted_once, tmp_path, monkeypatch):
     """A copy of it, to be spoiled."""
     folder = tmp_path / "tiny"
     shutil.copytree(accepted_once, folder)
     monkeypatch.chdir(folder)
     monkeypatch.setattr(regress, "SECONDS", 0.1)
     return folder
+
+
+@pytest.fixture
+def accepted(accepted_in_both, monkeypatch):
+    """The same, looked at in ONNX Runtime alone."""
+    monkeypatch.setattr(facts, "BACKENDS", ("onnxruntime",))
+    return accepted_in_both
+
+
+def int8_alone(folder, *more):
+    return arguments(folder, "--accuracy-only", *more, files=("int8.onnx",))
 
 
 def plant(path, model):
@@ -67,8 +78,8 @@ def lines(capsys):
     return [line for line in said if line.startswith(("worse: ", "slower: "))]
 
 
-def test_what_is_as_it_was_passes(accepted, capsys):
-    assert regress.main(arguments(accepted, "--accuracy-only")) == 0
+def test_what_is_as_it_was_passes(accepted_in_both, capsys):
+    assert regress.main(arguments(accepted_in_both, "--accuracy-only")) == 0
     assert lines(capsys) == []
 
 
@@ -104,7 +115,7 @@ def test_a_broken_scale_is_worse(accepted, capsys):
     value[0] *= 2
     scales[-1].CopyFrom(numpy_helper.from_array(value, scales[-1].name))
     plant(path, model)
-    assert regress.main(arguments(accepted, "--accuracy-only")) == EXIT_DRIFT
+    assert regress.main(int8_alone(accepted)) == EXIT_DRIFT
     said = [line for line in lines(capsys) if "tiny/int8.onnx in onnxruntime: fidelity" in line]
     assert any(" dB, was " in line for line in said)
 
@@ -116,7 +127,7 @@ def test_a_lost_fusion_is_worse(accepted, capsys):
     seen = calibrate(subject.model, subject.layers, faces)
     target = replace(TARGETS["cpu"], quantized_results=False, quantized_bias=False)
     plant(accepted / "int8.onnx", quantize_layers(seen.model, seen.layers, seen.ranges, target))
-    assert regress.main(arguments(accepted, "--accuracy-only")) == EXIT_DRIFT
+    assert regress.main(int8_alone(accepted)) == EXIT_DRIFT
     assert any("% in INT8, was " in line for line in lines(capsys))
 
 
@@ -158,7 +169,7 @@ def test_exit_status_says_what_happened(kinds, status):
 
 def test_an_unknown_kind_of_processor_has_limits_alone(accepted, monkeypatch, capsys):
     monkeypatch.setattr(regress, "this_key", lambda: "abacus-onnxruntime-9")
-    assert regress.main(arguments(accepted, "--accuracy-only", "--json")) == 0
+    assert regress.main(int8_alone(accepted, "--json")) == 0
     captured = capsys.readouterr()
     assert "no baseline for abacus-onnxruntime-9: only the manifests' limits count" in captured.err
     assert json.loads(captured.out)["known"] is False
@@ -169,21 +180,21 @@ def test_beyond_the_manifests_limit_is_worse_anywhere(accepted, monkeypatch, cap
     measured = [replace(one, fidelity_db=80.0) for one in manifest.measured_on]
     write_manifest(accepted / "int8.onnx", replace(manifest, measured_on=tuple(measured)))
     monkeypatch.setattr(regress, "this_key", lambda: "abacus-onnxruntime-9")
-    assert regress.main(arguments(accepted, "--accuracy-only")) == EXIT_DRIFT
+    assert regress.main(int8_alone(accepted)) == EXIT_DRIFT
     assert "the manifest asks for 78.0" in capsys.readouterr().err
-    status = regress.main(arguments(accepted, "--accept", "worse is fine"))
+    status = regress.main(arguments(accepted, "--accept", "worse is fine", files=("int8.onnx",)))
     assert status == EXIT_DRIFT  # nor can it become a baseline
 
 
-def test_another_openvino_is_not_compared(accepted, capsys):
-    (path,) = (accepted / "baselines").iterdir()
+def test_another_openvino_is_not_compared(accepted_in_both, capsys):
+    (path,) = (accepted_in_both / "baselines").iterdir()
     path.write_text(
         path.read_text().replace(
             '"backend": "openvino",\n   "backend_version": "2',
             '"backend": "openvino",\n   "backend_version": "1',
         )
     )
-    assert regress.main(arguments(accepted, "--accuracy-only")) == 0
+    assert regress.main(int8_alone(accepted_in_both)) == 0
     assert "the baseline is of 1" in capsys.readouterr().err
 
 

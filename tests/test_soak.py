@@ -17,15 +17,16 @@ import pytest
 import tiny_artifact
 from runtime.drift import read_probes
 from runtime.image import read_picture, to_tensor, write_picture
-from runtime.manifest import read_manifest
-from runtime.session import open_session
+from runtime.manifest import manifest_path, read_manifest
+from runtime.session import open_session, read_artifact
 from tiny_networks import BATCHED, write_checkpoint
 
 pytestmark = pytest.mark.soak
 SHARE = float(os.environ.get("AMINET_SOAK_SHARE", "1"))
 FACES, KILLS, FOLDER = round(10_000 * SHARE), max(1, round(50 * SHARE)), 60
 GROWTH_MIB = 16
-STAGES = ("export.onnx", "quantize.fp16", "quantize.int8", "runtime.infer")
+STAGES = ("export.onnx", "quantize.fp16", "quantize.int8", "export.tensorrt", "runtime.infer")
+WORK = ".work"  # where an engine is built, beside its place; the next build empties it
 
 
 def resident_mib():
@@ -89,9 +90,10 @@ def assert_whole(folder):
         ".json": lambda path: read_manifest(path.with_suffix("")),
         ".npz": read_probes,
         ".png": read_picture,
+        ".engine": lambda path: read_artifact(path) if manifest_path(path).exists() else None,
     }
     for path in folder.rglob("[!.]*"):
-        if path.is_file():
+        if path.is_file() and WORK not in path.parts:
             readers[path.suffix](path)
 
 
@@ -145,6 +147,30 @@ def test_a_killed_quantization_leaves_no_half_file(server, fp32, tmp_path, stage
                 path.unlink()
 
     kill_often(server, stage, arguments, out.parent, forget)
+
+
+def test_a_killed_engine_build_leaves_no_half_engine(server, fp32):
+    """A build has the same bytes each time, so what is there must be what an undisturbed one has.
+
+    The builder is a process of its own, which a kill of the command leaves behind for a while.
+    """
+    pytest.importorskip("tensorrt_rtx")
+    out, arguments = fp32
+    finish(server, "export.onnx", arguments)
+    kept = {path.name for path in out.parent.iterdir()}
+    arguments = ["--artifact", str(out), "--builder", "tensorrt-rtx"]
+    finish(server, "export.tensorrt", arguments)
+    (engine,) = out.parent.glob("*.engine")
+    whole = engine.read_bytes()
+
+    def forget():
+        assert not engine.exists() or engine.read_bytes() == whole
+        for path in out.parent.iterdir():
+            if path.is_file() and path.name not in kept:
+                path.unlink()
+
+    kill_often(server, "export.tensorrt", arguments, out.parent, forget)
+    forget()
 
 
 def test_a_killed_folder_run_leaves_no_half_face(server, artifact, tmp_path):
