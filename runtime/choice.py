@@ -18,8 +18,9 @@ import numpy as np
 from runtime import cache
 from runtime.errors import EXIT_DRIFT, EdgeError
 from runtime.image import LR_SIDE, Tensor, to_pixels
+from runtime.manifest import ENGINE
 
-CHOICE_VERSION = "1"  # another one when what is remembered, or how it is chosen, changes
+CHOICE_VERSION = "2"  # another one when what is remembered, or how it is chosen, changes
 BATCH = 8  # faces that are run at once where this is quicker
 WARM_UP_RUNS, TIMED_RUNS, TIMED_ALONE, TIMED_BATCHES = 2, 9, 3, 2
 SWITCH_GAIN = 1.15  # times that something else must be quicker than what is preferred
@@ -72,12 +73,14 @@ def contest(
     """Open all, time them, keep the quickest open; `say` hears that there is more than one.
 
     An artifact that opens in no backend is passed over if it drifted and was `searched` for rather
-    than named, or with `fallback`; else its error is raised.
+    than named, or with `fallback`; else its error is raised. The first is in the folder that the
+    others are named from. Engines come last; one that does not open is left out.
     """
     sessions: list[Session] = []
     failed: list[Trial] = []
     passed_over: list[str] = []
     told = False
+    folder = routes[0][0].parent
     try:
         for path, alternatives in groupby(routes, key=lambda route: route[0]):
             errors = []
@@ -85,15 +88,13 @@ def contest(
             for _, backend in alternatives:
                 if sessions and not told:
                     told = True
-                    say(
-                        f"first start: trying {len(routes)} ways to run {path.parent} on the probes"
-                    )
+                    say(f"first start: trying {len(routes)} ways to run {folder} on the probes")
                 try:
                     sessions.append(open_route(path, backend))
                 except EdgeError as error:
                     errors.append(error)
-                    failed.append(Trial(path.name, backend, error=str(error)))
-            if len(sessions) > before:
+                    failed.append(Trial(_name(path, folder), backend, error=str(error)))
+            if len(sessions) > before or (path.suffix == ENGINE and sessions):
                 continue
             last = path == routes[-1][0] and not sessions
             if last or not (fallback or (searched and errors[0].status == EXIT_DRIFT)):
@@ -102,19 +103,22 @@ def contest(
     except EdgeError:
         _close(sessions)
         raise
-    winner, chosen = _judge(sessions, failed, passed_over)
+    winner, chosen = _judge(sessions, folder, failed, passed_over)
     _close([session for session in sessions if session is not winner])
     return winner, chosen
 
 
 def _judge(
-    sessions: Sequence[Session], failed: Sequence[Trial], passed_over: Sequence[str]
+    sessions: Sequence[Session],
+    folder: Path,
+    failed: Sequence[Trial],
+    passed_over: Sequence[str],
 ) -> tuple[Session, Choice]:
     faces = np.random.default_rng(0).random((BATCH, 3, LR_SIDE, LR_SIDE), np.float32)
     times_ms = take_turns([session.run for session in sessions], faces[:1])
     trials = [
         Trial(
-            session.artifact.name,
+            _name(session.artifact, folder),
             session.backend,
             ms,
             session.verdict.fidelity_db if session.verdict else None,
@@ -133,6 +137,10 @@ def _judge(
         tuple(passed_over),
         (*trials, *failed),
     )
+
+
+def _name(path: Path, folder: Path) -> str:
+    return path.relative_to(folder).as_posix()
 
 
 def _close(sessions: Sequence[Session]) -> None:

@@ -23,6 +23,7 @@ from runtime.backends.openvino import OpenVinoSession
 from runtime.backends.tensorrt import TensorRtSession
 from runtime.choice import Choice
 from runtime.drift import Fidelity, Limit
+from runtime.engines import find_engines
 from runtime.errors import EXIT_DRIFT, EXIT_MISSING, EXIT_USAGE, EdgeError
 from runtime.files import read_bytes, sha256_bytes
 from runtime.image import Pixels, Tensor, fit_face, from_image, to_pixels, to_tensor
@@ -194,14 +195,17 @@ def _kept_session() -> Session:
 def _open_quickest(paths: Sequence[Path], searched: bool, fallback: bool, say: Say) -> Session:
     """What was chosen at an earlier start, if it still passes; else the winner of a contest."""
     installed = installed_backends() or {OnnxRuntimeSession.name: "missing"}
-    key = _choice_key(paths, installed)
+    folder = paths[0].parent
+    engines = find_engines(folder) if searched else []
+    key = _choice_key([*paths, *engines], installed)
     if key and (chosen := choice.recall(key)):
         try:
-            artifact = paths[0].with_name(chosen.artifact)
+            artifact = folder / chosen.artifact
             return _open(artifact, chosen.backend, True, chosen.passed_over, chosen)
         except EdgeError:
             pass  # the contest finds out what may be taken in its place
     routes = _routes(paths, list(installed))
+    routes += [(engine, TensorRtSession.name) for engine in engines]
     session, chosen = choice.contest(routes, _open, searched, fallback, say)
     if key:
         choice.remember(key, chosen)
@@ -224,7 +228,8 @@ def _routes(paths: Sequence[Path], backends: Sequence[str]) -> list[tuple[Path, 
 def _choice_key(paths: Sequence[Path], installed: Mapping[str, str]) -> dict[str, str] | None:
     """All that a choice depends on; None if a manifest cannot be read."""
     try:
-        digests = [f"{path.name} {read_manifest(path).digest}" for path in paths]
+        folder = paths[0].parent
+        digests = [f"{path.relative_to(folder)} {read_manifest(path).digest}" for path in paths]
     except EdgeError:
         return None
     return {

@@ -9,6 +9,8 @@ import pytest
 
 import tiny_artifact
 from export.tensorrt import Options, compile_engine, find_builder
+from runtime import choice, engines
+from runtime import session as sessions
 from runtime.backends import cuda
 from runtime.backends.cuda import Device
 from runtime.backends.onnxruntime import GPU_PROVIDERS, OnnxRuntimeSession, refuse_fallback
@@ -51,6 +53,59 @@ def error_of(*arguments, **options):
 def test_an_engine_shares_the_probes_of_its_model(engine):
     assert probes_path(engine) == engine.parent.parent.parent / "probes.npz"
     assert probes_path(engine).is_file()
+
+
+def pretend_gpu(monkeypatch, capability):
+    monkeypatch.setattr(engines, "has_device", lambda: True)
+    monkeypatch.setattr(engines, "find_device", lambda: Device("a GPU", capability))
+
+
+@pytest.mark.parametrize(("capability", "count"), [("8.6", 1), ("7.5", 0)])
+def test_engines_for_this_gpu_are_found(engine, monkeypatch, capability, count):
+    pretend_gpu(monkeypatch, capability)
+    assert engines.find_engines(probes_path(engine).parent) == [engine][:count]
+    engine.with_name("fp32.engine.json").unlink()
+    assert engines.find_engines(probes_path(engine).parent) == []
+
+
+@needs_no_gpu
+def test_without_a_gpu_auto_does_not_try_engines(engine):
+    with open_session(probes_path(engine).parent) as session:
+        assert [trial.artifact for trial in session.choice.trials] == ["fp32.onnx"]
+
+
+@needs_no_gpu
+def test_an_engine_that_does_not_open_is_left_out_by_auto(engine, monkeypatch):
+    pretend_gpu(monkeypatch, "8.6")
+    folder = probes_path(engine).parent
+    with open_session(folder) as session:
+        assert session.backend == "onnxruntime"
+        assert session.passed_over == ()
+        (failed,) = [trial for trial in session.choice.trials if trial.error]
+    assert failed.artifact == engine.relative_to(folder).as_posix()
+    assert failed.backend == "tensorrt"
+
+
+def test_auto_takes_the_engine_where_it_is_quickest(engine, monkeypatch):
+    """ONNX Runtime runs it here, and the times are made up: what is chosen and kept is real."""
+    pretend_gpu(monkeypatch, "8.6")
+    folder = probes_path(engine).parent
+
+    def open_engine(name, artifact):
+        runner = OnnxRuntimeSession((folder / "fp32.onnx").read_bytes(), name)
+        runner.name = name
+        return runner
+
+    monkeypatch.setattr(sessions, "_open_engine", open_engine)
+    monkeypatch.setattr(choice, "take_turns", lambda runs, face: [3.0, 1.0])
+    for remembered in (False, True):
+        with open_session(folder) as session:
+            assert (session.artifact, session.backend) == (engine, "tensorrt")
+            assert session.choice.remembered == remembered
+    pretend_gpu(monkeypatch, "7.5")  # another GPU is another choice
+    monkeypatch.setattr(choice, "take_turns", lambda runs, face: [3.0])
+    with open_session(folder) as session:
+        assert session.backend == "onnxruntime"
 
 
 @needs_no_gpu
