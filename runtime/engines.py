@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 from runtime.backends.cuda import find_device, has_device
@@ -9,13 +10,21 @@ from runtime.backends.tensorrt import check_device, check_version, import_librar
 from runtime.errors import EdgeError
 from runtime.manifest import ENGINE, read_manifest
 
+DRIVERS = ("/dev/nvidiactl", "/dev/nvmap", "/dev/dxg")  # NVIDIA's: on a PC, a Jetson, in WSL
 PLACES = f"trt/*/*{ENGINE}"  # where export.tensorrt writes, from the ONNX files' folder
 
 
 def find_engines(folder: Path) -> list[Path]:
     """Those built for the GPU and the library here; none without a GPU, which costs little."""
     paths = sorted(folder.glob(PLACES))
-    return [path for path in paths if _fits(path)] if paths and has_device() else []
+    return [path for path in paths if _fits(path)] if paths and has_gpu() else []
+
+
+def has_gpu() -> bool:
+    """Without a driver there is none, and cuda-python, a tenth of a second, need not be asked."""
+    if sys.platform == "linux" and not any(Path(driver).exists() for driver in DRIVERS):
+        return False
+    return has_device()
 
 
 def _fits(path: Path) -> bool:

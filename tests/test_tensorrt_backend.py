@@ -56,7 +56,7 @@ def test_an_engine_shares_the_probes_of_its_model(engine):
 
 
 def pretend_gpu(monkeypatch, capability):
-    monkeypatch.setattr(engines, "has_device", lambda: True)
+    monkeypatch.setattr(engines, "has_gpu", lambda: True)
     monkeypatch.setattr(engines, "find_device", lambda: Device("a GPU", capability))
 
 
