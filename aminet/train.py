@@ -5,7 +5,6 @@ with --gan always the latest), state.safetensors (for --resume), log.jsonl, log.
 with --val, sheet.png. torchrun starts it on several processes.
 """
 
-import dataclasses
 import json
 import math
 import sys
@@ -13,7 +12,6 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 from runtime.errors import EXIT_INTERRUPTED, EdgeError, needs, run_command
@@ -26,6 +24,7 @@ with needs("train", __name__):
 from aminet.config import ModelConfig
 from aminet.data import batches, load, make_pair
 from aminet.distributed import World, join_world
+from aminet.lineage import describe
 from aminet.logbook import append, write_csv, write_curves
 from aminet.options import TrainOptions, parse
 from aminet.trainer import DivergedError, Trainer
@@ -181,27 +180,12 @@ def _rescue(trainer: Trainer, *, save: bool) -> None:
 
 
 def recipe(trainer: Trainer) -> dict[str, Any]:
-    """What a model card says of the training: options, steps, minutes, device."""
-    options = dataclasses.asdict(trainer.options)
-    for path in ("out", "resume"):
-        options.pop(path)
-    for path in ("init", "teacher"):
-        options[path] = _name(options[path])
-    if trainer.options.gan is not None:
-        options["gan"] |= {"vgg": _name(trainer.options.gan.vgg)}
-    options["data"] = [Path(source).name for source in trainer.options.data]
-    options["val"] = [Path(source).name for source in trainer.options.val]
-    progress = trainer.progress
-    return options | {
-        "steps_done": progress.step,
-        "minutes_done": round(progress.seconds / 60, 1),
+    """What a model card says of the training: options, stages, device."""
+    return describe(trainer.options) | {
+        "stages": trainer.stages,
         "device_used": str(trainer.device),
         "torch": torch.__version__,
     }
-
-
-def _name(path: Path | None) -> str | None:
-    return None if path is None else path.name
 
 
 def _parts(trainer: Trainer) -> dict[str, float]:

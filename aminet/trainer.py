@@ -1,8 +1,9 @@
 """One training step, and the weights, averages and optimizers that it moves."""
 
 import math
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from aminet.config import ModelConfig
 from aminet.criterion import Criterion
 from aminet.discriminator import Adversary
 from aminet.distributed import ALONE, World
+from aminet.lineage import Stage, advance, begin
 from aminet.model import AMINet
 from aminet.optimizer import build_optimizers, set_rate
 from aminet.options import TrainOptions
@@ -62,7 +64,8 @@ class Trainer:
         self.config = config or find_config(options.model)
         self.device = _device(options.device, world)
         torch.manual_seed(options.seed)
-        self.network = _start(options, self.config).train().to(self.device)
+        network, stages = _start(options, self.config)
+        self.network = network.train().to(self.device)
         self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.average = {k: v.detach().clone() for k, v in self.network.state_dict().items()}
         self.optimizers = build_optimizers(
@@ -75,7 +78,9 @@ class Trainer:
         self.skipped = 0  # updates in succession that were not finite
         self.forward = torch.compile(self.network) if options.compile else self.network
         if options.resume and self.state_path.exists():
-            self._restore()
+            stages = self._restore()
+        self._stages = begin(stages, options)
+        self._begun = replace(self.progress)
 
     @property
     def state_path(self) -> Path:
@@ -93,6 +98,12 @@ class Trainer:
             return progress.step / options.steps
         assert options.minutes is not None
         return progress.seconds / (options.minutes * 60)
+
+    @property
+    def stages(self) -> list[dict[str, Any]]:
+        """How the weights came to be until now; the last stage is this run."""
+        progress, begun = self.progress, self._begun
+        return advance(self._stages, progress.step - begun.step, progress.seconds - begun.seconds)
 
     def rate_share(self) -> float:
         """Of the learning rate: linear warm-up by step, then a cosine by steps or by the clock."""
@@ -202,14 +213,15 @@ class Trainer:
         if self.adversary is not None:
             parts["discriminator"] = self.adversary.discriminator.state_dict()
         tensors = pack(parts, self._all_optimizers())
-        progress = asdict(self.progress)
+        progress = asdict(self.progress) | {"stages": self.stages}
         if not math.isfinite(self.progress.best_psnr_y):
             progress["best_psnr_y"] = None
         save_checkpoint(
             self.state_path, tensors, self.config, name=self.options.model, training=progress
         )
 
-    def _restore(self) -> None:
+    def _restore(self) -> Sequence[Stage]:
+        """Take the run up where it was saved; its stages until then."""
         saved = load_checkpoint(self.state_path)
         require_config(saved, self.config, self.options.model)
         parts = unpack(saved.state)
@@ -219,9 +231,11 @@ class Trainer:
             self.adversary.discriminator.load_state_dict(parts["discriminator"])
         restore_moments(self._all_optimizers(), parts.get("optimizer", {}))
         progress: dict[str, Any] = dict(saved.training)
+        stages = progress.pop("stages", [])
         if progress["best_psnr_y"] is None:
             progress["best_psnr_y"] = -math.inf
         self.progress = Progress(**progress)
+        return list(stages)
 
     def _all_optimizers(self) -> list[torch.optim.Optimizer]:
         critics = [self.adversary.optimizer] if self.adversary is not None else []
@@ -239,11 +253,14 @@ class Trainer:
         )
 
 
-def _start(options: TrainOptions, config: ModelConfig) -> AMINet:
-    """A fresh network, or the one of the weights to start from, without its parts in `fresh`."""
+def _start(options: TrainOptions, config: ModelConfig) -> tuple[AMINet, Sequence[Stage]]:
+    """A fresh network, or the one of the weights to start from, without its parts in `fresh`.
+
+    With it the stages of training that it has behind it.
+    """
     network = AMINet(config)
     if options.init is None:
-        return network
+        return network, []
     start = load_checkpoint(options.init)
     require_config(start, config, options.model)
     started = build_model(start)
@@ -254,7 +271,7 @@ def _start(options: TrainOptions, config: ModelConfig) -> AMINet:
             raise EdgeError(
                 f"train: --fresh {part}: {options.model} has no such part", EXIT_USAGE
             ) from error
-    return started
+    return started, list(start.training.get("stages", []))
 
 
 def _device(asked: str, world: World) -> torch.device:

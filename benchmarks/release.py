@@ -34,10 +34,8 @@ with needs("train,eval", __name__):
 
 from runtime.files import write_bytes
 
-RECIPE = (
-    *("data", "optimizer", "rate", "batch", "loss", "ema", "augmentation"),
-    *("init", "teacher", "fine_tune"),
-)
+STAGE = ("steps", "minutes", "loss", "optimizer", "rate", "batch", "ema", "fresh", "teacher")
+RECIPE = ("data", "augmentation", "precision")  # of the last stage
 
 
 @dataclass(frozen=True)
@@ -55,6 +53,8 @@ def release(checkpoint: str | Path, data: Sequence[str | Path], *, force: bool =
     unless `force`, if the committed weights are as good on the first data set."""
     trained = load_checkpoint(checkpoint)
     require_config(trained, find_config(trained.model), trained.model)
+    if not trained.training.get("stages"):
+        raise EdgeError(f"{checkpoint}: does not say how it was trained; take what train wrote")
     path = weights_path(trained.model)
     with tempfile.TemporaryDirectory() as folder:
         rounded = Path(folder) / path.name
@@ -101,20 +101,36 @@ def _refuse_worse(committed: Checkpoint, metrics: Mapping[str, float], data: str
 def model_card(weights: Checkpoint, rows: Sequence[Row]) -> str:
     """Markdown: what the weights are, their quality beside bicubic's, and how they were made."""
     cost = measure_cost(weights.config)
-    training = weights.training
+    stages = weights.training["stages"]
     return CARD.format(
         model=weights.model,
         params=cost.params / 1e6,
         macs=cost.macs / 1e9,
         sha256=weights.sha256,
         table=quality_table(rows),
-        steps=training.get("steps_done", "?"),
-        faces=training.get("steps_done", 0) * training.get("batch", 0),
-        minutes=training.get("minutes_done", "?"),
-        device=training.get("device_used", "?"),
-        torch=training.get("torch", "?"),
-        recipe="\n".join(_recipe_lines(training)),
+        steps=sum(stage["steps"] for stage in stages),
+        faces=sum(stage["steps"] * stage["batch"] for stage in stages),
+        minutes=sum(stage["minutes"] for stage in stages),
+        device=weights.training["device_used"],
+        torch=weights.training["torch"],
+        stages=stage_table(stages),
+        recipe="\n".join(f"- {key}: {json.dumps(stages[-1].get(key))}" for key in RECIPE),
     )
+
+
+def stage_table(stages: Sequence[Mapping[str, Any]]) -> str:
+    """One line a stage of the training; columns that no stage has are left out."""
+    columns = [name for name in STAGE if any(stage.get(name) for stage in stages)]
+    cells = [[_cell(stage.get(name)) for name in columns] for stage in stages]
+    lines = [["stage", *columns], ["---"] * (1 + len(columns))]
+    lines += [[str(number), *line] for number, line in enumerate(cells, 1)]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _cell(value: Any) -> str:
+    if isinstance(value, list | tuple):
+        return ", ".join(map(str, value))
+    return "" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def quality_table(rows: Sequence[Row]) -> str:
@@ -129,10 +145,6 @@ def quality_table(rows: Sequence[Row]) -> str:
             f" | {row.psnr_y - base.psnr_y:+.2f} | {row.ssim_y:.3f} | {base.ssim_y:.3f} |"
         )
     return "\n".join(lines)
-
-
-def _recipe_lines(training: Mapping[str, Any]) -> list[str]:
-    return [f"- {key}: {json.dumps(training[key])}" for key in RECIPE if training.get(key)]
 
 
 CARD = """\
@@ -152,7 +164,10 @@ PyTorch FP32, faces shrunk by Pillow's bicubic filter, metrics on the luma of ui
 
 ## Training
 
-{steps} steps, {faces:,} faces seen, {minutes} minutes on {device}, torch {torch}:
+{steps:,} steps, {faces:,} faces seen, {minutes:.1f} minutes on {device}, torch {torch}.
+`rate` is what a stage's cosine begins with; `fresh` began anew.
+
+{stages}
 
 {recipe}
 

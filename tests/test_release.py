@@ -22,7 +22,11 @@ def trained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(checkpoints, "WEIGHTS", tmp_path / "weights")
     monkeypatch.setitem(checkpoints.MODELS, "tiny", TINY)
     path = tmp_path / "best.safetensors"
-    training = {"steps_done": 7, "batch": 4, "rate": 1e-3, "minutes_done": 0.1}
+    stages = [
+        {"steps": 7, "minutes": 0.25, "batch": 4, "rate": 1e-3, "loss": "l1", "data": ["a.tar"]},
+        {"steps": 2, "minutes": 0.05, "batch": 8, "rate": 5e-4, "loss": "l2", "data": ["b.tar"]},
+    ]
+    training = {"stages": stages, "device_used": "cpu", "torch": "2"}
     save_checkpoint(path, AMINet(TINY), TINY, name="tiny", training=training)
     return path
 
@@ -40,8 +44,10 @@ def test_card_says_what_the_weights_are(trained: Path, hr_faces: Path) -> None:
     result = release(trained, [hr_faces])
     card = Path(result.card).read_text()
     assert result.sha256 in card
-    assert "7 steps, 28 faces seen" in card
-    assert "- rate: 0.001" in card
+    assert "9 steps, 44 faces seen, 0.3 minutes on cpu" in card
+    assert "| stage | steps | minutes | loss | rate | batch |" in card
+    assert "| 2 | 2 | 0.05 | l2 | 0.0005 | 8 |" in card
+    assert '- data: ["b.tar"]' in card
     assert "not for identifying anyone" in card
     assert "research, non-commercial" in card
     assert quality_table(result.rows) in card
@@ -75,3 +81,9 @@ def test_weights_of_another_config_are_refused(
     with pytest.raises(EdgeError, match="channels"):
         release(other, [hr_faces])
     assert not (tmp_path / "weights").exists()
+
+
+def test_weights_of_unknown_training_are_refused(trained: Path, hr_faces: Path) -> None:
+    save_checkpoint(trained, AMINet(TINY), TINY, name="tiny")
+    with pytest.raises(EdgeError, match="does not say how it was trained"):
+        release(trained, [hr_faces])

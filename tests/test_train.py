@@ -6,6 +6,7 @@ import sys
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -60,10 +61,27 @@ def test_best_checkpoint_is_the_validated_one(options: TrainOptions) -> None:
     network, loaded = load_model(checkpoint=result.checkpoint)
     assert loaded.config == TINY
     assert loaded.metrics["validation/psnr_y"] == result.best_psnr_y
-    assert loaded.training["steps_done"] == 6
+    assert [stage["steps"] for stage in loaded.training["stages"]] == [6]
     assert Validation.load(options.val).psnr_y(network) == pytest.approx(
         result.best_psnr_y, abs=1e-4
     )
+
+
+def test_weights_know_all_stages_of_their_training(options: TrainOptions) -> None:
+    """Resumed alike is one stage; with another loss, or from weights, it is the next."""
+
+    def stages(**changes: Any) -> list[tuple[int, str]]:
+        result = train(replace(options, **changes), TINY)
+        trained = load_checkpoint(result.checkpoint).training["stages"]
+        return [(stage["steps"], stage["loss"]) for stage in trained]
+
+    options = replace(options, val=())  # each run's latest weights are its best
+    assert stages(steps=2) == [(2, "l1")]
+    assert stages(steps=3, resume=True) == [(3, "l1")]
+    assert stages(steps=5, resume=True, loss="l2") == [(3, "l1"), (2, "l2")]
+    first = options.out / "best.safetensors"
+    second = options.out.with_name("second")
+    assert stages(steps=1, init=first, out=second) == [(3, "l1"), (2, "l2"), (1, "l1")]
 
 
 @pytest.mark.parametrize("optimizer", ["muon", "adam"])
