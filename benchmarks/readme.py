@@ -1,22 +1,30 @@
-"""The table of speed in README.md, from what was measured: `python -m benchmarks.readme`.
+"""The tables of README.md, from what was measured: `python -m benchmarks.readme`.
 
-Replaces what stands between the two markers, which stay, by the rows of one face on all cores in
-docs/measured/latency.json. `--check` changes nothing and exits 1 if README.md says something else.
+Replaces what stands between each pair of markers, which stay: the speed of one face on all cores
+from docs/measured/latency.json, the quality from quality.json, what the smaller files lose from
+drift.json and gain from ratios.json. `--check` changes nothing and exits 1 if README.md says
+something else.
 """
 
 import argparse
 import json
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.latency_tables import cells
-from runtime.errors import EXIT_ERROR, EdgeError, run_command
+from runtime.errors import EXIT_ERROR, EdgeError, needs, run_command
+
+with needs("train,quantize,eval,bench", __name__):
+    from benchmarks.accuracy import Row
+    from benchmarks.latency_tables import cells
+    from benchmarks.release import quality_table
+    from benchmarks.results import small_table
+
 from runtime.files import read_bytes, write_bytes
 
-README, MEASURED = Path("README.md"), Path("docs", "measured", "latency.json")
-BEGIN, END = "<!-- speed: python -m benchmarks.readme -->", "<!-- end of speed -->"
+README, MEASURED = Path("README.md"), Path("docs", "measured")
+BEGIN, END = "<!-- {}: python -m benchmarks.readme -->", "<!-- end of {} -->"
 MAX_BYTES = 8 << 20
 SHOWN = {  # of the columns of latency_tables.COLUMNS, by number
     **{0: "one face at a time", 1: "backend", 2: "computes in", 3: "p50 ms", 4: "p95 ms"},
@@ -28,16 +36,52 @@ TOOLS = ("torch", "onnxruntime", "openvino", "nncf")
 Json = Mapping[str, Any]
 
 
-def insert(page: str, measured: Json, name: str = str(README)) -> str:
-    """The page with the table between its markers; EdgeError where they are not."""
-    before, begin, rest = page.partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if not begin or not end:
-        raise EdgeError(f"{name}: has no place for the table; add the lines {BEGIN} and {END}")
-    return f"{before}{BEGIN}\n{table(measured)}\n{END}{after}"
+def insert(page: str, tables: Mapping[str, str], name: str = str(README)) -> str:
+    """The page with each table between its markers; EdgeError where they are not."""
+    for subject, table in tables.items():
+        first, last = BEGIN.format(subject), END.format(subject)
+        before, begin, rest = page.partition(first)
+        _, end, after = rest.partition(last)
+        if not begin or not end:
+            raise EdgeError(f"{name}: has no place for a table; add the lines {first} and {last}")
+        page = f"{before}{first}\n{table}\n{last}{after}"
+    return page
 
 
-def table(measured: Json) -> str:
+def make_tables(folder: Path) -> dict[str, str]:
+    """By their markers' names; EdgeError for what is not there, or is something else."""
+    return {
+        "speed": _make(folder / "latency.json", "latency", speed_table),
+        "quality": _make(folder / "quality.json", "accuracy", quality),
+        "drift": _make(
+            folder / "drift.json", "drift", lambda drift: drift_table(drift, folder / "ratios.json")
+        ),
+    }
+
+
+def _make(path: Path, command: str, table: Callable[[Json], str]) -> str:
+    try:
+        return table(json.loads(read_bytes(path, MAX_BYTES)))
+    except (ValueError, KeyError, TypeError, IndexError, StopIteration) as error:
+        raise EdgeError(
+            f"{path}: is not what benchmarks.{command} writes; write it again:"
+            f" python -m benchmarks.{command}"
+        ) from error
+
+
+def quality(measured: Json) -> str:
+    """One line a data set: the network in PyTorch, bicubic, and what is between them."""
+    rows = [Row(**row) for row in measured["rows"]]
+    return quality_table([row for row in rows if row.backend in ("torch", "pillow")])
+
+
+def drift_table(measured: Json, ratios: Path) -> str:
+    """What FP16 and INT8 lose, and how much quicker they are than FP32."""
+    speed = json.loads(read_bytes(ratios, MAX_BYTES))["rows"]
+    return small_table(measured["rows"], speed).body
+
+
+def speed_table(measured: Json) -> str:
     """A sentence on the machine, and the rows of one face on all cores, the quickest first."""
     where = measured["machine"]
     threads = max(row["threads"] for row in measured["rows"])
@@ -61,24 +105,12 @@ def _line(row: Json) -> tuple[str, ...]:
     return (first, *(given[column] for column in list(SHOWN)[1:]))
 
 
-def read(path: Path) -> Json:
-    try:
-        content = json.loads(read_bytes(path, MAX_BYTES))
-        content["machine"], content["rows"][0]["p50_ms"]
-    except (ValueError, KeyError, TypeError, IndexError) as error:
-        raise EdgeError(
-            f"{path}: is not what benchmarks.latency writes; write it again:"
-            f" python -m benchmarks.latency --out {path}"
-        ) from error
-    return dict(content)
-
-
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.readme", description=__doc__.split("\n")[0]
     )
     parser.add_argument("--readme", type=Path, default=README, metavar="F.md")
-    parser.add_argument("--measured", type=Path, default=MEASURED, metavar="F.json")
+    parser.add_argument("--measured", type=Path, default=MEASURED, metavar="DIR")
     parser.add_argument("--check", action="store_true", help="change nothing; exit 1 if it differs")
     arguments = parser.parse_args(argv)
     return run_command(lambda: _run(arguments))
@@ -86,12 +118,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _run(arguments: argparse.Namespace) -> int:
     page = read_bytes(arguments.readme, MAX_BYTES).decode()
-    new = insert(page, read(arguments.measured), str(arguments.readme))
+    new = insert(page, make_tables(arguments.measured), str(arguments.readme))
     if not arguments.check:
         write_bytes(arguments.readme, new.encode())
     elif new != page:
         print(
-            f"error: {arguments.readme}: its table is not of {arguments.measured}; write it again:"
+            f"error: {arguments.readme}: its tables are not of {arguments.measured}; write them:"
             " python -m benchmarks.readme",
             file=sys.stderr,
         )

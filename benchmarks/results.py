@@ -76,9 +76,12 @@ class Table:
     rows: tuple[tuple[str, ...], ...]
 
     def markdown(self) -> str:
+        return f"## {self.heading}\n\n{self.about}\n\n{self.body}\n"
+
+    @property
+    def body(self) -> str:
         lines = [self.columns, ("---",) * len(self.columns), *self.rows]
-        body = "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
-        return f"## {self.heading}\n\n{self.about}\n\n{body}\n"
+        return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
 
 
 def results(measured: Path = MEASURED) -> str:

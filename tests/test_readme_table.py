@@ -1,4 +1,4 @@
-"""README's table of speed is what was measured, and nothing typed by hand."""
+"""README's tables are what was measured, and nothing typed by hand."""
 
 import json
 from pathlib import Path
@@ -21,30 +21,70 @@ def page(tmp_path, monkeypatch):
         row("tiny/int8.onnx", 9.0, 52.0, threads=1),
         row("tiny/int8.onnx", 31.0, 52.0, batch=8),
     ]
-    measured = tmp_path / "docs" / "measured" / "latency.json"
-    measured.parent.mkdir(parents=True)
-    measured.write_text(json.dumps({"rows": rows, "machine": machine(), "notes": []}))
+    (tmp_path / readme.MEASURED).mkdir(parents=True)
+    contents = {
+        "latency": {"rows": rows, "machine": machine(), "notes": []},
+        "quality": {
+            "rows": [accuracy("bicubic", "pillow", 24.0), accuracy("tiny", "torch", 27.25)]
+        },
+        "drift": {"rows": [DRIFT]},
+        "ratios": {"rows": [{**RATIO, "artifact": DRIFT["artifact"]}]},
+    }
+    for name, content in contents.items():
+        (tmp_path / readme.MEASURED / f"{name}.json").write_text(json.dumps(content))
     path = tmp_path / "README.md"
-    path.write_text(f"before\n\n{readme.BEGIN}\nold\n{readme.END}\n\nafter\n")
+    places = [f"{begin(name)}\nold\n{end(name)}" for name in ("speed", "quality", "drift")]
+    path.write_text("\n\n".join(["before", *places, "after\n"]))
     return path
 
 
-def test_table_stands_between_the_markers(page):
+def begin(name):
+    return readme.BEGIN.format(name)
+
+
+def end(name):
+    return readme.END.format(name)
+
+
+def accuracy(artifact, backend, psnr_y):
+    return {
+        **{"artifact": artifact, "backend": backend, "data": "val", "n": 9},
+        **{"psnr_y": psnr_y, "ssim_y": 0.7, "psnr_rgb": 22.0},
+    }
+
+
+DRIFT = {
+    **{"artifact": "tiny/int8.onnx", "backend": "onnxruntime", "emulated": False, "faces": 9},
+    **{"calibrated_with": "its own set", "fidelity_db": 52.0, "drift_db": 0.0061},
+    **{"worst_drift_db": 0.07, "int8_mac_share": 0.96, "reverted": 0, "share_of_bytes": 0.28},
+}
+RATIO = {"backend": "onnxruntime", "p50_ms": 4.0, "of_fp32": 2.5, "of_best_fp32": 2.25}
+
+
+def table(text, name):
+    """The lines of a table between its markers, without the head."""
+    part = text.partition(begin(name))[2].partition(end(name))[0]
+    return [line for line in part.splitlines() if line.startswith("|")][2:]
+
+
+def test_tables_stand_between_their_markers(page):
     assert readme.main([]) == 0
     text = page.read_text()
-    assert text.startswith(f"before\n\n{readme.BEGIN}\n")
-    assert text.endswith(f"\n{readme.END}\n\nafter\n")
+    assert text.startswith(f"before\n\n{begin('speed')}\n")
+    assert text.endswith(f"\n{end('drift')}\n\nafter\n")
     assert "\nold\n" not in text
-    table = [line for line in text.splitlines() if line.startswith("|")]
-    assert table[2].startswith("| **tiny/int8.onnx** | onnxruntime | int8 | 4.00 |")
-    assert table[3].startswith("| torch eager |")
-    assert len(table) == 4
-    assert len({line.count("|") for line in table}) == 1
+    speed = table(text, "speed")
+    assert speed[0].startswith("| **tiny/int8.onnx** | onnxruntime | int8 | 4.00 |")
+    assert speed[1].startswith("| torch eager |")
+    assert len(speed) == 2
+    assert table(text, "quality") == ["| val | 9 | **27.25** | 24.00 | +3.25 | 0.700 | 0.700 |"]
+    (drift,) = table(text, "drift")
+    assert "| 0.006 | 0.070 | 96.0% | 0.28x | 2.50x | 2.25x |" in drift
 
 
 def test_again_it_is_the_same_and_a_change_is_found(page, capsys):
     assert readme.main(["--check"]) == EXIT_ERROR
-    assert "README.md: its table is not of" in capsys.readouterr().err
+    assert "README.md: its tables are not of" in capsys.readouterr().err
     assert readme.main([]) == 0
     assert readme.main(["--check"]) == 0
     page.write_text(page.read_text().replace("4.00", "3.00"))
@@ -52,7 +92,7 @@ def test_again_it_is_the_same_and_a_change_is_found(page, capsys):
 
 
 def test_a_busy_machine_is_said(page):
-    path = page.parent / readme.MEASURED
+    path = page.parent / readme.MEASURED / "latency.json"
     content = json.loads(path.read_text())
     path.write_text(json.dumps({**content, "notes": ["the machine was busy", "b.onnx: left out"]}))
     assert readme.main([]) == 0
@@ -63,8 +103,10 @@ def test_a_busy_machine_is_said(page):
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("README.md", "no place", "README.md: has no place for the table"),
+        ("README.md", "no place", "README.md: has no place for a table"),
         ("docs/measured/latency.json", "{}", "is not what benchmarks.latency writes"),
+        ("docs/measured/quality.json", '{"rows": [{}]}', "is not what benchmarks.accuracy writes"),
+        ("docs/measured/drift.json", "[]", "is not what benchmarks.drift writes"),
     ],
 )
 def test_what_is_missing_is_named(page, name, content, message, capsys):
@@ -73,9 +115,6 @@ def test_what_is_missing_is_named(page, name, content, message, capsys):
     assert message in capsys.readouterr().err
 
 
-def test_the_projects_own_table_is_what_was_measured():
-    path = ROOT / "README.md"
-    if readme.BEGIN not in path.read_text():
-        pytest.skip("README.md has no generated table yet")
-    arguments = ["--readme", str(path), "--measured", str(ROOT / readme.MEASURED), "--check"]
-    assert readme.main(arguments) == 0
+def test_the_projects_own_tables_are_what_was_measured():
+    arguments = ["--readme", str(ROOT / "README.md"), "--measured", str(ROOT / readme.MEASURED)]
+    assert readme.main([*arguments, "--check"]) == 0
