@@ -27,7 +27,7 @@ test: setup
 	$(BIN)/pytest -q
 
 soak: setup
-	$(BIN)/pytest -q -m soak
+	$(BIN)/pytest -q -m soak -o faulthandler_timeout=3600
 
 # Both need what `make demo` makes. On an idle machine: about a quarter of an hour, and three minutes.
 bench: setup
