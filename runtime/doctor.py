@@ -16,14 +16,13 @@ from typing import Any
 
 from runtime import cache
 from runtime.errors import EdgeError, run_command
-from runtime.installed import PACKAGES, installed_version
+from runtime.installed import PACKAGES, has_nvidia_driver, installed_version
 from runtime.manifest import ENGINE, Manifest, read_manifest
 from runtime.processor import ARM_FEATURES, X86_FEATURES, processor, usable_cores
 
 ARTIFACTS = Path("artifacts")
 PACKED = Path(__file__).parent / "models"
 QUICK_INT8 = ("avx512_vnni", "avx_vnni", "amx_int8", "asimddp", "i8mm")
-NVIDIA = (Path("/proc/driver/nvidia/version"), Path("/etc/nv_tegra_release"))  # Linux, Jetson
 EXTRAS = {  # the module that an extra brings, and the command that installs it
     "onnxruntime": "pip install onnxruntime",
     "openvino": "pip install 'aminet-edge[openvino]'",
@@ -164,7 +163,7 @@ def _advice(backends: Sequence[Part], artifacts: Sequence[ArtifactState]) -> lis
         advice.append(f"ONNX Runtime is missing: {missing['onnxruntime']}")
     if "openvino" in missing and platform.machine() in ("x86_64", "AMD64"):
         advice.append(f"OpenVINO may be quicker on this processor: {missing['openvino']}")
-    if missing.keys() >= set(TENSORRT) and any(path.exists() for path in NVIDIA):
+    if missing.keys() >= set(TENSORRT) and has_nvidia_driver():
         advice.append(f"an NVIDIA GPU is here, TensorRT would use it: {missing['tensorrt']}")
     if not any(Path(a.path).name.startswith("int8") and not a.error for a in artifacts):
         advice.append("no INT8 artifact is here, the quickest: python -m quantize.int8")

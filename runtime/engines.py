@@ -8,9 +8,9 @@ from pathlib import Path
 from runtime.backends.cuda import find_device, has_device
 from runtime.backends.tensorrt import check_device, check_version, import_library
 from runtime.errors import EdgeError
+from runtime.installed import has_nvidia_driver
 from runtime.manifest import ENGINE, read_manifest
 
-DRIVERS = ("/dev/nvidiactl", "/dev/nvmap", "/dev/dxg")  # NVIDIA's: on a PC, a Jetson, in WSL
 PLACES = f"trt/*/*{ENGINE}"  # where export.tensorrt writes, from the ONNX files' folder
 
 
@@ -22,9 +22,7 @@ def find_engines(folder: Path) -> list[Path]:
 
 def has_gpu() -> bool:
     """Without a driver there is none, and cuda-python, a tenth of a second, need not be asked."""
-    if sys.platform == "linux" and not any(Path(driver).exists() for driver in DRIVERS):
-        return False
-    return has_device()
+    return (sys.platform != "linux" or has_nvidia_driver()) and has_device()
 
 
 def _fits(path: Path) -> bool:

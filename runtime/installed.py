@@ -7,6 +7,10 @@ import importlib.util
 from pathlib import Path
 
 FLAVOURS = ("-", "_gpu-", "_openvino-", "_directml-", "_cu12-", "_cu13-")  # of one module
+NVIDIA = (  # its driver, on Linux, a Jetson, in WSL
+    *("/dev/nvidiactl", "/proc/driver/nvidia/version"),
+    *("/dev/nvmap", "/etc/nv_tegra_release", "/dev/dxg"),
+)
 PACKAGES = ("onnxruntime", "openvino")  # the module and the backend have one name
 
 
@@ -14,6 +18,11 @@ def installed_backends() -> dict[str, str]:
     """The backends that could be opened, each with its package's version."""
     versions = {name: installed_version(name) for name in PACKAGES}
     return {name: version for name, version in versions.items() if version}
+
+
+def has_nvidia_driver() -> bool:
+    """Whether this Linux has one; elsewhere False."""
+    return any(Path(place).exists() for place in NVIDIA)
 
 
 @functools.cache

@@ -67,6 +67,7 @@ def test_json_is_one_object(face, artifact, capsys):
         "boxes": [],
         "skipped": False,
         "status": 0,
+        "sound": None,
     }
     assert report["artifact"] == str(artifact)
     assert (report["backend"], report["precision"]) == ("onnxruntime", "fp32")
