@@ -157,19 +157,18 @@ def test_a_killed_engine_build_leaves_no_half_engine(server, fp32):
     pytest.importorskip("tensorrt_rtx")
     out, arguments = fp32
     finish(server, "export.onnx", arguments)
-    kept = {path.name for path in out.parent.iterdir()}
     arguments = ["--artifact", str(out), "--builder", "tensorrt-rtx"]
     finish(server, "export.tensorrt", arguments)
-    (engine,) = out.parent.glob("*.engine")
+    (engine,) = out.parent.glob("trt/*/*.engine")
     whole = engine.read_bytes()
 
     def forget():
         assert not engine.exists() or engine.read_bytes() == whole
-        for path in out.parent.iterdir():
-            if path.is_file() and path.name not in kept:
+        for path in engine.parent.iterdir():
+            if path.is_file():
                 path.unlink()
 
-    kill_often(server, "export.tensorrt", arguments, out.parent, forget)
+    kill_often(server, "export.tensorrt", arguments, engine.parent, forget)
     forget()
 
 
