@@ -29,13 +29,12 @@ from runtime.errors import EXIT_USAGE, EdgeError, needs, run_command
 
 with needs("train,export,quantize,bench", __name__):
     from benchmarks.entries import BACKENDS, Entry, find_entries
-    from benchmarks.latency_tables import markdown, table
+    from benchmarks.latency_tables import markdown, table, write_measured
     from benchmarks.limits import ArithmeticLimit, measure_limits
     from benchmarks.machine import QUIET_SHARE, Machine, cores, machine
     from benchmarks.peers import EAGER, NAMES
     from benchmarks.race import TURNS, Contender, Timing, Worker, race
 
-from runtime.files import write_bytes
 
 BATCHES = (1, 8)
 SECONDS = 3.0
@@ -288,8 +287,7 @@ def _run(arguments: argparse.Namespace) -> int:
     )
     content = asdict(result)
     if arguments.out:
-        write_bytes(arguments.out, f"{json.dumps(content, indent=1)}\n".encode())
-        write_bytes(arguments.out.with_suffix(".md"), markdown(content).encode())
+        write_measured(arguments.out, content, markdown(content))
     print(json.dumps(content) if arguments.json else table(content))
     return 0
 

@@ -1,13 +1,23 @@
 """What benchmarks.latency measured, as a table for a terminal and as Markdown; from its JSON."""
 
+import json
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
+
+from runtime.files import write_bytes
 
 Measured = Mapping[str, Any]  # the JSON object of benchmarks.latency
 COLUMNS = (
     *("contender", "backend", "computes in", "p50 ms", "p95", "p99", "faces/s", "times eager"),
     *("times best peer", "of limit", "peak MiB", "cold start s", "MB", "fidelity dB"),
 )
+
+
+def write_measured(out: Path, content: Measured, page: str) -> None:
+    """The JSON to `out`, and the page made of it beside it, as F.md."""
+    write_bytes(out, f"{json.dumps(content, indent=1)}\n".encode())
+    write_bytes(out.with_suffix(".md"), page.encode())
 
 
 def cells(row: Measured) -> tuple[str, ...]:

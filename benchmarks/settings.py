@@ -17,11 +17,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from benchmarks.latency_tables import write_measured
 from benchmarks.machine import QUIET_SHARE, Machine, cores, machine
 from benchmarks.race import TURNS, Contender, Timing, Worker, race
 from benchmarks.worker import ORT_SETTINGS
 from runtime.errors import EXIT_USAGE, EdgeError, run_command
-from runtime.files import write_bytes
 from runtime.manifest import probes_path
 from runtime.session import DEFAULT_MODEL, read_artifact
 
@@ -151,8 +151,7 @@ def _run(arguments: argparse.Namespace) -> int:
     )
     content = asdict(result)
     if arguments.out:
-        write_bytes(arguments.out, f"{json.dumps(content, indent=1)}\n".encode())
-        write_bytes(arguments.out.with_suffix(".md"), markdown(content).encode())
+        write_measured(arguments.out, content, markdown(content))
     print(json.dumps(content) if arguments.json else markdown(content))
     return 0
 

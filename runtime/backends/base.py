@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from types import TracebackType
 from typing import TypeVar
 
@@ -13,11 +14,12 @@ from runtime.image import LR_SIDE, Tensor
 Ends = TypeVar("Ends", bound="Closing")
 
 
-class Closing:
+class Closing(ABC):
     """Something with a `close` that a `with` block calls at its end."""
 
+    @abstractmethod
     def close(self) -> None:
-        raise NotImplementedError
+        """Give back what is held; nothing may be asked afterwards."""
 
     def __enter__(self: Ends) -> Ends:
         return self
