@@ -137,13 +137,20 @@ def find_extremes(model: ModelProto, layers: Sequence[Layer], faces: Pixels) -> 
 
 
 def harsher(faces: Pixels) -> Pixels:
-    """Faces with CONTRAST times the contrast, each around its own mean color.
+    """Three times as many faces: these, and halves of two of them side by side and stacked.
 
-    Faces drawn from statistics, and a hundred real ones as well, lack what one in twenty real faces
-    has: hard light, hats, hands. It is found in no set of that size, but in its direction.
+    Each has CONTRAST times the contrast around its own mean color. Faces drawn from statistics, and
+    a hundred real ones as well, lack what one in twenty real faces has: hard light, hats, hands. It
+    is found in no set of that size, but in its direction: what is there, more of it, and edges
+    where a face has none.
     """
-    means = faces.mean(axis=(1, 2), keepdims=True)
-    return np.clip(np.rint(means + CONTRAST * (faces - means)), 0, 255).astype(np.uint8)
+    others = np.roll(faces, 1, axis=0)
+    rows, columns = faces.shape[1] // 2, faces.shape[2] // 2
+    stacked = np.concatenate([faces[:, :rows], others[:, rows:]], axis=1)
+    beside = np.concatenate([faces[:, :, :columns], others[:, :, columns:]], axis=2)
+    pictures = np.concatenate([faces, stacked, beside])
+    means = pictures.mean(axis=(1, 2), keepdims=True)
+    return np.clip(np.rint(means + CONTRAST * (pictures - means)), 0, 255).astype(np.uint8)
 
 
 def _run(

@@ -22,7 +22,7 @@ from runtime.manifest import manifest_path, read_manifest
 from runtime.session import open_session
 
 CPU, OPENVINO, TENSORRT = TARGETS.values()
-PLAIN_MISSES_DB = 0.0148  # over it with all layers in INT8, under it with one
+PLAIN_MISSES_DB = 0.0127  # over it with all layers in INT8, under it with one
 
 
 @pytest.fixture
@@ -191,7 +191,7 @@ def test_the_costliest_layers_are_given_back_and_no_more(least_db, kept):
     ("seen", "probed_db", "allowed"),
     [
         (Judgement(53, 42), 49, True),
-        (Judgement(52, 52), 52, False),  # the worst of hundreds would lose too much
+        (Judgement(51, 51), 51, False),  # the worst of hundreds would lose too much
         (Judgement(53, 41), 49, False),  # one face is far off
         (Judgement(53, 42), 48, False),  # every start would refuse it
         (Judgement(40, 30, 0.03, 0.15), 49, True),  # what was measured outweighs what is expected
@@ -293,6 +293,13 @@ def test_harsher_faces_keep_their_mean_color():
     face = np.zeros((1, 16, 16, 3), np.uint8) + 100
     face[:, :8] += 20
     assert sorted(np.unique(harsher(face))) == [94, 126]
+
+
+def test_halves_of_two_faces_are_among_the_harsher_ones():
+    faces = np.full((2, 16, 16, 3), [[[[100]]], [[[120]]]], np.uint8)
+    _, _, stacked, _, beside, _ = harsher(faces)
+    assert {*stacked[:8].flat, *beside[:, :8].flat} == {94}
+    assert {*stacked[8:].flat, *beside[:, 8:].flat} == {126}
 
 
 # What is no subject.
