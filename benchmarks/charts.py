@@ -1,9 +1,10 @@
 """The report's plots, as SVG that stands in a page and takes its ink from the page's text color."""
 
 import io
+import itertools
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import matplotlib as mpl
@@ -33,7 +34,7 @@ def pareto(points: Sequence[Json], budget_db: float) -> str:
     """Milliseconds (log) and fidelity of each contender, by its number, with the budget's line."""
     with mpl.rc_context(STYLE):
         figure, axes = _figure(3.6)
-        for point, badge_y in zip(points, _apart(points), strict=True):
+        for point, badge_y in zip(points, _apart(points, budget_db), strict=True):
             x, y = point["p50_ms"], point["fidelity_db"]
             color = PEERS if point["peer"] else OURS
             axes.plot([x, x], [y, badge_y], color=color, linewidth=1, zorder=1)
@@ -186,8 +187,8 @@ def _figure(height: float) -> tuple[Figure, Axes]:
     return figure, axes
 
 
-def _apart(points: Sequence[Json]) -> list[float]:
-    """Heights at which the points' numbers can be read: lower where two would meet."""
+def _apart(points: Sequence[Json], budget_db: float) -> list[float]:
+    """Heights at which the points' numbers can be read: near their own, on its side of the budget."""
     span = math.log(max(p["p50_ms"] for p in points) / min(p["p50_ms"] for p in points)) or 1
     heights: list[float] = []
     for point in points:
@@ -196,11 +197,23 @@ def _apart(points: Sequence[Json]) -> list[float]:
             for other, height in zip(points, heights, strict=False)
             if abs(math.log(other["p50_ms"] / point["p50_ms"])) < NEAR * span
         ]
-        height = point["fidelity_db"]
-        while any(abs(height - other) < BADGE_DB for other in near):
-            height -= BADGE_DB / 2
-        heights.append(height)
+        y = point["fidelity_db"]
+        heights.append(
+            next(
+                height
+                for height in _around(y)
+                if (height >= budget_db) == (y >= budget_db)
+                and all(abs(height - other) >= BADGE_DB for other in near)
+            )
+        )
     return heights
+
+
+def _around(y: float) -> Iterator[float]:
+    yield y
+    for step in itertools.count(1):
+        yield y - step * BADGE_DB / 2
+        yield y + step * BADGE_DB / 2
 
 
 def _labels(axes: Axes) -> list[str]:

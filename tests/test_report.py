@@ -187,6 +187,17 @@ def test_points_are_numbered_from_the_quickest():
     assert len({len(point["cells"]) for point in points} | {13}) == 1
 
 
+def test_a_number_that_makes_room_stays_on_its_side_of_the_budget():
+    fidelities_db = (57.0, 53.0, 49.0, 45.0, 47.0)
+    points = report.number([row(f"{db}", 4.0, db) for db in fidelities_db])
+    drawn = charts.pareto(points, 48.0)
+    heights = {text: float(y) for y, text in re.findall(r'<text [^>]*y="([\d.]+)"[^>]*>(.*?)<', drawn)}
+    below = [heights[str(point["number"])] for point in points if point["fidelity_db"] < 48]
+    above = [heights[str(point["number"])] for point in points if point["fidelity_db"] >= 48]
+    assert len(set(below + above)) == 5
+    assert max(above) < heights["budget 48.0 dB"] + 20 < min(below)  # an SVG's y points down
+
+
 def test_speed_of_another_machine_or_of_other_files_is_not_shown(tmp_path, tiny_model):
     path = tmp_path / "latency.json"
     content = {"rows": [row("a", 1, 50)], "machine": machine(), "notes": [], "limits": []}
