@@ -188,7 +188,7 @@ def _figure(height: float) -> tuple[Figure, Axes]:
 
 
 def _apart(points: Sequence[Json], budget_db: float) -> list[float]:
-    """Heights at which the points' numbers can be read: near their own, on its side of the budget."""
+    """Heights at which the numbers can be read: near their points, on their side of the budget."""
     span = math.log(max(p["p50_ms"] for p in points) / min(p["p50_ms"] for p in points)) or 1
     heights: list[float] = []
     for point in points:

@@ -101,16 +101,13 @@ class Worker:
         return Fidelity(**self._ask({"probes": str(probes)}))
 
     def close(self) -> None:
-        """End the process and wait for it."""
-        with contextlib.suppress(OSError):  # of one that has ended by itself
-            assert self._process.stdin
-            self._process.stdin.close()
-        try:
-            self._process.wait(timeout=20)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
+        """End the process, which holds nothing that is worth its going by itself."""
+        self._process.kill()
+        self._process.wait()
+        assert self._process.stdin
         assert self._process.stdout
+        with contextlib.suppress(OSError):  # of a question that it did not live to read
+            self._process.stdin.close()
         self._process.stdout.close()
         self._said.close()
 

@@ -136,7 +136,7 @@ def test_a_slower_graph_is_slower(accepted, monkeypatch, capsys):
     monkeypatch.setattr(regress, "RETRIES", 0)
     path = accepted / "fp32.onnx"
     model = onnx.load(path)
-    large = np.zeros((1500, 1500), np.float32)
+    large = np.zeros((1000, 1000), np.float32)
     graph = model.graph
     graph.initializer.append(numpy_helper.from_array(large, "large"))
     graph.initializer.append(numpy_helper.from_array(np.array([0], np.int64), "first"))
