@@ -41,7 +41,7 @@ from runtime.files import read_bytes, write_bytes
 from runtime.image import Tensor, to_tensor
 from runtime.manifest import manifest_path, probes_path
 from runtime.processor import processor
-from runtime.session import Runner
+from runtime.runner import Runner
 
 OUT, DOC = Path("docs", "measured", "engines.json"), Path("docs", "quantization.md")
 BEGIN, END = "<!-- benchmarks.engines -->", "<!-- end -->"

@@ -9,12 +9,12 @@ from aminet.info import measure_cost
 from benchmarks.peers import make_peers
 from benchmarks.race import Contender
 from quantize.calibration import read_faces
+from runtime.artifact import read_artifact
 from runtime.backends import openvino
 from runtime.backends.openvino import OpenVinoSession
 from runtime.errors import EdgeError
 from runtime.manifest import Manifest, probes_path
 from runtime.processor import processor
-from runtime.session import read_artifact
 
 CALIBRATION = Path(__file__).parents[1] / "calib_data"
 OPENVINO = OpenVinoSession.name

@@ -10,10 +10,11 @@ import onnx
 from quantize.executed import int8_layers_onnxruntime, int8_layers_openvino, optimized_graph
 from quantize.layers import Layer, find_layers, total_macs
 from runtime import drift
+from runtime.artifact import Artifact, read_artifact
 from runtime.backends.openvino import OpenVinoSession
 from runtime.drift import Fidelity
 from runtime.manifest import Manifest, probes_path
-from runtime.session import Artifact, open_backend, read_artifact
+from runtime.runner import open_backend
 
 BACKENDS = ("onnxruntime", "openvino")
 

@@ -19,7 +19,8 @@ with needs("quantize", __name__):
 
     from quantize.timing import node_times_ms
 
-from runtime.session import DEFAULT_MODEL, read_artifact
+from runtime.artifact import read_artifact
+from runtime.session import DEFAULT_MODEL
 
 # What an operator is for. A convolution is told by its weights, what is not named is the rest.
 KINDS: Mapping[str, tuple[str, ...]] = {

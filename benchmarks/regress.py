@@ -30,8 +30,9 @@ with needs("train,export,quantize,bench", __name__):
     from benchmarks.machine import QUIET_SHARE, cores, level, machine
     from benchmarks.peers import EAGER
 
+from runtime.artifact import read_artifact
 from runtime.processor import processor
-from runtime.session import DEFAULT_MODEL, read_artifact
+from runtime.session import DEFAULT_MODEL
 
 SECONDS, TURNS = 1.0, 5
 REPEATS = 5  # of the speed, to learn its tolerance from

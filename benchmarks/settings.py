@@ -21,9 +21,10 @@ from benchmarks.latency_tables import write_measured
 from benchmarks.machine import QUIET_SHARE, Machine, cores, machine
 from benchmarks.race import TURNS, Contender, Timing, Worker, race
 from benchmarks.worker import ORT_SETTINGS
+from runtime.artifact import read_artifact
 from runtime.errors import EXIT_USAGE, EdgeError, run_command
 from runtime.manifest import probes_path
-from runtime.session import DEFAULT_MODEL, read_artifact
+from runtime.session import DEFAULT_MODEL
 
 ARTIFACT = Path("artifacts", DEFAULT_MODEL, "int8.onnx")
 DEFAULTS = "defaults"

@@ -19,9 +19,10 @@ with needs("tensorrt-rtx", __name__):
     from export.gate import check_for_tensorrt, read_graph
     from export.tensorrt import SOURCES
 
+from runtime.artifact import MAX_ARTIFACT_BYTES, Artifact, read_artifact
 from runtime.files import read_bytes, sha256_bytes, sha256_file, writing
 from runtime.manifest import manifest_path
-from runtime.session import DEFAULT_MODEL, MAX_ARTIFACT_BYTES, Artifact, read_artifact
+from runtime.session import DEFAULT_MODEL
 
 # What each target takes, the first that is there of those joined by '|'.
 TARGETS = {

@@ -25,9 +25,10 @@ with needs("tensorrt-rtx", __name__):
     from export.gate import check_for_tensorrt, read_graph, types_of
     from export.process import Progress, alone, ask, work_folder
 
+from runtime.artifact import Artifact, read_artifact
 from runtime.files import sha256_file, write_bytes, writing
 from runtime.manifest import Manifest, manifest_path, read_manifest, write_manifest
-from runtime.session import DEFAULT_MODEL, Artifact, read_artifact
+from runtime.session import DEFAULT_MODEL
 
 BUILDERS = ("auto", "tensorrt", "tensorrt-rtx")
 SOURCES = ("fp32.onnx", "fp16.onnx", "int8-trt.onnx", "int8-trt-fp16.onnx")

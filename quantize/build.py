@@ -21,11 +21,12 @@ from quantize.record import Int8Artifact, make_manifest, measurement, record
 from quantize.subject import Subject, open_content, write_artifact
 from quantize.targets import Target
 from runtime import drift
+from runtime.artifact import read_artifact
 from runtime.backends.openvino import OpenVinoSession
 from runtime.errors import EXIT_PRECISION, EdgeError
 from runtime.faces import load_faces
 from runtime.manifest import manifest_path
-from runtime.session import Runner, read_artifact
+from runtime.runner import Runner
 
 
 @dataclass(frozen=True)

@@ -8,11 +8,13 @@ from onnx import ModelProto
 
 from quantize.layers import Layer, find_layers, total_macs
 from runtime import drift
+from runtime.artifact import Artifact, read_artifact
 from runtime.drift import Probes
 from runtime.errors import EdgeError
 from runtime.files import writing
 from runtime.manifest import Manifest, manifest_path, probes_path, write_manifest
-from runtime.session import DEFAULT_MODEL, Artifact, Runner, open_backend, read_artifact
+from runtime.runner import Runner, open_backend
+from runtime.session import DEFAULT_MODEL
 
 ARTIFACT = Path("artifacts", DEFAULT_MODEL, "fp32.onnx")
 

@@ -147,7 +147,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    from runtime.session import with_provider
+    from runtime.runner import with_provider
 
     options = {name: getattr(arguments, name) for name in Options.__dataclass_fields__}
     options["backend"] = with_provider(arguments.backend, arguments.provider)

@@ -9,71 +9,33 @@ from __future__ import annotations
 import functools
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TypeAlias, overload
+from typing import overload
 
 import numpy as np
 from PIL import Image
 
-from runtime import cache, choice, drift
+from runtime import choice
+from runtime.artifact import Artifact, read_artifact
 from runtime.backends.base import Closing
-from runtime.backends.onnxruntime import OnnxRuntimeGpuSession, OnnxRuntimeSession, optimize
+from runtime.backends.onnxruntime import OnnxRuntimeSession
 from runtime.backends.openvino import OpenVinoSession
 from runtime.backends.tensorrt import TensorRtSession
 from runtime.choice import Choice
-from runtime.drift import Fidelity, Limit
 from runtime.engines import find_engines
-from runtime.errors import EXIT_DRIFT, EXIT_MISSING, EXIT_USAGE, EdgeError
-from runtime.files import read_bytes, sha256_bytes
+from runtime.errors import EXIT_DRIFT, EdgeError
 from runtime.image import Pixels, Tensor, fit_face, from_image, to_pixels, to_tensor
 from runtime.installed import installed_backends
-from runtime.manifest import ENGINE, Manifest, probes_path, read_manifest
+from runtime.manifest import ENGINE, probes_path, read_manifest
 from runtime.processor import processor, usable_cores
+from runtime.runner import AUTO, Runner, open_backend, open_optimized
+from runtime.verdict import Verdict, find_verdict
 
 DEFAULT_MODEL = "aminet-edge"
-AUTO = "auto"
-BACKENDS = (AUTO, OnnxRuntimeSession.name, OpenVinoSession.name, TensorRtSession.name)
-PROVIDERS = ("cpu", "cuda", "tensorrt")
-GPU_BACKENDS = {f"{OnnxRuntimeSession.name}-{provider}": provider for provider in PROVIDERS[1:]}
 PREFERENCE = ("int8.onnx", "int8-openvino.onnx", "fp32.onnx")  # the quickest first
 MADE_FOR = {"int8-openvino.onnx": OpenVinoSession.name}  # other files suit any backend
-MAX_ARTIFACT_BYTES = 1 << 30
-VERDICT_VERSION = "2"  # another one when what is remembered, or how it is measured, changes
 
-Runner: TypeAlias = OnnxRuntimeSession | OpenVinoSession | TensorRtSession
 Say = Callable[[str], None]
-
-
-@dataclass(frozen=True)
-class Verdict:
-    """What the probes said, on this machine or, `remembered`, at an earlier start on it."""
-
-    fidelity: Fidelity
-    limit: Limit
-    remembered: bool = False
-
-    @property
-    def passed(self) -> bool:
-        return self.limit.allows(self.fidelity)
-
-    @property
-    def fidelity_db(self) -> float:
-        return self.fidelity.fidelity_db
-
-    @property
-    def limit_db(self) -> float:
-        return self.limit.fidelity_db
-
-
-@dataclass(frozen=True)
-class Artifact:
-    """The bytes of an artifact and of its model's probes, both as the manifest's hashes say."""
-
-    path: Path
-    manifest: Manifest
-    model: bytes
-    probes: bytes
 
 
 class Session(Closing):
@@ -240,93 +202,6 @@ def _choice_key(paths: Sequence[Path], installed: Mapping[str, str]) -> dict[str
     }
 
 
-def read_artifact(path: Path) -> Artifact:
-    """Read an artifact, its manifest and probes.
-
-    EdgeError if one is missing or does not fit, or if the weights are random.
-    """
-    if not path.is_file():
-        raise EdgeError(f"{path}: is not there; make it: python -m export.onnx")
-    manifest = read_manifest(path)
-    model = read_bytes(path, MAX_ARTIFACT_BYTES)
-    if sha256_bytes(model) != manifest.sha256:
-        raise EdgeError(
-            f"{path}: is not the file that its manifest describes, one of the two was damaged or"
-            f" replaced; make it again: {_maker(path, manifest)}"
-        )
-    probes = read_bytes(probes_path(path), drift.MAX_PROBES_BYTES)
-    if sha256_bytes(probes) != manifest.probes_sha256:
-        raise EdgeError(
-            f"{probes_path(path)}: are not the probes of {path.name}, but damaged or of another"
-            f" export; make {path.name} again: {_maker(path, manifest)}"
-        )
-    if manifest.random_weights:
-        raise EdgeError(
-            f"{path}: has random weights, for tests; export trained ones: python -m export.onnx"
-        )
-    return Artifact(path, manifest, model, probes)
-
-
-def _maker(path: Path, manifest: Manifest) -> str:
-    """The command that makes this artifact: smaller ones are made of fp32.onnx, not exported."""
-    if path.suffix == ENGINE:
-        source = probes_path(path).with_name(f"{path.stem}.onnx")
-        return f"python -m export.tensorrt --artifact {source}"
-    if manifest.precision == "fp32":
-        return "python -m export.onnx"
-    return f"python -m quantize.{manifest.precision} --artifact {path.with_name('fp32.onnx')}"
-
-
-def measure(runner: Runner, artifact: Artifact) -> Verdict:
-    """Run the probes and judge them, whatever is remembered."""
-    probes = drift.decode_probes(artifact.probes, str(probes_path(artifact.path)))
-    return Verdict(drift.measure(runner.run, probes), drift.limit(artifact.manifest, runner.name))
-
-
-def open_backend(name: str, artifact: Artifact) -> Runner:
-    """Open the model in one of BACKENDS or GPU_BACKENDS; status 5 for one that is not here.
-
-    'auto' runs an engine in TensorRT, anything else in ONNX Runtime.
-    """
-    if artifact.path.suffix == ENGINE or name == TensorRtSession.name:
-        return _open_engine(name, artifact)
-    if name in GPU_BACKENDS:
-        return OnnxRuntimeGpuSession(artifact.model, str(artifact.path), GPU_BACKENDS[name])
-    if name in (AUTO, OnnxRuntimeSession.name):
-        return OnnxRuntimeSession(artifact.model, str(artifact.path))
-    if name == OpenVinoSession.name:
-        return OpenVinoSession(artifact.model, str(artifact.path))
-    raise EdgeError(f"no backend is called {name}, expected {', '.join(BACKENDS)}", EXIT_USAGE)
-
-
-def with_provider(backend: str, provider: str | None) -> str:
-    """The name of a backend whose work --provider does; EdgeError with status 2 if it has none."""
-    if provider in (None, "cpu"):
-        return backend
-    if backend not in (AUTO, OnnxRuntimeSession.name):
-        raise EdgeError(
-            f"--provider {provider} is ONNX Runtime's; give --backend onnxruntime", EXIT_USAGE
-        )
-    return f"{OnnxRuntimeSession.name}-{provider}"
-
-
-def _open_engine(name: str, artifact: Artifact) -> Runner:
-    """An engine in TensorRT; EdgeError if either is something else."""
-    path = artifact.path
-    if path.suffix != ENGINE:
-        raise EdgeError(
-            f"{path}: is no engine, which --backend tensorrt needs; build one on this device:"
-            f" python -m export.tensorrt --artifact {path}",
-            EXIT_MISSING,
-        )
-    if name not in (AUTO, TensorRtSession.name):
-        raise EdgeError(
-            f"{path}: is an engine, which --backend {name} does not run; use --backend tensorrt",
-            EXIT_USAGE,
-        )
-    return TensorRtSession(artifact.model, artifact.manifest, str(path))
-
-
 def _candidates(artifact: str | Path | None, fallback: bool) -> tuple[list[Path], bool]:
     """The artifacts to try in turn, and whether they were searched for rather than named."""
     if artifact is not None and not Path(artifact).is_dir():
@@ -354,68 +229,10 @@ def _open(
     artifact = read_artifact(path)
     if not verify:
         return Session(artifact, open_backend(backend, artifact), None, passed_over, chosen)
-    runner, runs_sha256 = _open_optimized(backend, artifact)
+    runner, runs_sha256 = open_optimized(backend, artifact)
     try:
-        verdict = _verdict(runner, artifact, runs_sha256)
+        verdict = find_verdict(runner, artifact, runs_sha256)
     except EdgeError:
         runner.close()
         raise
     return Session(artifact, runner, verdict, passed_over, chosen)
-
-
-def _open_optimized(backend: str, artifact: Artifact) -> tuple[Runner, str]:
-    """The backend with the model, and the SHA-256 of the bytes that it runs.
-
-    ONNX Runtime is given the graph as it optimized it at an earlier start, if it was kept.
-    """
-    optimizable = backend == OnnxRuntimeSession.name and artifact.path.suffix != ENGINE
-    if not optimizable or not cache.is_writable():
-        return open_backend(backend, artifact), artifact.manifest.sha256
-    key = {
-        "optimized": artifact.manifest.sha256,
-        "onnxruntime": installed_backends().get(backend, ""),
-        "processor": processor(),
-    }
-    kept = cache.recall_file(key, MAX_ARTIFACT_BYTES)
-    if kept is None:
-        kept = optimize(artifact.model, str(artifact.path))
-        if not cache.remember_file(key, kept):
-            return open_backend(backend, artifact), artifact.manifest.sha256
-    return OnnxRuntimeSession(kept, str(artifact.path), optimized=True), sha256_bytes(kept)
-
-
-def _verdict(runner: Runner, artifact: Artifact, runs_sha256: str) -> Verdict:
-    """The remembered verdict on exactly these files, backend and processor, else a new one."""
-    key = {
-        "verdict": VERDICT_VERSION,
-        "artifact": artifact.manifest.sha256,
-        "manifest": artifact.manifest.digest,
-        "probes": artifact.manifest.probes_sha256,
-        "runs": runs_sha256,
-        "backend": f"{runner.name} {runner.version}",
-        "options": runner.options,
-        "processor": processor(),
-    }
-    if record := cache.recall(key):
-        limit = drift.limit(artifact.manifest, runner.name)
-        verdict = Verdict(Fidelity(**record), limit, remembered=True)
-        if verdict.passed:
-            return verdict
-    verdict = measure(runner, artifact)
-    if not verdict.passed:
-        raise EdgeError(describe_failure(artifact.path, runner.name, verdict), EXIT_DRIFT)
-    cache.remember(key, asdict(verdict.fidelity))
-    return verdict
-
-
-def describe_failure(path: Path, backend: str, verdict: Verdict) -> str:
-    """One line on what the probes found."""
-    fidelity, limit = verdict.fidelity, verdict.limit
-    if not fidelity.finite:
-        return f"{path}: gives numbers that are not finite in {backend}; make it again"
-    return (
-        f"{path}: drifts from FP32 in {backend} on this machine: fidelity"
-        f" {fidelity.fidelity_db:.1f} dB on faces, {fidelity.extremes_fidelity_db:.1f} on extremes,"
-        f" expected at least {limit.fidelity_db:.1f} and {limit.extremes_fidelity_db:.1f};"
-        " make it again or take fp32.onnx"
-    )

@@ -15,10 +15,11 @@ import onnx
 import pytest
 
 import tiny_artifact
+from runtime.artifact import read_artifact
 from runtime.drift import read_probes
 from runtime.image import read_picture, to_tensor, write_picture
 from runtime.manifest import manifest_path, read_manifest
-from runtime.session import open_session, read_artifact
+from runtime.session import open_session
 from tiny_networks import BATCHED, write_checkpoint
 
 pytestmark = pytest.mark.soak

@@ -10,7 +10,7 @@ import pytest
 import tiny_artifact
 from export.tensorrt import Options, compile_engine, find_builder
 from runtime import choice, engines
-from runtime import session as sessions
+from runtime import runner as runners
 from runtime.backends import cuda
 from runtime.backends.cuda import Device
 from runtime.backends.onnxruntime import GPU_PROVIDERS, OnnxRuntimeSession, refuse_fallback
@@ -19,7 +19,8 @@ from runtime.check import check, main
 from runtime.errors import EXIT_ERROR, EXIT_MISSING, EXIT_USAGE, EdgeError
 from runtime.image import to_tensor
 from runtime.manifest import probes_path, read_manifest, write_manifest
-from runtime.session import open_session, with_provider
+from runtime.runner import with_provider
+from runtime.session import open_session
 
 LR = to_tensor(tiny_artifact.faces(4))
 RTX = Options(builder="tensorrt-rtx")
@@ -96,7 +97,7 @@ def test_auto_takes_the_engine_where_it_is_quickest(engine, monkeypatch):
         runner.name = name
         return runner
 
-    monkeypatch.setattr(sessions, "_open_engine", open_engine)
+    monkeypatch.setattr(runners, "_open_engine", open_engine)
     monkeypatch.setattr(choice, "take_turns", lambda runs, face: [3.0, 1.0])
     for remembered in (False, True):
         with open_session(folder) as session:

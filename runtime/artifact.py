@@ -1,0 +1,58 @@
+"""An artifact's bytes, read only if they are the ones that its manifest describes."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from runtime import drift
+from runtime.errors import EdgeError
+from runtime.files import read_bytes, sha256_bytes
+from runtime.manifest import ENGINE, Manifest, probes_path, read_manifest
+
+MAX_ARTIFACT_BYTES = 1 << 30
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """The bytes of an artifact and of its model's probes, both as the manifest's hashes say."""
+
+    path: Path
+    manifest: Manifest
+    model: bytes
+    probes: bytes
+
+
+def read_artifact(path: Path) -> Artifact:
+    """Read an artifact, its manifest and probes.
+
+    EdgeError if one is missing or does not fit, or if the weights are random.
+    """
+    if not path.is_file():
+        raise EdgeError(f"{path}: is not there; make it: python -m export.onnx")
+    manifest = read_manifest(path)
+    model = read_bytes(path, MAX_ARTIFACT_BYTES)
+    if sha256_bytes(model) != manifest.sha256:
+        raise EdgeError(
+            f"{path}: is not the file that its manifest describes, one of the two was damaged or"
+            f" replaced; make it again: {_maker(path, manifest)}"
+        )
+    probes = read_bytes(probes_path(path), drift.MAX_PROBES_BYTES)
+    if sha256_bytes(probes) != manifest.probes_sha256:
+        raise EdgeError(
+            f"{probes_path(path)}: are not the probes of {path.name}, but damaged or of another"
+            f" export; make {path.name} again: {_maker(path, manifest)}"
+        )
+    if manifest.random_weights:
+        raise EdgeError(
+            f"{path}: has random weights, for tests; export trained ones: python -m export.onnx"
+        )
+    return Artifact(path, manifest, model, probes)
+
+
+def _maker(path: Path, manifest: Manifest) -> str:
+    """The command that makes this artifact: smaller ones are made of fp32.onnx, not exported."""
+    if path.suffix == ENGINE:
+        source = probes_path(path).with_name(f"{path.stem}.onnx")
+        return f"python -m export.tensorrt --artifact {source}"
+    if manifest.precision == "fp32":
+        return "python -m export.onnx"
+    return f"python -m quantize.{manifest.precision} --artifact {path.with_name('fp32.onnx')}"
