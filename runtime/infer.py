@@ -26,9 +26,9 @@ from runtime.manifest import PRECISIONS
 from runtime.plan import plan
 
 if TYPE_CHECKING:
+    from runtime.result import FaceResult
     from runtime.session import Session
     from runtime.video import Watch
-    from runtime.work import FaceResult
 
 BAR_WIDTH = 30  # characters
 LISTED_RESULTS = 20  # more than these are counted, not listed

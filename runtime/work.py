@@ -33,6 +33,7 @@ from runtime.image import (
 )
 from runtime.photo import MAX_FACE, MIN_FACE, EnlargedPhoto, enlarge_photo
 from runtime.plan import Job
+from runtime.result import Box, FaceResult
 from runtime.session import Session
 
 if TYPE_CHECKING:
@@ -55,43 +56,6 @@ class Manner:
     scale: int | None = None
     faces_only: bool = False
     draw_boxes: bool = False
-
-
-@dataclass(frozen=True)
-class Box:
-    """A face found in a photo, in its pixels: left, top, right, bottom; how sure, and its output.
-
-    `enlarged` is False for one that was too small or too large, and left as it was.
-    """
-
-    box: tuple[float, ...]
-    score: float
-    enlarged: bool
-    output: str | None = None
-
-
-@dataclass(frozen=True)
-class FaceResult:
-    """What became of one input: its output, or the error.
-
-    `ms` is from reading a face to written, for photos and videos from found to written.
-
-    `faces` were enlarged, `left_alone` were not; a `skipped` one was done by an earlier run.
-    `status` is the error's exit status; `sound`, of a video, says what became of it.
-    """
-
-    input: str
-    output: str | None
-    faces: int
-    ms: float | None
-    error: str | None
-    kind: str = "face"
-    scale: int | None = None
-    left_alone: int = 0
-    boxes: tuple[Box, ...] = ()
-    skipped: bool = False
-    status: int = 0
-    sound: str | None = None
 
 
 @dataclass(frozen=True, eq=False)
