@@ -18,6 +18,9 @@ WORST = 5.0  # the worst face may lose so many times what all lose in the mean
 # int8.onnx at most on 1,200 training faces (docs/quantization.md).
 CORRELATION = 0.28
 NAMED = 5  # layers in a message
+# What a layer in FP32 among INT8 ones costs beside its own arithmetic, to and from 8 bits and their
+# layout: about 24 us on one core of a Zen 4, in which this many multiply-adds run in INT8.
+CONVERSION_MACS = 4e6
 LEAST_SHARE = 0.5  # of the multiply-adds: with less in INT8 it is not worth a file
 
 
@@ -135,23 +138,31 @@ def hold(
 ) -> Attempt:
     """Quantize all layers, or as many as the budget allows.
 
-    The first to be given back are those that cost most for their size: `errors` has a layer's
-    squared error when it alone is INT8, and is asked only if it is needed. EdgeError with status 3
-    if less than LEAST_SHARE of all multiply-adds would be left.
+    The first to be given back are those that cost most for the time that they save: `errors` has a
+    layer's squared error when it alone is INT8, and is asked only if it is needed. EdgeError with
+    status 3 if less than LEAST_SHARE of all multiply-adds would be left.
     """
     made = attempt(layers)
     if budget.allows(made.seen, made.probed):
         return made
     cost = errors()
-    order = sorted(layers, key=lambda layer: cost[layer.name] / layer.macs, reverse=True)
-    too_few, enough = 0, _most_given_back(order, total_macs)
-    held = attempt(order[enough:]) if enough else made
-    costly = ", ".join(layer.name for layer in order[: min(enough, NAMED)]) or "none"
+    order = sorted(
+        layers, key=lambda layer: cost[layer.name] / (layer.macs + CONVERSION_MACS), reverse=True
+    )
+    spare = _that_may_be_given_back(order, total_macs)
+
+    def without(count: int) -> Attempt:
+        given_back = {layer.name for layer in spare[:count]}
+        return attempt([layer for layer in layers if layer.name not in given_back])
+
+    too_few, enough = 0, len(spare)
+    held = without(enough) if enough else made
+    costly = ", ".join(layer.name for layer in spare[:NAMED]) or "none"
     share = f"INT8 with half of the multiply-adds ({enough} layers given back: {costly}, ...)"
     budget.check(held.seen, held.probed, share)
     while enough - too_few > 1:
         middle = (too_few + enough) // 2
-        made = attempt(order[middle:])
+        made = without(middle)
         if budget.allows(made.seen, made.probed):
             enough, held = middle, made
         else:
@@ -159,10 +170,11 @@ def hold(
     return held
 
 
-def _most_given_back(order: Sequence[Layer], total_macs: int) -> int:
-    """How many of these layers, in this order, can be given back with LEAST_SHARE left."""
-    left, count = sum(layer.macs for layer in order), 0
-    while count < len(order) and left - order[count].macs >= LEAST_SHARE * total_macs:
-        left -= order[count].macs
-        count += 1
-    return count
+def _that_may_be_given_back(order: Sequence[Layer], total_macs: int) -> list[Layer]:
+    """Those of these layers, in this order, without which LEAST_SHARE is left."""
+    left, spare = sum(layer.macs for layer in order), []
+    for layer in order:
+        if left - layer.macs >= LEAST_SHARE * total_macs:
+            left -= layer.macs
+            spare.append(layer)
+    return spare
