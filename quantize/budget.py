@@ -18,8 +18,8 @@ WORST = 5.0  # the worst face may lose so many times what all lose in the mean
 # int8.onnx at most on 1,200 training faces (docs/quantization.md).
 CORRELATION = 0.28
 NAMED = 5  # layers in a message
-# What a layer in FP32 among INT8 ones costs beside its own arithmetic, to and from 8 bits and their
-# layout: about 24 us on one core of a Zen 4, in which this many multiply-adds run in INT8.
+# A layer in FP32 among INT8 ones brings conversions with it, whatever its size: it is counted with
+# so many multiply-adds more, so that few layers are given back and not many small ones.
 CONVERSION_MACS = 4e6
 LEAST_SHARE = 0.5  # of the multiply-adds: with less in INT8 it is not worth a file
 
@@ -138,9 +138,9 @@ def hold(
 ) -> Attempt:
     """Quantize all layers, or as many as the budget allows.
 
-    The first to be given back are those that cost most for the time that they save: `errors` has a
-    layer's squared error when it alone is INT8, and is asked only if it is needed. EdgeError with
-    status 3 if less than LEAST_SHARE of all multiply-adds would be left.
+    The first to be given back are those that cost most for their size and the conversions that they
+    bring: `errors` has a layer's squared error when it alone is INT8, and is asked only if it is
+    needed. EdgeError with status 3 if less than LEAST_SHARE of all multiply-adds would be left.
     """
     made = attempt(layers)
     if budget.allows(made.seen, made.probed):
