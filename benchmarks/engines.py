@@ -13,8 +13,10 @@ import io
 import json
 import logging
 import shutil
+import statistics
 import sys
 import tempfile
+import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -25,7 +27,7 @@ from typing import Any
 from runtime.errors import EXIT_MISSING, EdgeError, needs, run_command
 
 with needs("quantize,bench", __name__):
-    from benchmarks.ratios import take_turns, times_as_fast
+    from benchmarks.ratios import times_as_fast
     from quantize.budget import Judge, Judgement
     from quantize.calibration import read_faces
     from quantize.executed import int8_layers_onnxruntime, int8_layers_openvino
@@ -36,6 +38,7 @@ with needs("quantize,bench", __name__):
 
 from runtime.backends.onnxruntime import OnnxRuntimeSession
 from runtime.backends.openvino import OpenVinoSession, import_openvino
+from runtime.drift import Run
 from runtime.faces import load_faces
 from runtime.files import read_bytes, write_bytes
 from runtime.image import Tensor, to_tensor
@@ -46,7 +49,7 @@ from runtime.runner import Runner
 OUT, DOC = Path("docs", "measured", "engines.json"), Path("docs", "quantization.md")
 BEGIN, END = "<!-- benchmarks.engines -->", "<!-- end -->"
 BACKENDS = ("onnxruntime", "openvino")
-TURNS = 100
+TURNS, WARM_UP_RUNS, TIMED_RUNS = 20, 3, 9
 TOOLS = ("onnx", "onnxruntime", "openvino", "nncf")
 MAX_BYTES = 1 << 30
 OBSERVERS = ("MinMax", "Percentile", "Entropy")  # of onnxruntime.quantization
@@ -144,13 +147,28 @@ def compare(
             stack.callback(runner.close)
         lr = to_tensor(subject.probes.lr[:1])
         say(f"timing {len(runners)} files in {backend}")
-        runs = {(backend, str(number)): runner.run for number, runner in enumerate(runners)}
-        times = list(take_turns(runs, lr, turns).values())
+        times = take_turns([runner.run for runner in runners], lr, turns)
         for file, runner, own_ms in zip(fitting, runners, times, strict=True):
             say(f"{file.engine}, {file.observer}: judging in {backend}")
             yield _row(
                 subject, file, runner, judge.judge(runner.run), times_as_fast(own_ms, times[0])
             )
+
+
+def take_turns(runs: Sequence[Run], lr: Tensor, turns: int) -> list[list[float]]:
+    """The milliseconds of each run: the median of each of its turns, in which it has the caches."""
+    times: list[list[float]] = [[] for _ in runs]
+    for _ in range(turns):
+        for run, taken in zip(runs, times, strict=True):
+            for _ in range(WARM_UP_RUNS):
+                run(lr)
+            turn = []
+            for _ in range(TIMED_RUNS):
+                start = time.perf_counter()
+                run(lr)
+                turn.append((time.perf_counter() - start) * 1e3)
+            taken.append(statistics.median(turn))
+    return times
 
 
 def _row(subject: Subject, file: File, runner: Runner, seen: Judgement, speed: float) -> Row:

@@ -2,16 +2,15 @@
 
     python -m benchmarks.ratios [--artifact FOLDER] [--out docs/measured/ratios.json]
 
-All of them take turns, one face at a time, so each sees the same load of the machine; a ratio is
-the median over the turns, each file against FP32 in the same turn and backend. Run it on an idle
-machine: `load_average` says whether it was.
+They take turns, each in a process of its own, one face at a time, so each sees the same load of the
+machine and the caches are its own; a ratio is the median over the turns, each file against FP32 in
+the same turn and backend. Run it on an idle machine: `load_average` says whether it was.
 """
 
 import argparse
 import json
 import os
 import sys
-import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
@@ -19,28 +18,26 @@ from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike
 
+from benchmarks.machine import cores
+from benchmarks.race import Contender, Worker, race
+from runtime.artifact import read_artifact
 from runtime.backends import openvino
-from runtime.drift import Run, read_probes
 from runtime.errors import EdgeError, run_command
 from runtime.files import write_bytes
-from runtime.image import Tensor, to_tensor
-from runtime.manifest import probes_path
 from runtime.processor import processor
-from runtime.session import DEFAULT_MODEL, open_session
+from runtime.session import DEFAULT_MODEL
 
 FOLDER = Path("artifacts", DEFAULT_MODEL)
 OUT = Path("docs", "measured", "ratios.json")
-WARM_UP_TURNS, TURNS = 20, 300
+SECONDS, TURNS = 6.0, 20  # of each file, in so many turns
 FP32 = "fp32.onnx"
 # Made for TensorRT, so no measure of anything else: int8-trt*.onnx is slow, or wrong, elsewhere.
 FILES = {
     "onnxruntime": (FP32, "fp16.onnx", "int8.onnx"),
     "openvino": (FP32, "fp16.onnx", "int8.onnx", "int8-openvino.onnx"),
 }
-
-Key = tuple[str, str]  # a backend, and what runs in it
 
 
 @dataclass(frozen=True)
@@ -67,53 +64,48 @@ class Ratios:
     versions: Mapping[str, str]
 
 
-def ratios(folder: str | Path = FOLDER, turns: int = TURNS) -> Ratios:
+def ratios(folder: str | Path = FOLDER, seconds: float = SECONDS) -> Ratios:
     """Time a model's files in all backends that are here; EdgeError without fp32.onnx."""
     folder = Path(folder)
     if not (folder / FP32).is_file():
         raise EdgeError(f"{folder / FP32}: is not there; make it: python -m export.onnx")
     backends = [name for name in FILES if name != "openvino" or openvino.is_installed()]
+    paths = [
+        (backend, folder / name)
+        for backend in backends
+        for name in FILES[backend]
+        if (folder / name).is_file()
+    ]
+    manifests = [read_artifact(path).manifest for _, path in paths]
     busy = os.getloadavg()[0]
     with ExitStack() as stack:
-        sessions = {
-            (backend, name): stack.enter_context(open_session(folder / name, backend))
-            for backend in backends
-            for name in FILES[backend]
-            if (folder / name).is_file()
-        }
-        lr = to_tensor(read_probes(probes_path(folder / FP32)).lr[:1])
-        times = take_turns({key: session.run for key, session in sessions.items()}, lr, turns)
-    best = min(backends, key=lambda backend: np.median(times[backend, FP32]))
+        workers = []
+        for (backend, path), manifest in zip(paths, manifests, strict=True):
+            file = Contender(path.name, manifest.model, backend, manifest.precision, backend, path)
+            workers.append(stack.enter_context(Worker(file, cores())))
+        timings = race(workers, 1, seconds, TURNS)
+    fp32 = {path[0]: t for path, t in zip(paths, timings, strict=True) if path[1].name == FP32}
+    best = min(fp32.values(), key=lambda timing: timing.p50_ms)
     rows = [
         Row(
-            artifact=f"{session.manifest.model}/{session.artifact.name}",
-            backend=session.backend,
-            executes_as=session.manifest.executes_as,
-            bytes=session.artifact.stat().st_size,
-            p50_ms=float(np.median(times[key])),
-            p95_ms=float(np.quantile(times[key], 0.95)),
-            of_fp32=times_as_fast(times[key], times[key[0], FP32]),
-            of_best_fp32=times_as_fast(times[key], times[best, FP32]),
+            artifact=f"{manifest.model}/{path.name}",
+            backend=backend,
+            executes_as=manifest.executes_as,
+            bytes=path.stat().st_size,
+            p50_ms=timing.p50_ms,
+            p95_ms=timing.percentile_ms(95),
+            of_fp32=times_as_fast(timing.turns_ms, fp32[backend].turns_ms),
+            of_best_fp32=times_as_fast(timing.turns_ms, best.turns_ms),
         )
-        for key, session in sessions.items()
+        for (backend, path), manifest, timing in zip(paths, manifests, timings, strict=True)
     ]
     versions = {backend: version(backend) for backend in backends}
-    return Ratios(tuple(rows), turns, processor(), os.cpu_count() or 1, busy, versions)
+    return Ratios(tuple(rows), TURNS, processor(), cores(), busy, versions)
 
 
-def take_turns(runs: Mapping[Key, Run], lr: Tensor, turns: int) -> dict[Key, NDArray]:
-    """The milliseconds of each run in each turn, all one after another in each."""
-    times = {key: np.empty(WARM_UP_TURNS + turns) for key in runs}
-    for turn in range(WARM_UP_TURNS + turns):
-        for key, run in runs.items():
-            start = time.perf_counter()
-            run(lr)
-            times[key][turn] = (time.perf_counter() - start) * 1e3
-    return {key: taken[WARM_UP_TURNS:] for key, taken in times.items()}
-
-
-def times_as_fast(own_ms: NDArray, other_ms: NDArray) -> float:
-    return float(np.median(other_ms / own_ms))
+def times_as_fast(own_ms: ArrayLike, other_ms: ArrayLike) -> float:
+    """The median over the turns, each of which both took part in."""
+    return float(np.median(np.divide(other_ms, own_ms)))
 
 
 def table(result: Ratios) -> str:
@@ -133,7 +125,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    result = ratios(arguments.artifact, arguments.turns)
+    result = ratios(arguments.artifact, arguments.seconds)
     text = json.dumps(asdict(result))
     if arguments.out:
         write_bytes(arguments.out, f"{text}\n".encode())
@@ -147,7 +139,9 @@ def _parser() -> argparse.ArgumentParser:
         description="How many times as fast as FP32 a model's smaller files are, in each backend.",
     )
     parser.add_argument("--artifact", default=FOLDER, metavar="D", help=f"default: {FOLDER}")
-    parser.add_argument("--turns", type=int, default=TURNS, help=f"default: {TURNS}")
+    parser.add_argument(
+        "--seconds", type=float, default=SECONDS, metavar="S", help=f"of each: {SECONDS:g}"
+    )
     parser.add_argument("--out", metavar="F.json", help=f"write it too, such as {OUT}")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     return parser
