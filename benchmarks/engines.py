@@ -13,10 +13,8 @@ import io
 import json
 import logging
 import shutil
-import statistics
 import sys
 import tempfile
-import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -38,7 +36,7 @@ with needs("quantize,bench", __name__):
 
 from runtime.backends.onnxruntime import OnnxRuntimeSession
 from runtime.backends.openvino import OpenVinoSession, import_openvino
-from runtime.drift import Run
+from runtime.choice import take_turns
 from runtime.faces import load_faces
 from runtime.files import read_bytes, write_bytes
 from runtime.image import Tensor, to_tensor
@@ -49,7 +47,7 @@ from runtime.runner import Runner
 OUT, DOC = Path("docs", "measured", "engines.json"), Path("docs", "quantization.md")
 BEGIN, END = "<!-- benchmarks.engines -->", "<!-- end -->"
 BACKENDS = ("onnxruntime", "openvino")
-TURNS, WARM_UP_RUNS, TIMED_RUNS = 20, 3, 9
+TURNS = 20
 TOOLS = ("onnx", "onnxruntime", "openvino", "nncf")
 MAX_BYTES = 1 << 30
 OBSERVERS = ("MinMax", "Percentile", "Entropy")  # of onnxruntime.quantization
@@ -153,22 +151,6 @@ def compare(
             yield _row(
                 subject, file, runner, judge.judge(runner.run), times_as_fast(own_ms, times[0])
             )
-
-
-def take_turns(runs: Sequence[Run], lr: Tensor, turns: int) -> list[list[float]]:
-    """The milliseconds of each run: the median of each of its turns, in which it has the caches."""
-    times: list[list[float]] = [[] for _ in runs]
-    for _ in range(turns):
-        for run, taken in zip(runs, times, strict=True):
-            for _ in range(WARM_UP_RUNS):
-                run(lr)
-            turn = []
-            for _ in range(TIMED_RUNS):
-                start = time.perf_counter()
-                run(lr)
-                turn.append((time.perf_counter() - start) * 1e3)
-            taken.append(statistics.median(turn))
-    return times
 
 
 def _row(subject: Subject, file: File, runner: Runner, seen: Judgement, speed: float) -> Row:

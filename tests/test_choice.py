@@ -3,6 +3,7 @@
 import json
 import sys
 
+import numpy as np
 import pytest
 
 import tiny_artifact
@@ -135,3 +136,12 @@ def test_if_nothing_passes_the_first_reason_is_given(every_backend, artifact):
     artifact.write_bytes(b"damaged")
     with pytest.raises(EdgeError, match="is not the file that its manifest describes"):
         open_session(artifact)
+
+
+def test_all_take_turns_long_enough_to_have_the_caches():
+    seen = []
+    runs = [lambda lr, name=name: seen.append(name) for name in "abc"]
+    times = choice.take_turns(runs, np.zeros(1), 5)
+    block = choice.WARM_UP_RUNS + choice.TIMED_RUNS
+    assert "".join(seen) == "".join(name * block for name in "abc") * 5
+    assert {len(taken) for taken in times} == {5}

@@ -2,7 +2,6 @@
 
 import json
 
-import numpy as np
 import pytest
 
 import tiny_artifact
@@ -52,15 +51,6 @@ def test_the_documentation_has_the_measured_table():
     assert page.count(BEGIN) == 1
     if measured.is_file():
         assert engines.table(json.loads(measured.read_text())) in page
-
-
-def test_all_take_turns():
-    seen = []
-    runs = [lambda lr, name=name: seen.append(name) for name in "abc"]
-    times = engines.take_turns(runs, np.zeros(1), 5)
-    block = engines.WARM_UP_RUNS + engines.TIMED_RUNS
-    assert "".join(seen) == "".join(name * block for name in "abc") * 5
-    assert {len(taken) for taken in times} == {5}
 
 
 @pytest.mark.soak

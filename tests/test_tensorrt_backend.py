@@ -98,13 +98,13 @@ def test_auto_takes_the_engine_where_it_is_quickest(engine, monkeypatch):
         return runner
 
     monkeypatch.setattr(runners, "_open_engine", open_engine)
-    monkeypatch.setattr(choice, "take_turns", lambda runs, face: [3.0, 1.0])
+    monkeypatch.setattr(choice, "take_turns", lambda runs, face, turns: [[3.0], [1.0]])
     for remembered in (False, True):
         with open_session(folder) as session:
             assert (session.artifact, session.backend) == (engine, "tensorrt")
             assert session.choice.remembered == remembered
     pretend_gpu(monkeypatch, "7.5")  # another GPU is another choice
-    monkeypatch.setattr(choice, "take_turns", lambda runs, face: [3.0])
+    monkeypatch.setattr(choice, "take_turns", lambda runs, face, turns: [[3.0]])
     with open_session(folder) as session:
         assert session.backend == "onnxruntime"
 
