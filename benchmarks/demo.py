@@ -9,7 +9,6 @@ Collins, which scikit-image ships), writes them side by side and prints what eac
 import argparse
 import json
 import sys
-import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
@@ -35,6 +34,7 @@ with needs("train,export,quantize,tensorrt-rtx,eval", __name__):
 
 from runtime.backends import openvino
 from runtime.check import check
+from runtime.choice import TIMED_RUNS, take_turns
 from runtime.files import writing
 from runtime.image import SR_SIDE, Pixels, enlarge_bicubic, psnr_y, read_picture, shrink, to_tensor
 from runtime.session import DEFAULT_MODEL, Session, open_session
@@ -42,7 +42,7 @@ from runtime.session import DEFAULT_MODEL, Session, open_session
 OUT = Path("artifacts", "demo.png")
 CALIBRATION = PROBE_STRIP.parents[1] / "calib_data"
 FACES_OF_NOBODY = 4
-WARM_UP_RUNS, TIMED_RUNS = 10, 50
+TURNS = 10
 
 # Pupils in the 512x512 astronaut, and where the training faces have theirs: (x, y) in pixels.
 ASTRONAUT_EYES = ((203.0, 101.0), (247.0, 103.0))
@@ -101,7 +101,7 @@ def demo(out: str | Path = OUT, say: Say = lambda line: None) -> Demo:
             f"and {FACES_OF_NOBODY} faces of nobody, which are drawn at 16x16"
         )
         draw(columns(sessions, faces, photo), out)
-        say(f"timing one face at a time, {TIMED_RUNS} runs each")
+        say(f"timing one face at a time, {TURNS} turns of {TIMED_RUNS} runs each")
         return Demo(tuple(measure(sessions)), tuple(engines), str(out))
 
 
@@ -182,13 +182,7 @@ def aligned_astronaut() -> Pixels:
 def measure(sessions: Sequence[Session]) -> list[Row]:
     """The median time of one face in each session; they take turns, so all see the same load."""
     lr = to_tensor(unstrip(read_picture(PROBE_STRIP))[:1])
-    times_ms: list[list[float]] = [[] for _ in sessions]
-    for run in range(WARM_UP_RUNS + TIMED_RUNS):
-        for session, taken in zip(sessions, times_ms, strict=True):
-            start = time.perf_counter()
-            session.run(lr)
-            if run >= WARM_UP_RUNS:
-                taken.append((time.perf_counter() - start) * 1e3)
+    times_ms = take_turns([session.run for session in sessions], lr, TURNS)
     return [row(session, taken) for session, taken in zip(sessions, times_ms, strict=True)]
 
 
