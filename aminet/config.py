@@ -19,6 +19,7 @@ class ModelConfig:
     heads: tuple[int, ...]
     refine_convs: tuple[int, ...]  # 3x3 convolutions in FRM before the hourglass
     hourglass: tuple[int, ...]  # how often FRM's hourglass halves its feature; 0: none
+    bottleneck: int = 2  # blocks at the lowest level, without which it is linear
     side: int = SR_SIDE  # of the shallowest level; below 128 a pixel shuffle does the rest
     branch_ratio: float = 1.0  # width of RDFE's depthwise branches over the feature's
     skaf_depthwise: bool = False  # SKAF's 3x3 and 5x5 convolutions are depthwise
@@ -42,6 +43,8 @@ class ModelConfig:
         levels = len(self.channels)
         if levels < 2:
             raise ValueError(f"channels: {self.channels}, expected two levels or more")
+        if self.bottleneck < 0:
+            raise ValueError(f"bottleneck: {self.bottleneck} blocks")
         for name in ("heads", "refine_convs", "hourglass"):
             if len(getattr(self, name)) != levels:
                 raise ValueError(f"{name}: {getattr(self, name)}, expected {levels} entries")

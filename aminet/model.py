@@ -25,7 +25,7 @@ class AMINet(nn.Module):
         self.enlarge = BicubicEnlargement()
         self.entry = Entry(config)
         self.encoders = nn.ModuleList(Encoder(config, level) for level in range(depth))
-        self.bottleneck = nn.Sequential(block(config, depth), block(config, depth))
+        self.bottleneck = nn.Sequential(*(block(config, depth) for _ in range(config.bottleneck)))
         self.decoders = nn.ModuleList(Decoder(config, level) for level in reversed(range(depth)))
         self.exit = Exit(config)
         self._initialize()

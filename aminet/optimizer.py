@@ -1,6 +1,7 @@
 """The optimizer: Muon for the wide convolutions, Adam for everything else."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -20,13 +21,17 @@ class ConvMuon(torch.optim.Muon):
     it so that Adam's learning rate serves. The kernels must be in channels_last memory.
     """
 
-    def __init__(self, kernels: Iterable[nn.Parameter], rate: float) -> None:
-        self.kernels = list(kernels)
+    def __init__(self, groups: Iterable[Mapping[str, Any]], rate: float) -> None:
+        """Groups of `params`, each with a `weight_decay`, as torch's optimizers take them."""
+        groups = list(groups)
+        self.kernels = [kernel for group in groups for kernel in group["params"]]
         self.matrices = [nn.Parameter(as_matrix(kernel.detach())) for kernel in self.kernels]
         for kernel, matrix in zip(self.kernels, self.matrices, strict=True):
             if kernel.data_ptr() != matrix.data_ptr():
                 raise ValueError("ConvMuon: kernels must be in channels_last memory")
-        super().__init__(self.matrices, lr=rate, weight_decay=0.0, adjust_lr_fn="match_rms_adamw")
+        matrices = iter(self.matrices)
+        as_matrices = [{**g, "params": [next(matrices) for _ in g["params"]]} for g in groups]
+        super().__init__(as_matrices, lr=rate, adjust_lr_fn="match_rms_adamw")
 
     @torch.no_grad()
     def step(self, closure: None = None) -> None:  # type: ignore[override]
@@ -48,6 +53,11 @@ def is_gate(name: str) -> bool:
     return ".select." in name
 
 
+def is_exit(name: str) -> bool:
+    """The last convolution: its size is that of the detail, which is learnt, not decayed."""
+    return name.startswith("exit.")
+
+
 def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
     """Each group's learning rate: the rate times its own scale."""
     for group in optimizer.param_groups:
@@ -55,9 +65,17 @@ def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
 
 
 def build_optimizers(
-    network: nn.Module, kind: str, rate: float, betas: tuple[float, float]
+    network: nn.Module,
+    kind: str,
+    rate: float,
+    betas: tuple[float, float],
+    weight_decay: float = 0.0,
 ) -> list[torch.optim.Optimizer]:
-    """`adam` for all parameters (the paper's), or `muon` for the wide convolutions and Adam."""
+    """`adam` for all parameters (the paper's), or `muon` for the wide convolutions and Adam.
+
+    Weight decay is for the wide convolutions: where a batch norm follows, their size does nothing
+    but slow them down, since the same update turns a larger kernel less.
+    """
     named = dict(network.named_parameters())
     wide = {k: v for k, v in named.items() if kind == "muon" and is_wide(v, k)}
     rest = [v for k, v in named.items() if k not in wide and not is_gate(k)]
@@ -66,4 +84,9 @@ def build_optimizers(
     optimizers: list[torch.optim.Optimizer] = [
         torch.optim.Adam([g for g in groups if g["params"]], lr=rate, betas=betas, fused=True)
     ]
-    return [*optimizers, ConvMuon(wide.values(), rate)] if wide else optimizers
+    kernels = [
+        {"params": [v for k, v in wide.items() if not is_exit(k)], "weight_decay": weight_decay},
+        {"params": [v for k, v in wide.items() if is_exit(k)], "weight_decay": 0.0},
+    ]
+    kernels = [group for group in kernels if group["params"]]
+    return [*optimizers, ConvMuon(kernels, rate)] if kernels else optimizers

@@ -27,6 +27,7 @@ class TrainOptions:
     rate: float = 1e-3  # Adam's; the paper's 2e-4 is for far longer runs
     warmup: int = 200  # steps
     betas: tuple[float, float] = (0.9, 0.99)  # section IV-B
+    weight_decay: float = 0.0  # of Muon's kernels but the exit's, times the rate a step
     ema: float = 0.999  # decay of the averaged weights a step
     loss: str = "l1"
     augmentation: Augmentation = field(default_factory=Augmentation)
@@ -48,6 +49,10 @@ class TrainOptions:
             raise EdgeError("train: give either --minutes or --steps", EXIT_USAGE)
         if (self.minutes or self.steps or 0) <= 0 or self.batch <= 0 or self.rate <= 0:
             raise EdgeError("train: minutes, steps, batch and rate must be positive", EXIT_USAGE)
+        if self.weight_decay < 0:
+            raise EdgeError(
+                f"train: --weight-decay {self.weight_decay}, expected 0 or more", EXIT_USAGE
+            )
         if not 0 <= self.distill <= 1:
             raise EdgeError(f"train: --distill {self.distill}, expected 0 to 1", EXIT_USAGE)
 
@@ -82,6 +87,7 @@ def parse(argv: Sequence[str] | None, description: str | None) -> tuple[TrainOpt
         optimizer=given.optimizer or ("adam" if gan else TrainOptions.optimizer),
         rate=given.rate or (GAN_RATE if gan else TrainOptions.rate),
         warmup=given.warmup,
+        weight_decay=given.weight_decay,
         ema=given.ema,
         loss=given.loss,
         augmentation=augmentation,
@@ -142,8 +148,15 @@ def _add_recipe(parser: argparse.ArgumentParser) -> None:
         help=f"Adam's learning rate, default {TrainOptions.rate}; with --gan {GAN_RATE}",
     )
     add("--warmup", type=int, default=TrainOptions.warmup, help="steps")
+    add(
+        "--weight-decay",
+        type=float,
+        default=TrainOptions.weight_decay,
+        metavar="SHARE",
+        help="of Muon's kernels: without it they grow, and the same rate turns them less and less",
+    )
     add("--ema", type=float, default=TrainOptions.ema, help="decay of the averaged weights")
-    add("--loss", choices=("l1", "l2"), default=TrainOptions.loss)
+    add("--loss", choices=("l1", "l2", "psnr"), default=TrainOptions.loss)
     add("--teacher", type=Path, metavar="F", help="a checkpoint to imitate (distillation)")
     add(
         "--distill",

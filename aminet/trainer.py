@@ -69,7 +69,7 @@ class Trainer:
         self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.average = {k: v.detach().clone() for k, v in self.network.state_dict().items()}
         self.optimizers = build_optimizers(
-            self.network, options.optimizer, options.rate, options.betas
+            self.network, options.optimizer, options.rate, options.betas, options.weight_decay
         )
         self.criterion = Criterion(options, self.device)
         self.adversary = self.criterion.adversary

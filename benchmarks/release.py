@@ -34,7 +34,19 @@ with needs("train,eval", __name__):
 
 from runtime.files import write_bytes
 
-STAGE = ("steps", "minutes", "loss", "optimizer", "rate", "batch", "ema", "fresh", "teacher")
+STAGE = (
+    "steps",
+    "minutes",
+    "loss",
+    "optimizer",
+    "rate",
+    "weight_decay",
+    "batch",
+    "ema",
+    "fresh",
+    "morph",
+    "teacher",
+)
 RECIPE = ("data", "augmentation", "precision")  # of the last stage
 
 
@@ -165,7 +177,7 @@ PyTorch FP32, faces shrunk by Pillow's bicubic filter, metrics on the luma of ui
 ## Training
 
 {steps:,} steps, {faces:,} faces seen, {minutes:.1f} minutes on {device}, torch {torch}.
-`rate` is what a stage's cosine begins with; `fresh` began anew.
+`rate` is what a stage's cosine begins with; `fresh` began anew; `morph` is a change of shape.
 
 {stages}
 

@@ -1,5 +1,6 @@
 """What training makes small: pixels, a teacher's faces, VGG's features, a discriminator's doubt."""
 
+import math
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -9,7 +10,13 @@ import torch
 
 from aminet.checkpoint import load_checkpoint
 from aminet.discriminator import Discriminator
-from aminet.losses import GanOptions, discriminator_loss, generator_loss, imitation_loss
+from aminet.losses import (
+    GanOptions,
+    discriminator_loss,
+    generator_loss,
+    imitation_loss,
+    pixel_loss,
+)
 from aminet.options import parse
 from aminet.perceptual import PLANS, VGG, PerceptualLoss
 from aminet.train import Trainer, TrainOptions, train
@@ -37,6 +44,22 @@ def tiny_vgg(convolutions: int = 13) -> VGG:
             for width, out in pairwise(widths)
         ]
     )
+
+
+def test_the_psnr_loss_falls_as_the_mean_psnr_rises() -> None:
+    hr = torch.zeros(2, 3, 2, 2)
+    sr = torch.stack([torch.full((3, 2, 2), 0.1), torch.full((3, 2, 2), 0.01)])  # 20 and 40 dB
+    decibels = pixel_loss("psnr", sr, hr) * -10 / math.log(10)
+    assert float(decibels) == pytest.approx(30, abs=0.05)
+
+
+def test_a_perfect_face_does_not_break_the_psnr_loss() -> None:
+    sr = torch.zeros(2, 3, 2, 2, requires_grad=True)
+    loss = pixel_loss("psnr", sr, torch.zeros(2, 3, 2, 2))
+    loss.backward()
+    assert loss.isfinite()
+    assert sr.grad is not None
+    assert sr.grad.isfinite().all()
 
 
 def test_a_teachers_share_of_the_pixel_loss() -> None:

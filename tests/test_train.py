@@ -213,6 +213,30 @@ def test_edge_wide_convolutions_are_muons_and_the_rest_adams() -> None:
     assert all(kernel.shape[1] >= 16 for kernel in muon.kernels)
 
 
+def test_weight_decay_shrinks_wide_kernels_but_the_exits(options: TrainOptions) -> None:
+    """By the rate times the decay a step, beside what the gradient does."""
+    options = replace(options, steps=1, warmup=0, rate=1e-2)
+    plain, decayed = (Trainer(replace(options, weight_decay=decay), TINY) for decay in (0.0, 20.0))
+    pair = torch.rand(4, 3, 16, 16), torch.rand(4, 3, 128, 128)
+    before = {key: value.clone() for key, value in plain.network.state_dict().items()}
+    for trainer in (plain, decayed):
+        trainer.step(*pair)
+    wide = {k for k, v in before.items() if v.ndim == 4 and min(v.shape[:2]) >= 16}
+    shrinking = {key for key in wide if not key.startswith("exit.")}
+    assert shrinking
+    assert shrinking < wide
+    after = dict(decayed.network.named_parameters())
+    for key, value in plain.network.named_parameters():
+        lost = options.rate * 20.0 * before[key] if key in shrinking else 0.0
+        torch.testing.assert_close(after[key], value - lost, atol=1e-6, rtol=1e-4)
+
+
+def test_negative_weight_decay_is_a_usage_error(options: TrainOptions) -> None:
+    with pytest.raises(EdgeError, match="--weight-decay -1") as raised:
+        replace(options, weight_decay=-1.0)
+    assert raised.value.status == EXIT_USAGE
+
+
 def test_command_trains_and_prints_json(faces: Path, tmp_path: Path) -> None:
     command = [
         sys.executable,
