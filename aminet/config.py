@@ -95,10 +95,11 @@ _ABLATION = replace(_AMINET, channels=(32, 64, 128, 256))  # the 12.62 M of Tabl
 MODELS: dict[str, ModelConfig] = {
     "aminet-edge": ModelConfig(  # the phone and camera model: wide, and small where it stands
         side=16,
-        channels=(128, 224),
-        heads=(4, 8),
-        refine_convs=(4, 2),
+        channels=(128, 128),
+        heads=(4, 4),
+        refine_convs=(6, 0),
         hourglass=(1, 0),
+        bottleneck=0,
         branch_ratio=0.5,
         skaf_depthwise=True,
         norm="batch",

@@ -4,16 +4,20 @@ import dataclasses
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import save_file
 
 from aminet import checkpoint as checkpoints
+from aminet.blocks import LGFI
 from aminet.checkpoint import load_checkpoint, load_model, require_config, save_checkpoint
 from aminet.config import MODELS, ModelConfig
 from aminet.model import AMINet
 from runtime.errors import EdgeError
 
+CALIBRATION = Path(__file__).parent.parent / "calib_data"
 TINY = ModelConfig(channels=(8, 16), heads=(1, 2), refine_convs=(1, 1), hourglass=(1, 0), side=16)
 
 
@@ -147,3 +151,22 @@ def test_committed_weights_fit_their_config(model: str) -> None:
     _, loaded = load_model(model)
     assert loaded.config == MODELS[model]
     assert loaded.metrics["celeba-val/psnr_y"] > 25
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_every_block_of_committed_weights_changes_the_face(model: str) -> None:
+    """One that does not costs its milliseconds for nothing: leave it out of the config."""
+    if not checkpoints.weights_path(model).is_file():
+        pytest.skip(f"{model} has no committed weights yet")
+    network, _ = load_model(model)
+    faces = np.stack([np.asarray(Image.open(path)) for path in sorted(CALIBRATION.glob("*.png"))])
+    lr = torch.from_numpy(faces[:16]).permute(0, 3, 1, 2).float() / 255
+    with torch.inference_mode():
+        whole = network(lr)
+        for name, block in network.named_modules():
+            if not isinstance(block, LGFI):
+                continue
+            left_out = block.register_forward_hook(lambda _block, inputs, _output: inputs[0])
+            difference_db = -10 * float((network(lr) - whole).square().mean().log10())
+            left_out.remove()
+            assert difference_db < 45, f"{name} does nothing"

@@ -215,10 +215,7 @@ def with_its_strongest_channel_doubled(weights):
 @pytest.mark.parametrize("plant", [zeroed, with_its_strongest_channel_doubled])
 @pytest.mark.skipif(not EDGE_WEIGHTS.exists(), reason="no weights yet; random ones hide faults")
 def test_faults_planted_in_aminet_edge_are_caught(plant, edge_artifact):
-    """In every sixth convolution of the encoder and the decoder.
-
-    Not in the bottleneck: there a single channel may change no pixel of the probes.
-    """
+    """In every sixth convolution of the encoder and the decoder."""
     model = onnx.load(edge_artifact)
     weights = {tensor.name: tensor for tensor in model.graph.initializer}
     inputs = [node.input[1] for node in model.graph.node if node.op_type == "Conv"]
