@@ -65,10 +65,14 @@ def enlarge(run: Run, faces: Pixels) -> Pixels:
 
 @dataclass(frozen=True)
 class Budget:
-    """The PSNR-Y that may be lost, of the FP32 model's `psnr_y` (None: not known)."""
+    """The PSNR-Y that may be lost, of the FP32 model's `psnr_y` (None: not known).
+
+    `correlation`: of the worst face's error with FP32's own.
+    """
 
     max_drop_db: float
     psnr_y: float | None
+    correlation: float = CORRELATION
 
     def least_fidelity_db(self, factor: float = 1.0) -> float:
         """The fidelity at which `factor` times the budget is expected to be lost."""
@@ -82,7 +86,7 @@ class Budget:
         Two errors of sizes e and r add to r^2 + 2 c e r + e^2, which is 20 / ln(10) c e / r in dB.
         """
         psnr_y = BUDGET_PSNR_Y_DB if self.psnr_y is None else self.psnr_y
-        ratio = WORST * self.max_drop_db * np.log(10) / (20 * CORRELATION)
+        ratio = WORST * self.max_drop_db * np.log(10) / (20 * self.correlation)
         return float(psnr_y - 20 * np.log10(ratio))
 
     def least_seen_db(self) -> float:

@@ -89,7 +89,7 @@ class Builder:
     def _budget(self, target: Target) -> Budget:
         asked_db = self._options.max_drop_db
         max_drop_db = target.max_drop_db if asked_db is None else asked_db
-        return Budget(max_drop_db, self._subject.manifest.psnr_y)
+        return Budget(max_drop_db, self._subject.manifest.psnr_y, target.correlation)
 
     def _build(self, target: Target, layers: Sequence[Layer]) -> ModelProto:
         return quantize_layers(self._calibrated.model, layers, self._calibrated.ranges, target)
