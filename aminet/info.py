@@ -40,12 +40,21 @@ class ModelInfo:
 def measure_cost(config: ModelConfig) -> Cost:
     """Count with torch's own counter, on tensors without data."""
     with torch.device("meta"):
+        network = AMINet(config)
+    params = sum(parameter.numel() for parameter in network.parameters())
+    return Cost(params, count_macs(config)[""])
+
+
+def count_macs(config: ModelConfig) -> dict[str, int]:
+    """Multiply-adds of each part, by its name as torch has it; "" is the whole network."""
+    with torch.device("meta"):
         network = AMINet(config).eval()
         lr = torch.empty(1, 3, LR_SIDE, LR_SIDE)
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         network(lr)
-    params = sum(parameter.numel() for parameter in network.parameters())
-    return Cost(params, counter.get_total_flops() // 2)
+    flops = {part: sum(counts.values()) for part, counts in counter.get_flop_counts().items()}
+    names = [name for name, _ in network.named_modules()]
+    return {name: flops.get(f"AMINet.{name}".rstrip("."), 0) // 2 for name in names}
 
 
 def info(model: str) -> ModelInfo:

@@ -19,7 +19,7 @@ with needs("train", __name__):
     import torch
     from torch import Tensor, nn
 
-from aminet.blocks import LGFI
+from aminet.blocks import FRM
 from aminet.checkpoint import (
     Checkpoint,
     build_model,
@@ -45,10 +45,14 @@ def morph(checkpoint: Checkpoint, config: ModelConfig, lr: Tensor) -> AMINet:
     """
     _require_reachable(checkpoint, config)
     old, new = build_model(checkpoint), AMINet(config).eval()
+    before, after = _refined(old), _refined(new)
+    deepened = [name for name, count in after.items() if count > before[name]]
+    if deepened and (config.norm, config.activation) != ("batch", "relu"):
+        raise EdgeError(f"{checkpoint.path}: morph: only batch norm and ReLU can change nothing")
     state = _taken_over(old, new)
     if config.channels != old.config.channels:
         state |= _narrowed(old, config.channels[-1])
-    for name in _deepened(old, config):
+    for name in deepened:
         state |= _identities(old, new, name, lr)
     new.load_state_dict({**new.state_dict(), **state})
     return new
@@ -80,29 +84,15 @@ def _require_reachable(checkpoint: Checkpoint, config: ModelConfig) -> None:
     for before, after in zip(old.refine_convs[:levels], config.refine_convs, strict=False):
         if after < before or (after > before and before == 0):
             raise EdgeError(f"{checkpoint.path}: morph: FRM cannot go from {before} to {after}")
-    if (old.norm, old.activation) != ("batch", "relu") and _deepened(
-        build_model(checkpoint), config
-    ):
-        raise EdgeError(f"{checkpoint.path}: morph: only batch norm and ReLU can change nothing")
 
 
 def _refined(network: AMINet) -> dict[str, int]:
-    """Each LGFI block's name, and how many convolutions its FRM has before the hourglass."""
-    depth = len(network.encoders)
-    levels = {f"encoders.{level}.block": level for level in range(depth)}
-    levels |= {f"decoders.{depth - 1 - level}.block": level for level in range(depth)}
-    levels |= {f"bottleneck.{i}": depth for i in range(len(network.bottleneck))}
-    counts = {name: network.config.refine_convs[level] for name, level in levels.items()}
+    """Each FRM's name, and how many convolutions it has before the hourglass."""
     return {
-        name: count
-        for name, count in counts.items()
-        if isinstance(network.get_submodule(name), LGFI)
+        name: sum(isinstance(part, nn.Sequential) for part in frm.refine)
+        for name, frm in network.named_modules()
+        if isinstance(frm, FRM)
     }
-
-
-def _deepened(old: AMINet, config: ModelConfig) -> list[str]:
-    after = _refined(AMINet(config))
-    return [name for name, count in _refined(old).items() if after.get(name, 0) > count]
 
 
 def _taken_over(old: AMINet, new: AMINet) -> dict[str, Tensor]:
@@ -111,10 +101,10 @@ def _taken_over(old: AMINet, new: AMINet) -> dict[str, Tensor]:
     taken = {}
     for key, value in old.state_dict().items():
         for name, count in before.items():
-            hourglass = f"{name}.local.frm.refine.{count + 1}."
+            hourglass = f"{name}.refine.{count + 1}."
             if key.startswith(hourglass) and name in after:
                 rest = key.removeprefix(hourglass)
-                key = f"{name}.local.frm.refine.{after[name] + 1}.{rest}"
+                key = f"{name}.refine.{after[name] + 1}.{rest}"
                 break
         if key in fitting and fitting[key].shape == value.shape:
             taken[key] = value
@@ -140,15 +130,15 @@ def _narrowed(old: AMINet, channels: int) -> dict[str, Tensor]:
 
 
 def _identities(old: AMINet, new: AMINet, name: str, lr: Tensor) -> dict[str, Tensor]:
-    """The FRM's new convolutions: identity kernels, and batch norms that undo themselves.
+    """An FRM's new convolutions: identity kernels, and batch norms that undo themselves.
 
     What reaches them has passed a ReLU, so theirs changes nothing.
     """
     before, after = _refined(old)[name], _refined(new)[name]
-    mean, variance = _features(old, f"{name}.local.frm.refine.{before}", lr)
+    mean, variance = _features(old, f"{name}.refine.{before}", lr)
     state = {}
     for position in range(before + 1, after + 1):
-        part = f"{name}.local.frm.refine.{position}.0"
+        part = f"{name}.refine.{position}.0"
         size = new.get_parameter(f"{part}.0.weight").shape
         norm = new.get_submodule(f"{part}.1")
         assert isinstance(norm, nn.BatchNorm2d)

@@ -18,12 +18,10 @@ from runtime.errors import needs, run_command
 with needs("train", __name__):
     import torch
     from torch import Tensor, nn
-    from torch.utils.flop_counter import FlopCounterMode
 
     from aminet.blocks import FRM, LGFI, RDFE, SA, Hourglass, TransformerBlock
     from aminet.checkpoint import load_model
-    from aminet.config import LR_SIDE, ModelConfig
-    from aminet.model import AMINet
+    from aminet.info import count_macs
     from aminet.validation import Validation
 
 from runtime.files import write_bytes
@@ -85,18 +83,6 @@ def left_out(block: nn.Module) -> Iterator[None]:
         yield
     finally:
         hook.remove()
-
-
-def count_macs(config: ModelConfig) -> dict[str, int]:
-    """Each part's multiply-adds for one face, by name."""
-    with torch.device("meta"):
-        network = AMINet(config).eval()
-        lr = torch.empty(1, 3, LR_SIDE, LR_SIDE)
-    with FlopCounterMode(display=False) as counter, torch.no_grad():
-        network(lr)
-    flops = {part: sum(counts.values()) for part, counts in counter.get_flop_counts().items()}
-    names = [name for name, _ in network.named_modules()]
-    return {name: flops.get(f"AMINet.{name}", 0) // 2 for name in names}
 
 
 def table(result: Blocks) -> str:

@@ -1,28 +1,21 @@
 """What a network loses without each of its blocks."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
 from aminet.checkpoint import load_model, save_checkpoint
-from aminet.config import ModelConfig
-from aminet.info import measure_cost
+from aminet.info import count_macs, measure_cost
 from aminet.model import AMINet
 from aminet.validation import Validation
 from benchmarks import blocks as benchmark
-from benchmarks.blocks import blocks, count_macs
+from benchmarks.blocks import blocks
+from tiny_networks import BATCHED
 
-TINY = ModelConfig(
-    channels=(8, 16),
-    heads=(1, 2),
-    refine_convs=(1, 1),
-    hourglass=(1, 0),
-    side=16,
-    norm="batch",
-    activation="relu",
-)
+TINY = replace(BATCHED, hourglass=(1, 0))
 
 
 @pytest.fixture(scope="module")

@@ -16,16 +16,9 @@ from aminet.config import ModelConfig
 from aminet.model import AMINet
 from aminet.morph import difference, morph
 from runtime.errors import EdgeError
+from tiny_networks import BATCHED
 
-OLD = ModelConfig(
-    channels=(8, 16),
-    heads=(1, 2),
-    refine_convs=(1, 1),
-    hourglass=(1, 0),
-    side=16,
-    norm="batch",
-    activation="relu",
-)
+OLD = replace(BATCHED, hourglass=(1, 0))
 LR = torch.rand(8, 3, 16, 16, generator=torch.Generator().manual_seed(0))
 
 
