@@ -76,6 +76,7 @@ class DoctorReport:
     artifacts: tuple[ArtifactState, ...]
     cache: str | None
     verdicts: tuple[Memory, ...]
+    other_verdicts: int  # of artifacts that are elsewhere, or gone
     choices: tuple[Memory, ...]
     advice: tuple[str, ...]
 
@@ -86,6 +87,8 @@ def examine() -> DoctorReport:
     artifacts = tuple(_artifact(path) for path in _find_artifacts())
     names = {_digest(path): str(path) for path in _find_artifacts()}
     memories = cache.records()
+    verdicts = [(k, r) for k, r in memories if "verdict" in k]
+    here = [(k, r) for k, r in verdicts if k.get("manifest") in names]
     folder = cache.cache_folder()
     return DoctorReport(
         python=platform.python_version(),
@@ -97,7 +100,8 @@ def examine() -> DoctorReport:
         inputs=tuple(_part(name) for name in SERVES),
         artifacts=artifacts,
         cache=str(folder) if folder else None,
-        verdicts=tuple(_verdict(k, r, names) for k, r in memories if "verdict" in k),
+        verdicts=tuple(Memory(names[k["manifest"]], _verdict(k, r)) for k, r in here),
+        other_verdicts=len(verdicts) - len(here),
         choices=tuple(_choice(r) for k, r in memories if "choice" in k),
         advice=tuple(_advice(backends, artifacts)),
     )
@@ -145,10 +149,9 @@ def _manifest(path: Path) -> Manifest | EdgeError:
         return error
 
 
-def _verdict(key: dict[str, str], record: dict[str, Any], names: dict[str, str]) -> Memory:
-    subject = names.get(key.get("manifest", ""), "an artifact that is not here")
+def _verdict(key: dict[str, str], record: dict[str, Any]) -> str:
     fidelity_db = record.get("fidelity_db", float("nan"))
-    return Memory(subject, f"{fidelity_db:.1f} dB to FP32 in {key.get('backend')}")
+    return f"{fidelity_db:.1f} dB to FP32 in {key.get('backend')}"
 
 
 def _choice(record: dict[str, Any]) -> Memory:
@@ -209,7 +212,10 @@ def _lines(report: DoctorReport) -> list[str]:
     lines += _block("backends", [_say(part, part.name) for part in report.backends])
     lines += _block("inputs", [_say(part, SERVES[part.name]) for part in report.inputs])
     lines += _block("artifacts", [_say_artifact(artifact) for artifact in report.artifacts])
-    lines += _block("verdicts", [f"{m.subject}: {m.says}" for m in report.verdicts])
+    verdicts = [f"{m.subject}: {m.says}" for m in report.verdicts]
+    if report.other_verdicts:
+        verdicts.append(f"{report.other_verdicts} of artifacts elsewhere, or gone: --forget")
+    lines += _block("verdicts", verdicts)
     lines += _block("choices", [f"{m.subject}: {m.says}" for m in report.choices])
     lines += _block("cache", [report.cache or "none: there is no home"])
     return lines + _block("advice", report.advice)

@@ -43,6 +43,16 @@ def test_what_is_remembered_is_shown(here, capsys):
     assert "ms a face" in choice["says"]
 
 
+def test_artifacts_that_are_gone_are_one_line(here, capsys):
+    open_session(here).close()
+    here.unlink()
+    Path(f"{here}.json").unlink()
+    report = doctor.examine()
+    assert (report.verdicts, report.other_verdicts) == ((), 1)
+    assert doctor.main([]) == 0
+    assert "verdicts   1 of artifacts elsewhere, or gone" in capsys.readouterr().out
+
+
 def test_what_is_remembered_can_be_forgotten(here, capsys):
     """A choice that was made while others used the machine is worth nothing."""
     open_session(here).close()
