@@ -23,17 +23,30 @@ class GanOptions:
 def pixel_loss(kind: str, sr: Tensor, hr: Tensor) -> Tensor:
     """Mean absolute ("l1") or squared ("l2") difference; "psnr": the mean over the faces of the
     logarithm of the squared one, which is what a mean PSNR sees (NAFNet's, Chen et al. 2022)."""
-    if kind == "l1":
-        return F.l1_loss(sr, hr)
-    if kind == "l2":
-        return F.mse_loss(sr, hr)
-    of_each = F.mse_loss(sr, hr, reduction="none").mean((1, 2, 3))
-    return (of_each + PERFECT).log().mean()
+    if kind == "psnr":
+        return _logarithm(_of_each_face(sr, hr))
+    return F.l1_loss(sr, hr) if kind == "l1" else F.mse_loss(sr, hr)
 
 
 def imitation_loss(kind: str, sr: Tensor, hr: Tensor, taught: Tensor, share: float) -> Tensor:
-    """The pixel loss against the original and, for its share, against the teacher's face."""
+    """The pixel loss against the original and, for its share, against the teacher's face.
+
+    "psnr" takes the logarithm of both squared differences together: of its own, the teacher's would
+    outweigh the original's more and more, the nearer the pupil comes.
+    """
+    if kind == "psnr":
+        errors = (1 - share) * _of_each_face(sr, hr) + share * _of_each_face(sr, taught)
+        return _logarithm(errors)
     return (1 - share) * pixel_loss(kind, sr, hr) + share * pixel_loss(kind, sr, taught)
+
+
+def _of_each_face(sr: Tensor, hr: Tensor) -> Tensor:
+    """The mean squared difference of each face, (N,)."""
+    return F.mse_loss(sr, hr, reduction="none").mean((1, 2, 3))
+
+
+def _logarithm(errors: Tensor) -> Tensor:
+    return (errors + PERFECT).log().mean()
 
 
 def generator_loss(fake: Tensor) -> Tensor:

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from aminet.checkpoint import load_checkpoint
+from aminet.criterion import Teacher
 from aminet.discriminator import Discriminator
 from aminet.losses import (
     GanOptions,
@@ -67,6 +68,21 @@ def test_a_teachers_share_of_the_pixel_loss() -> None:
     assert imitation_loss("l1", sr, hr, taught, share=0.0) == 1.0
     assert imitation_loss("l1", sr, hr, taught, share=0.5) == 0.75
     assert imitation_loss("l2", sr, hr, taught, share=1.0) == 0.25
+    together = imitation_loss("psnr", sr, hr, taught, share=0.5)  # 1 and 0.25 in equal parts
+    assert float(together) == pytest.approx(math.log(0.625), abs=1e-4)
+
+
+def test_every_other_face_is_taught_through_the_mirror(options: TrainOptions) -> None:
+    first = train(replace(options, steps=1), TINY).checkpoint
+    teacher = Teacher(replace(options, teacher=Path(first)), torch.device("cpu"))
+    torch.nn.init.normal_(teacher.network.exit.conv.weight, std=0.02)
+    lr = torch.rand(3, 3, 16, 16)
+    taught, mirrored = teacher(lr), teacher(lr.flip(-1)).flip(-1)
+    with torch.no_grad():
+        plain = teacher.network(lr)
+    assert torch.allclose(taught[1], plain[1], atol=1e-6)
+    assert torch.allclose(mirrored[::2], plain[::2], atol=1e-6)
+    assert not torch.allclose(taught[::2], plain[::2], atol=1e-4)
 
 
 def test_a_pupil_nears_its_teacher(options: TrainOptions) -> None:
@@ -84,7 +100,7 @@ def test_a_pupil_nears_its_teacher(options: TrainOptions) -> None:
     )
     trainer = Trainer(pupil, TINY)
     lr, hr = torch.rand(4, 3, 16, 16), torch.rand(4, 3, 128, 128)
-    trainer.criterion.teacher.exit.conv.bias.data += 0.2
+    trainer.criterion.teacher.network.exit.conv.bias.data += 0.2
     losses = [float(trainer.step(lr, hr)) for _ in range(12)]
     assert losses[-1] < losses[0] - 0.005
     assert torch.equal(
