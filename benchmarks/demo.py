@@ -25,8 +25,9 @@ with needs("train,export,quantize,tensorrt-rtx,eval", __name__):
     from aminet.checkpoint import weights_path
     from aminet.config import MODELS
     from calib_data.generate import PROBE_STRIP, unstrip
+    from export.compiler import Engine, compile_engines
     from export.onnx import export
-    from export.tensorrt import SOURCES, Engine, compile_engines
+    from export.tensorrt import SOURCES
     from export.tensorrt import describe as describe_engine
     from quantize.fp16 import convert
     from quantize.int8 import quantize

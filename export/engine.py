@@ -1,7 +1,7 @@
 """One build, in a process and a folder of its own: `python -m export.engine`.
 
 After a failed build TensorRT makes another engine of the same network, and its C library prints
-past its logger. So export.tensorrt starts a process for each build and hands everything over in
+past its logger. So export.compiler starts a process for each build and hands everything over in
 files, whose names are always the same ones: paths of other lengths would move what is in memory,
 and with it the order in which TensorRT-RTX numbers what it compiles.
 """

@@ -35,7 +35,8 @@ WRAPPERS = {
 }
 # What export needs to build an engine where the GPU is.
 ON_A_JETSON = [
-    f"export/{name}.py" for name in ("contract", "engine", "gate", "process", "tensorrt")
+    f"export/{name}.py"
+    for name in ("compiler", "contract", "engine", "gate", "process", "tensorrt")
 ]
 PACKAGES = [name for name in ALLOWED if (ROOT / name).is_dir()]
 SOURCES = [path for name in PACKAGES for path in sorted((ROOT / name).rglob("*.py"))]

@@ -18,10 +18,10 @@ import onnx
 import pytest
 
 import tiny_artifact
+from export import compiler, process, tensorrt
 from export import engine as worker
-from export import process, tensorrt
+from export.compiler import Options, compile_engine, find_builder
 from export.gate import types_of
-from export.tensorrt import Options, compile_engine, find_builder
 from quantize.half import to_half
 from runtime import files
 from runtime.errors import (
@@ -140,7 +140,7 @@ def test_an_engine_has_a_manifest(made, sources, name, precision, types):
 
 def test_what_is_up_to_date_is_not_built(copied, found, monkeypatch):
     source, path = copied
-    monkeypatch.setattr(tensorrt, "ask", None)  # a build would fail
+    monkeypatch.setattr(compiler, "ask", None)  # a build would fail
     before = path.stat().st_mtime_ns
     assert compile_engine(source, found, RTX).up_to_date
     assert path.stat().st_mtime_ns == before
@@ -186,14 +186,14 @@ def test_any_change_asks_for_a_build(copied, found, monkeypatch, change, options
 
     source, path = copied
     change(source, path)
-    monkeypatch.setattr(tensorrt, "ask", ask)
+    monkeypatch.setattr(compiler, "ask", ask)
     with pytest.raises(AskedError):
         compile_engine(source, found, options)
 
 
 def test_another_builder_version_has_another_folder(copied, found, monkeypatch):
     source, path = copied
-    monkeypatch.setattr(tensorrt, "ask", lambda *_: pytest.fail("asked") if path else None)
+    monkeypatch.setattr(compiler, "ask", lambda *_: pytest.fail("asked") if path else None)
     with pytest.raises(pytest.fail.Exception):
         compile_engine(source, replace(found, version="1.7.2"), RTX)
     assert path.is_file()
@@ -311,7 +311,7 @@ UINT8 = tiny_artifact.build(tiny_artifact.INT8, tiny_artifact.quantized_weights(
 
 
 def test_the_gate_stands_before_the_build(alone, found, monkeypatch):
-    monkeypatch.setattr(tensorrt, "ask", None)
+    monkeypatch.setattr(compiler, "ask", None)
     tiny_artifact.write_artifact(alone.parent, model=UINT8, precision="int8", executes_as="int8")
     with pytest.raises(EdgeError, match=r"fp32\.onnx: .* is uint8, expected int8") as caught:
         compile_engine(alone, found, RTX)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import tiny_artifact
-from export.tensorrt import Options, compile_engine, find_builder
+from export.compiler import Options, compile_engine, find_builder
 from runtime import choice, engines
 from runtime import runner as runners
 from runtime.backends import cuda
