@@ -47,5 +47,28 @@ def advance(stages: Sequence[Stage], steps: int, seconds: float) -> list[dict[st
     return [*before, {**last, "steps": last["steps"] + steps, "minutes": minutes}]
 
 
+def mean_of(lineages: Sequence[Sequence[Stage]]) -> list[dict[str, Any]]:
+    """The stages of weights that were averaged, each once, and the mean as a stage of its own."""
+    mean = {"mean": f"of {len(lineages)}", "steps": 0, "minutes": 0.0, "batch": 0}
+    return [*_united(lineages), mean]
+
+
+def _united(lineages: Sequence[Sequence[Stage]]) -> list[dict[str, Any]]:
+    """What they have in common, then each branch's own. One recipe in the same place is one run,
+    of which the longer counts: its seed is part of the recipe."""
+    left = [lineage for lineage in lineages if lineage]
+    if not left:
+        return []
+    recipe = _recipe(left[0][0])
+    alike = [lineage for lineage in left if _recipe(lineage[0]) == recipe]
+    others = [lineage for lineage in left if _recipe(lineage[0]) != recipe]
+    longest = max((lineage[0] for lineage in alike), key=lambda stage: stage["steps"])
+    return [dict(longest), *_united([lineage[1:] for lineage in alike]), *_united(others)]
+
+
+def _recipe(stage: Stage) -> dict[str, Any]:
+    return {key: value for key, value in stage.items() if key not in ("steps", "minutes")}
+
+
 def _name(path: Path | None) -> str | None:
     return None if path is None else path.name
