@@ -33,6 +33,7 @@ class TrainOptions:
     augmentation: Augmentation = field(default_factory=Augmentation)
     init: Path | None = None  # weights to start from
     fresh: tuple[str, ...] = ()  # parts of the network that start anew all the same
+    freeze_norms: bool = False  # batch norms keep the statistics of `init`
     teacher: Path | None = None  # a checkpoint whose faces are imitated
     distill: float = 0.5  # the teacher's share of the pixel loss; the rest is the original's
     gan: GanOptions | None = None
@@ -52,6 +53,11 @@ class TrainOptions:
         if self.weight_decay < 0:
             raise EdgeError(
                 f"train: --weight-decay {self.weight_decay}, expected 0 or more", EXIT_USAGE
+            )
+        if self.freeze_norms and (self.init is None or self.fresh):
+            raise EdgeError(
+                "train: --freeze-norms needs --init, and no --fresh part without statistics",
+                EXIT_USAGE,
             )
         if not 0 <= self.distill <= 1:
             raise EdgeError(f"train: --distill {self.distill}, expected 0 to 1", EXIT_USAGE)
@@ -93,6 +99,7 @@ def parse(argv: Sequence[str] | None, description: str | None) -> tuple[TrainOpt
         augmentation=augmentation,
         init=given.init,
         fresh=tuple(given.fresh),
+        freeze_norms=given.freeze_norms,
         teacher=given.teacher,
         distill=given.distill,
         gan=gan,
@@ -127,6 +134,11 @@ def _add_run(parser: argparse.ArgumentParser) -> None:
         default=[],
         metavar="PART",
         help="with --init: parts that start anew all the same, e.g. bottleneck decoders exit",
+    )
+    add(
+        "--freeze-norms",
+        action="store_true",
+        help="with --init: batch norms keep its statistics, instead of those of 32 faces",
     )
     add("--resume", action="store_true", help="go on from DIR, if it holds a run")
     add("--val-every", type=float, default=TrainOptions.val_every_s, metavar="SECONDS")

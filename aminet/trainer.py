@@ -66,6 +66,8 @@ class Trainer:
         torch.manual_seed(options.seed)
         network, stages = _start(options, self.config)
         self.network = network.train().to(self.device)
+        if options.freeze_norms:
+            _freeze_norms(self.network)
         self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.average = {k: v.detach().clone() for k, v in self.network.state_dict().items()}
         self.optimizers = build_optimizers(
@@ -272,6 +274,13 @@ def _start(options: TrainOptions, config: ModelConfig) -> tuple[AMINet, Sequence
                 f"train: --fresh {part}: {options.model} has no such part", EXIT_USAGE
             ) from error
     return started, list(start.training.get("stages", []))
+
+
+def _freeze_norms(network: AMINet) -> None:
+    """Normalize as in use: what a face becomes no longer depends on the others of its batch."""
+    for part in network.modules():
+        if isinstance(part, torch.nn.BatchNorm2d):
+            part.eval()
 
 
 def _device(asked: str, world: World) -> torch.device:

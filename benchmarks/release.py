@@ -44,8 +44,10 @@ STAGE = (
     "batch",
     "ema",
     "fresh",
-    "morph",
+    "freeze_norms",
     "teacher",
+    "morph",
+    "mean",
 )
 RECIPE = ("data", "augmentation", "precision")  # of the last stage
 
@@ -140,6 +142,8 @@ def stage_table(stages: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _cell(value: Any) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else ""
     if isinstance(value, list | tuple):
         return ", ".join(map(str, value))
     return "" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
@@ -177,7 +181,8 @@ PyTorch FP32, faces shrunk by Pillow's bicubic filter, metrics on the luma of ui
 ## Training
 
 {steps:,} steps, {faces:,} faces seen, {minutes:.1f} minutes on {device}, torch {torch}.
-`rate` is what a stage's cosine begins with; `fresh` began anew; `morph` is a change of shape.
+`rate` is what a stage's cosine begins with; `fresh` began anew; `morph` is a change of shape;
+`mean` is that of the stages' weights that stand before it.
 
 {stages}
 

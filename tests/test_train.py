@@ -194,6 +194,32 @@ def test_an_unknown_fresh_part_is_a_usage_error(options: TrainOptions) -> None:
     assert raised.value.status == EXIT_USAGE
 
 
+def test_frozen_norms_keep_the_statistics_of_init(options: TrainOptions) -> None:
+    """And a face's output no longer depends on the others of its batch, even after a resume."""
+    start = Path(train(replace(options, out=options.out / "first"), TINY).checkpoint)
+    frozen = replace(options, init=start, freeze_norms=True)
+    before = load_checkpoint(start).state
+    after = load_checkpoint(train(frozen, TINY).checkpoint).state
+    running = [key for key in before if "running_" in key]
+    assert running
+    assert all(torch.equal(before[key], after[key]) for key in running)
+    assert not torch.equal(before["exit.conv.weight"], after["exit.conv.weight"])
+    trainer = Trainer(replace(frozen, resume=True, steps=9), TINY)
+    faces = torch.rand(4, 3, 16, 16)
+    with torch.no_grad():
+        together, alone = trainer.network(faces)[:1], trainer.network(faces[:1])
+    torch.testing.assert_close(together, alone)
+
+
+@pytest.mark.parametrize("extra", [{}, {"init": Path("f"), "fresh": ("exit",)}])
+def test_norms_without_statistics_are_not_frozen(
+    options: TrainOptions, extra: dict[str, object]
+) -> None:
+    with pytest.raises(EdgeError, match="--freeze-norms needs --init") as raised:
+        replace(options, freeze_norms=True, **extra)
+    assert raised.value.status == EXIT_USAGE
+
+
 def test_resuming_another_config_is_refused(options: TrainOptions) -> None:
     train(options, TINY)
     with pytest.raises(EdgeError, match="heads"):
