@@ -78,6 +78,7 @@ class DoctorReport:
     verdicts: tuple[Memory, ...]
     other_verdicts: int  # of artifacts that are elsewhere, or gone
     choices: tuple[Memory, ...]
+    other_choices: int  # among artifacts of which one is elsewhere, or gone
     advice: tuple[str, ...]
 
 
@@ -88,7 +89,9 @@ def examine() -> DoctorReport:
     names = {_digest(path): str(path) for path in _find_artifacts()}
     memories = cache.records()
     verdicts = [(k, r) for k, r in memories if "verdict" in k]
-    here = [(k, r) for k, r in verdicts if k.get("manifest") in names]
+    judged = [(k, r) for k, r in verdicts if k.get("manifest") in names]
+    choices = [(k, r) for k, r in memories if "choice" in k]
+    chosen = [r for k, r in choices if _compared(k) <= names.keys()]
     folder = cache.cache_folder()
     return DoctorReport(
         python=platform.python_version(),
@@ -100,9 +103,10 @@ def examine() -> DoctorReport:
         inputs=tuple(_part(name) for name in SERVES),
         artifacts=artifacts,
         cache=str(folder) if folder else None,
-        verdicts=tuple(Memory(names[k["manifest"]], _verdict(k, r)) for k, r in here),
-        other_verdicts=len(verdicts) - len(here),
-        choices=tuple(_choice(r) for k, r in memories if "choice" in k),
+        verdicts=tuple(Memory(names[k["manifest"]], _verdict(k, r)) for k, r in judged),
+        other_verdicts=len(verdicts) - len(judged),
+        choices=tuple(_choice(r) for r in chosen),
+        other_choices=len(choices) - len(chosen),
         advice=tuple(_advice(backends, artifacts)),
     )
 
@@ -152,6 +156,11 @@ def _manifest(path: Path) -> Manifest | EdgeError:
 def _verdict(key: dict[str, str], record: dict[str, Any]) -> str:
     fidelity_db = record.get("fidelity_db", float("nan"))
     return f"{fidelity_db:.1f} dB to FP32 in {key.get('backend')}"
+
+
+def _compared(key: dict[str, str]) -> set[str]:
+    """The digests of the artifacts among which a choice was made."""
+    return {artifact.rpartition(" ")[2] for artifact in key.get("artifacts", "").split(", ")}
 
 
 def _choice(record: dict[str, Any]) -> Memory:
@@ -212,11 +221,8 @@ def _lines(report: DoctorReport) -> list[str]:
     lines += _block("backends", [_say(part, part.name) for part in report.backends])
     lines += _block("inputs", [_say(part, SERVES[part.name]) for part in report.inputs])
     lines += _block("artifacts", [_say_artifact(artifact) for artifact in report.artifacts])
-    verdicts = [f"{m.subject}: {m.says}" for m in report.verdicts]
-    if report.other_verdicts:
-        verdicts.append(f"{report.other_verdicts} of artifacts elsewhere, or gone: --forget")
-    lines += _block("verdicts", verdicts)
-    lines += _block("choices", [f"{m.subject}: {m.says}" for m in report.choices])
+    lines += _block("verdicts", _say_memories(report.verdicts, report.other_verdicts))
+    lines += _block("choices", _say_memories(report.choices, report.other_choices))
     lines += _block("cache", [report.cache or "none: there is no home"])
     return lines + _block("advice", report.advice)
 
@@ -228,6 +234,11 @@ def _block(title: str, lines: Sequence[str]) -> list[str]:
 
 def _say(part: Part, name: str) -> str:
     return f"{name} {part.version}" if part.version else f"{name}: not here; {part.install}"
+
+
+def _say_memories(memories: Sequence[Memory], others: int) -> list[str]:
+    lines = [f"{memory.subject}: {memory.says}" for memory in memories]
+    return [*lines, f"{others} of artifacts elsewhere, or gone: --forget"] if others else lines
 
 
 def _say_artifact(artifact: ArtifactState) -> str:

@@ -49,8 +49,11 @@ def test_artifacts_that_are_gone_are_one_line(here, capsys):
     Path(f"{here}.json").unlink()
     report = doctor.examine()
     assert (report.verdicts, report.other_verdicts) == ((), 1)
+    assert (report.choices, report.other_choices) == ((), 1)
     assert doctor.main([]) == 0
-    assert "verdicts   1 of artifacts elsewhere, or gone" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "verdicts   1 of artifacts elsewhere, or gone" in said
+    assert "choices    1 of artifacts elsewhere, or gone" in said
 
 
 def test_what_is_remembered_can_be_forgotten(here, capsys):
