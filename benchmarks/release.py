@@ -182,7 +182,7 @@ PyTorch FP32, faces shrunk by Pillow's bicubic filter, metrics on the luma of ui
 
 {steps:,} steps, {faces:,} faces seen, {minutes:.1f} minutes on {device}, torch {torch}.
 `rate` is what a stage's cosine begins with; `fresh` began anew; `morph` is a change of shape;
-`mean` is that of the stages' weights that stand before it.
+`mean` averages the weights at the ends of so many branches of the stages before it.
 
 {stages}
 
