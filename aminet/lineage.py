@@ -47,10 +47,14 @@ def advance(stages: Sequence[Stage], steps: int, seconds: float) -> list[dict[st
     return [*before, {**last, "steps": last["steps"] + steps, "minutes": minutes}]
 
 
+def change(name: str, done: str) -> dict[str, Any]:
+    """A stage that trained nothing: a morph, a mean."""
+    return {name: done, "steps": 0, "minutes": 0.0, "batch": 0}
+
+
 def mean_of(lineages: Sequence[Sequence[Stage]]) -> list[dict[str, Any]]:
     """The stages of weights that were averaged, each once, and the mean as a stage of its own."""
-    mean = {"mean": f"of {len(lineages)}", "steps": 0, "minutes": 0.0, "batch": 0}
-    return [*_united(lineages), mean]
+    return [*_united(lineages), change("mean", f"of {len(lineages)}")]
 
 
 def _united(lineages: Sequence[Sequence[Stage]]) -> list[dict[str, Any]]:

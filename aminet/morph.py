@@ -30,6 +30,7 @@ from aminet.checkpoint import (
 )
 from aminet.config import ModelConfig
 from aminet.data import load, shrink
+from aminet.lineage import change
 from aminet.model import AMINet
 
 FACES = 256  # whose features the new batch norms start from
@@ -163,8 +164,7 @@ def _features(network: AMINet, part: str, lr: Tensor) -> tuple[Tensor, Tensor]:
 
 def with_stage(training: Mapping[str, Any], done: str) -> dict[str, Any]:
     """The training so far, and the morph as a stage of its own."""
-    stage = {"morph": done, "steps": 0, "minutes": 0.0, "batch": 0}
-    return {**training, "stages": [*training.get("stages", []), stage]}
+    return {**training, "stages": [*training.get("stages", []), change("morph", done)]}
 
 
 def main(argv: Sequence[str] | None = None) -> int:

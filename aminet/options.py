@@ -138,7 +138,7 @@ def _add_run(parser: argparse.ArgumentParser) -> None:
     add(
         "--freeze-norms",
         action="store_true",
-        help="with --init: batch norms keep its statistics, instead of those of 32 faces",
+        help="with --init: batch norms keep its statistics, not each batch's",
     )
     add("--resume", action="store_true", help="go on from DIR, if it holds a run")
     add("--val-every", type=float, default=TrainOptions.val_every_s, metavar="SECONDS")
