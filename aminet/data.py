@@ -28,9 +28,9 @@ class Augmentation:
     colour: float = 0.0  # a channel's gain, each way, of its own for R, G and B
 
     def __post_init__(self) -> None:
-        if self.zoom < 1 or self.shift < 0 or not 0 <= self.share <= 1:
-            raise ValueError(f"augmentation out of range: {self}")
-        if not 0 <= self.exposure <= 2 or not 0 <= self.colour < 1:
+        framed = 1 <= self.zoom < math.inf and 0 <= self.shift < SR_SIDE and 0 <= self.share <= 1
+        lit = 0 <= self.exposure <= 2 and 0 <= self.colour < 1
+        if not framed or not lit:
             raise ValueError(f"augmentation out of range: {self}")
 
 

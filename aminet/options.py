@@ -1,7 +1,8 @@
 """What a training run is told: one frozen dataclass, and the command line that makes it."""
 
 import argparse
-from collections.abc import Sequence
+import math
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -10,6 +11,11 @@ from aminet.losses import GanOptions
 from runtime.errors import EXIT_USAGE, EdgeError
 
 GAN_RATE = 1e-4  # of AMIGAN's generator, which Adam trains
+
+Range = tuple[float, float, str]  # the least, the most, and both in words
+POSITIVE = (math.ulp(0), math.inf, "more than 0")
+NOT_NEGATIVE = (0.0, math.inf, "0 or more")
+SHARE = (0.0, 1.0, "0 to 1")
 
 
 @dataclass(frozen=True)
@@ -48,19 +54,31 @@ class TrainOptions:
     def __post_init__(self) -> None:
         if (self.minutes is None) == (self.steps is None):
             raise EdgeError("train: give either --minutes or --steps", EXIT_USAGE)
-        if (self.minutes or self.steps or 0) <= 0 or self.batch <= 0 or self.rate <= 0:
-            raise EdgeError("train: minutes, steps, batch and rate must be positive", EXIT_USAGE)
-        if self.weight_decay < 0:
-            raise EdgeError(
-                f"train: --weight-decay {self.weight_decay}, expected 0 or more", EXIT_USAGE
-            )
+        for flag, value, (least, most, expected) in self._numbers():
+            if value is not None and not least <= value <= most:  # which "nan" is not, either
+                raise EdgeError(f"train: {flag} {value:g}, expected {expected}", EXIT_USAGE)
+        if self.weight_decay and self.optimizer != "muon":
+            raise EdgeError("train: --weight-decay needs --optimizer muon", EXIT_USAGE)
         if self.freeze_norms and (self.init is None or self.fresh):
             raise EdgeError(
                 "train: --freeze-norms needs --init, and no --fresh part without statistics",
                 EXIT_USAGE,
             )
-        if not 0 <= self.distill <= 1:
-            raise EdgeError(f"train: --distill {self.distill}, expected 0 to 1", EXIT_USAGE)
+
+    def _numbers(self) -> Iterator[tuple[str, float | None, Range]]:
+        yield "--minutes", self.minutes, POSITIVE
+        yield "--steps", self.steps, POSITIVE
+        yield "--batch", self.batch, POSITIVE
+        yield "--rate", self.rate, POSITIVE
+        yield "--warmup", self.warmup, NOT_NEGATIVE
+        yield "--weight-decay", self.weight_decay, NOT_NEGATIVE
+        yield "--ema", self.ema, SHARE
+        yield "--val-every", self.val_every_s, NOT_NEGATIVE
+        yield "--distill", self.distill, SHARE
+        if self.gan:
+            yield "--perceptual", self.gan.perceptual, NOT_NEGATIVE
+            yield "--adversarial", self.gan.adversarial, NOT_NEGATIVE
+            yield "--discriminator-rate", self.gan.rate, POSITIVE
 
 
 def parse(argv: Sequence[str] | None, description: str | None) -> tuple[TrainOptions, bool]:
@@ -82,6 +100,9 @@ def parse(argv: Sequence[str] | None, description: str | None) -> tuple[TrainOpt
     except ValueError as error:
         parser.error(str(error))
     gan = _gan_options(given)
+    if given.distill is not None and given.teacher is None:
+        raise EdgeError("train: --distill needs --teacher", EXIT_USAGE)
+    default_rate = GAN_RATE if gan else TrainOptions.rate
     return TrainOptions(
         data=tuple(given.data),
         val=tuple(given.val),
@@ -91,7 +112,7 @@ def parse(argv: Sequence[str] | None, description: str | None) -> tuple[TrainOpt
         steps=given.steps,
         batch=given.batch,
         optimizer=given.optimizer or ("adam" if gan else TrainOptions.optimizer),
-        rate=given.rate or (GAN_RATE if gan else TrainOptions.rate),
+        rate=default_rate if given.rate is None else given.rate,
         warmup=given.warmup,
         weight_decay=given.weight_decay,
         ema=given.ema,
@@ -101,7 +122,7 @@ def parse(argv: Sequence[str] | None, description: str | None) -> tuple[TrainOpt
         fresh=tuple(given.fresh),
         freeze_norms=given.freeze_norms,
         teacher=given.teacher,
-        distill=given.distill,
+        distill=TrainOptions.distill if given.distill is None else given.distill,
         gan=gan,
         resume=given.resume,
         val_every_s=given.val_every,
@@ -173,8 +194,7 @@ def _add_recipe(parser: argparse.ArgumentParser) -> None:
     add(
         "--distill",
         type=float,
-        default=TrainOptions.distill,
-        help="the teacher's share of the pixel loss",
+        help=f"the teacher's share of the pixel loss, default {TrainOptions.distill}",
     )
 
 
@@ -190,18 +210,26 @@ def _add_augmentation(parser: argparse.ArgumentParser) -> None:
 def _add_gan(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--gan", action="store_true", help="AMIGAN's losses; amigan always has them")
-    add("--perceptual", type=float, default=GanOptions.perceptual, help="weight of the VGG loss")
-    add("--adversarial", type=float, default=GanOptions.adversarial, help="its weight")
-    add("--discriminator-rate", type=float, default=GanOptions.rate, metavar="RATE")
+    add("--perceptual", type=float, help="weight of the VGG loss")
+    add("--adversarial", type=float, help="its weight")
+    add("--discriminator-rate", type=float, metavar="RATE")
     add("--vgg", type=Path, metavar="F", help="VGG16 or VGG19 as torchvision names its weights")
 
 
 def _gan_options(given: argparse.Namespace) -> GanOptions | None:
-    if not given.gan and given.model != "amigan":
-        return None
-    return GanOptions(
-        perceptual=given.perceptual,
-        adversarial=given.adversarial,
-        rate=given.discriminator_rate,
-        vgg=given.vgg,
-    )
+    """AMIGAN's losses if they are asked for; their options without them would do nothing."""
+    asked = {
+        "perceptual": given.perceptual,
+        "adversarial": given.adversarial,
+        "rate": given.discriminator_rate,
+        "vgg": given.vgg,
+    }
+    changed = {name: value for name, value in asked.items() if value is not None}
+    if given.gan or given.model == "amigan":
+        return GanOptions(**changed)
+    if changed:
+        raise EdgeError(
+            "train: --perceptual, --adversarial, --discriminator-rate and --vgg need --gan",
+            EXIT_USAGE,
+        )
+    return None

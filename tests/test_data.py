@@ -1,5 +1,7 @@
 """Training pairs: shrunk as Pillow shrinks, framed in many ways, the same again for a seed."""
 
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -129,7 +131,18 @@ def test_input_is_shrunk_from_the_relit_face() -> None:
     assert torch.allclose(lr.mean((1, 2, 3)), hr.mean((1, 2, 3)), atol=0.01)
 
 
-@pytest.mark.parametrize("change", [{"exposure": -0.1}, {"colour": 1.0}, {"zoom": 0.5}])
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"exposure": -0.1},
+        {"colour": 1.0},
+        {"zoom": 0.5},
+        {"zoom": math.nan},
+        {"zoom": math.inf},
+        {"shift": math.nan},
+        {"shift": 128.0},
+    ],
+)
 def test_augmentation_out_of_range_is_refused(change: dict[str, float]) -> None:
     with pytest.raises(ValueError, match="out of range"):
         Augmentation(**change)

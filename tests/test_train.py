@@ -1,6 +1,7 @@
 """Training on a tiny network: it learns, stops, goes on, and says what is wrong."""
 
 import json
+import math
 import subprocess
 import sys
 import time
@@ -16,6 +17,8 @@ from aminet.blocks import SKAF
 from aminet.checkpoint import load_checkpoint, load_model
 from aminet.config import MODELS
 from aminet.data import Augmentation
+from aminet.losses import GanOptions
+from aminet.options import parse
 from aminet.train import Trainer, TrainOptions, train
 from aminet.validation import Validation
 from runtime.errors import EXIT_INTERRUPTED, EXIT_USAGE, EdgeError
@@ -158,8 +161,18 @@ def test_start_from_other_weights(options: TrainOptions) -> None:
     [
         ({"minutes": 1.0}, "either --minutes or --steps"),
         ({"steps": None}, "either --minutes or --steps"),
-        ({"steps": -1}, "must be positive"),
-        ({"batch": 0}, "must be positive"),
+        ({"steps": -1}, "--steps -1, expected more than 0"),
+        ({"steps": None, "minutes": math.nan}, "--minutes nan, expected more than 0"),
+        ({"batch": 0}, "--batch 0, expected more than 0"),
+        ({"rate": math.nan}, "--rate nan, expected more than 0"),
+        ({"warmup": -1}, "--warmup -1, expected 0 or more"),
+        ({"weight_decay": -1.0}, "--weight-decay -1, expected 0 or more"),
+        ({"ema": 1.5}, "--ema 1.5, expected 0 to 1"),
+        ({"distill": -0.1}, "--distill -0.1, expected 0 to 1"),
+        ({"val_every_s": -1.0}, "--val-every -1, expected 0 or more"),
+        ({"gan": GanOptions(perceptual=-1.0)}, "--perceptual -1, expected 0 or more"),
+        ({"gan": GanOptions(adversarial=-1.0)}, "--adversarial -1, expected 0 or more"),
+        ({"gan": GanOptions(rate=0.0)}, "--discriminator-rate 0, expected more than 0"),
     ],
 )
 def test_impossible_options_are_usage_errors(
@@ -257,10 +270,28 @@ def test_weight_decay_shrinks_wide_kernels_but_the_exits(options: TrainOptions) 
         torch.testing.assert_close(after[key], value - lost, atol=1e-6, rtol=1e-4)
 
 
-def test_negative_weight_decay_is_a_usage_error(options: TrainOptions) -> None:
-    with pytest.raises(EdgeError, match="--weight-decay -1") as raised:
-        replace(options, weight_decay=-1.0)
+@pytest.mark.parametrize(
+    ("words", "named"),
+    [
+        ("--rate 0", "--rate 0, expected more than 0"),
+        ("--distill 0.5", "--distill needs --teacher"),
+        ("--perceptual 1", "--perceptual.*need --gan"),
+        ("--discriminator-rate 1", "--discriminator-rate.*need --gan"),
+        ("--weight-decay 1 --optimizer adam", "--weight-decay needs --optimizer muon"),
+        ("--weight-decay 1 --gan", "--weight-decay needs --optimizer muon"),
+    ],
+)
+def test_options_that_would_do_nothing_are_refused(words: str, named: str) -> None:
+    with pytest.raises(EdgeError, match=named) as raised:
+        parse(["--data", "faces", "--out", "run", "--steps", "1", *words.split()], None)
     assert raised.value.status == EXIT_USAGE
+
+
+def test_options_of_gan_and_teacher_keep_their_defaults() -> None:
+    words = "--data faces --out run --steps 1 --model amigan --adversarial 0 --teacher t"
+    options, _ = parse(words.split(), None)
+    assert options.gan == GanOptions(adversarial=0.0)
+    assert options.distill == TrainOptions.distill
 
 
 def test_command_trains_and_prints_json(faces: Path, tmp_path: Path) -> None:
