@@ -110,6 +110,7 @@ def _photo(pixels: Pixels, path: Path) -> Pixels:
     if pixels.shape[:2] != (SR_SIDE, SR_SIDE):
         raise EdgeError(
             f"{path}: is {pixels.shape[1]}x{pixels.shape[0]}, expected a face of"
-            f" {SR_SIDE}x{SR_SIDE}, framed as the training faces are"
+            f" {SR_SIDE}x{SR_SIDE}, framed as the training faces are, which python -m runtime.align"
+            " makes of photos"
         )
     return pixels

@@ -68,7 +68,7 @@ def load_faces(
         if (height, width) != (side, side):
             raise EdgeError(
                 f"{face.name}: is {width}x{height}, expected a face of {side}x{side};"
-                " leave it out or resize it"
+                " leave it out or resize it; python -m runtime.align makes faces of photos"
             )
         buffer += face.pixels.tobytes()
     return np.frombuffer(buffer, np.uint8).reshape(-1, side, side, 3)

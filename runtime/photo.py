@@ -13,15 +13,12 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from runtime.detector import Detector, FoundFace, Points
+from runtime.detector import Detector, FoundFace
 from runtime.errors import EdgeError
-from runtime.image import LR_SIDE, SCALE, SR_SIDE, Pixels, shrink, to_pixels, to_tensor
+from runtime.frame import Frame, transform
+from runtime.image import SCALE, SR_SIDE, Pixels, shrink, to_pixels, to_tensor
 from runtime.session import Session
 
-# Where CenterFace sees the landmarks, in px of 128x128: means of calib_data's 128 faces, enlarged.
-FRAME_LANDMARKS = np.array(
-    [(45.9, 47.1), (82.1, 47.7), (63.2, 66.9), (47.7, 82.2), (77.6, 82.6)], np.float64
-)
 MIN_FACE, MAX_FACE = 8, 32  # px across, the width of the box: others are left as they are
 FEATHER = 24  # px of the 128 over which a pasted face fades into the photo
 MAX_OUTPUT_PIXELS = 32 << 20
@@ -86,7 +83,7 @@ def enlarge_photo(
     canvas = np.array(image.resize((width * scale, height * scale), Image.Resampling.BICUBIC))
     for each in faces:
         if each.sr is not None:
-            _paste(canvas, each.sr, _frame_in_photo(each.face.landmarks), scale)
+            _paste(canvas, each.sr, Frame.around(each.face.landmarks).scaled(scale))
     return EnlargedPhoto(canvas, scale, tuple(faces))
 
 
@@ -94,7 +91,7 @@ def _enlarge_faces(
     photo: Pixels, found: Sequence[FoundFace], session: Session
 ) -> list[EnlargedFace]:
     small = [face for face in found if MIN_FACE <= face.width <= MAX_FACE]
-    seen = [_cut_out(photo, _frame_in_photo(face.landmarks)) for face in small]
+    seen = [Frame.around(face.landmarks).cut_out(photo) for face in small]
     enlarged: dict[int, Pixels] = {}
     for start in range(0, len(small), session.batch):
         some = range(start, min(start + session.batch, len(small)))
@@ -104,31 +101,6 @@ def _enlarge_faces(
     return [EnlargedFace(face, enlarged.get(id(face))) for face in found]
 
 
-def _frame_in_photo(landmarks: Points) -> tuple[complex, complex]:
-    """The turn and shift that take a point x+iy of the frame to the photo, by least squares."""
-    frame = FRAME_LANDMARKS @ (1, 1j)
-    photo = landmarks @ (1, 1j)
-    centered = frame - frame.mean()
-    turn = complex(np.vdot(centered, photo - photo.mean()) / np.vdot(centered, centered).real)
-    return turn, complex(photo.mean() - turn * frame.mean())
-
-
-def _cut_out(photo: Pixels, frame: tuple[complex, complex]) -> Pixels:
-    """The photo in the frame, as many px across as it has there, 16 at least.
-
-    More would blur it, fewer would lose some. Beyond the photo's edge its last pixels go on.
-    """
-    turn, shift = frame
-    corners = [turn * corner + shift for corner in (0, SR_SIDE, SR_SIDE * 1j, SR_SIDE * (1 + 1j))]
-    left, top = (int(min(part)) - 2 for part in _parts(corners))
-    right, bottom = (int(max(part)) + 3 for part in _parts(corners))
-    rows = np.arange(top, bottom).clip(0, photo.shape[0] - 1)
-    columns = np.arange(left, right).clip(0, photo.shape[1] - 1)
-    around = Image.fromarray(photo[rows][:, columns])
-    side = max(LR_SIDE, round(abs(turn) * SR_SIDE))
-    return _transform(around, (side, side), turn * SR_SIDE / side, shift - complex(left, top))
-
-
 def keep_what_is_known(sr: Pixels, seen: Pixels) -> Pixels:
     """The enlarged face (128, 128, 3), changed so that it shrinks to what was seen (N, N, 3)."""
     as_seen = _resize(sr.astype(np.float32), len(seen))
@@ -136,27 +108,24 @@ def keep_what_is_known(sr: Pixels, seen: Pixels) -> Pixels:
     return np.rint(kept.clip(0, 255)).astype(np.uint8)
 
 
-def _paste(canvas: Pixels, sr: Pixels, frame: tuple[complex, complex], scale: int) -> None:
-    """Lay an enlarged face over the photo, `scale` times as large as where the frame lies in."""
-    turn, shift = (part * scale for part in frame)
-    corners = [turn * corner + shift for corner in (0, SR_SIDE, SR_SIDE * 1j, SR_SIDE * (1 + 1j))]
-    (left, right), (top, bottom) = (
-        (max(0, int(min(part))), min(limit, int(max(part)) + 1))
-        for part, limit in zip(_parts(corners), canvas.shape[1::-1], strict=True)
-    )
+def _paste(canvas: Pixels, sr: Pixels, frame: Frame) -> None:
+    """Lay an enlarged face over the canvas, where its frame lies."""
+    left, top, right, bottom = map(int, frame.bounds)
+    left, top = max(0, left), max(0, top)
+    right, bottom = min(canvas.shape[1], right + 1), min(canvas.shape[0], bottom + 1)
     if left >= right or top >= bottom:
         return
     size = (right - left, bottom - top)
     face = Image.fromarray(sr)
-    if abs(turn) < 1:  # it gets smaller: first without a turn, so that nothing flickers
-        side = max(1, round(abs(turn) * SR_SIDE))
+    if frame.side < SR_SIDE:  # it gets smaller: first without a turn, so that nothing flickers
+        side = max(1, round(frame.side))
         face = face.resize((side, side), Image.Resampling.BICUBIC)
     zoom = face.width / SR_SIDE
-    back = zoom / turn
-    start = (complex(left, top) - shift) * back
-    laid = _transform(face, size, back, start).astype(np.float32)
+    back = zoom / frame.turn
+    start = (complex(left, top) - frame.shift) * back
+    laid = transform(face, size, back, start).astype(np.float32)
     mask = Image.fromarray(np.rint(_mask() * 255).astype(np.uint8)).resize(face.size)
-    weight = _transform(mask, size, back, start).astype(np.float32)[..., None] / 255
+    weight = transform(mask, size, back, start).astype(np.float32)[..., None] / 255
     region = canvas[top:bottom, left:right]
     region[:] = np.rint(region + weight * (laid - region)).clip(0, 255).astype(np.uint8)
 
@@ -166,17 +135,6 @@ def _mask() -> Floats:
     from_edge = np.minimum(np.arange(SR_SIDE), np.arange(SR_SIDE)[::-1]) / FEATHER
     along = np.sin(from_edge.clip(0, 1) * np.pi / 2) ** 2
     return np.outer(along, along).astype(np.float32)
-
-
-def _transform(image: Image.Image, size: tuple[int, int], turn: complex, shift: complex) -> Pixels:
-    """The picture of `size` whose point z shows what the image has at turn * z + shift."""
-    matrix = (turn.real, -turn.imag, shift.real, turn.imag, turn.real, shift.imag)
-    method = Image.Transform.AFFINE
-    return np.array(image.transform(size, method, matrix, Image.Resampling.BICUBIC))
-
-
-def _parts(points: Sequence[complex]) -> tuple[list[float], list[float]]:
-    return [point.real for point in points], [point.imag for point in points]
 
 
 def _resize(pixels: Floats, side: int) -> Floats:
