@@ -5,6 +5,7 @@ import json
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from functools import cache
 
 from runtime.errors import needs, run_command
 
@@ -27,16 +28,21 @@ class Cost:
 
 @dataclass(frozen=True)
 class ModelInfo:
-    """One model; weights, sha256 and psnr_y (dB, celeba-val) are None until it is trained."""
+    """One model; what follows its cost is None until it is trained.
+
+    psnr_y is in dB, on celeba-val; the weights took `minutes` in all their stages.
+    """
 
     model: str
     params: int
     macs: int
-    weights: str | None
-    sha256: str | None
-    psnr_y: float | None
+    weights: str | None = None
+    sha256: str | None = None
+    psnr_y: float | None = None
+    minutes: float | None = None
 
 
+@cache
 def measure_cost(config: ModelConfig) -> Cost:
     """Count with torch's own counter, on tensors without data."""
     with torch.device("meta"):
@@ -62,10 +68,17 @@ def info(model: str) -> ModelInfo:
     cost = measure_cost(find_config(model))
     path = weights_path(model)
     if not path.is_file():
-        return ModelInfo(model, cost.params, cost.macs, None, None, None)
+        return ModelInfo(model, cost.params, cost.macs)
     checkpoint = load_checkpoint(path)
-    psnr_y = checkpoint.metrics.get("celeba-val/psnr_y")
-    return ModelInfo(model, cost.params, cost.macs, str(path), checkpoint.sha256, psnr_y)
+    return ModelInfo(
+        model,
+        cost.params,
+        cost.macs,
+        weights=str(path),
+        sha256=checkpoint.sha256,
+        psnr_y=checkpoint.metrics.get("celeba-val/psnr_y"),
+        minutes=round(sum(s["minutes"] for s in checkpoint.training.get("stages", [])), 1),
+    )
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -78,12 +91,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         one = asdict(models[0]) if given.model else {"models": [asdict(model) for model in models]}
         print(json.dumps(one))
         return 0
-    print(f"{'model':12} {'parameters':>10} {'MACs':>8} {'PSNR-Y':>9}  weights")
+    print(f"{'model':12} {'parameters':>10} {'MACs':>8} {'PSNR-Y':>9} {'minutes':>8}  weights")
     for model in models:
         quality = "-" if model.psnr_y is None else f"{model.psnr_y:.2f} dB"
+        minutes = "-" if model.minutes is None else f"{model.minutes:.0f}"
         weights = f"sha256 {model.sha256[:12]}" if model.sha256 else "none yet"
         size, macs = f"{model.params / 1e6:.2f} M", f"{model.macs / 1e9:.2f} G"
-        print(f"{model.model:12} {size:>10} {macs:>8} {quality:>9}  {weights}")
+        print(f"{model.model:12} {size:>10} {macs:>8} {quality:>9} {minutes:>8}  {weights}")
     return 0
 
 

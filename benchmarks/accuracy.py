@@ -7,6 +7,7 @@ Every 128x128 face of a data set is shrunk to 16x16 with Pillow's bicubic filter
 to uint8 and compared with the original; bicubic is always in the table, as the baseline.
 
 psnr_y, ssim_y   on luma (16 to 235, peak 255), SSIM with a Gaussian window (sigma 1.5)
+gain             PSNR-Y over bicubic's, face by face
 psnr_rgb, vif    over the three channels
 lpips            AlexNet's, lower is better
 kid_mobilenetv2  the set of faces against the originals' set, on MobileNetV2, lower is better
@@ -31,6 +32,7 @@ from runtime.errors import EXIT_MISSING, EXIT_USAGE, EdgeError, needs, run_comma
 
 with needs("train,eval", __name__):
     from benchmarks.contenders import (
+        BICUBIC,
         Contender,
         artifact_contender,
         bicubic_contender,
@@ -44,10 +46,11 @@ from runtime.image import Pixels, psnr, psnr_y, shrink
 
 BASIC = ("psnr_y", "ssim_y", "psnr_rgb")  # a row always has them
 FORMATS = {  # of the table's columns
-    **{"psnr_y": "{:.2f}", "ssim_y": "{:.3f}", "psnr_rgb": "{:.2f}", "vif": "{:.3f}"},
-    **{"lpips": "{:.3f}", "kid_mobilenetv2": "{:.4f}", "identity": "{:.3f}"},
+    **{"psnr_y": "{:.2f}", "gain": "{:+.2f}", "ssim_y": "{:.3f}", "psnr_rgb": "{:.2f}"},
+    **{"vif": "{:.3f}", "lpips": "{:.3f}", "kid_mobilenetv2": "{:.4f}", "identity": "{:.3f}"},
 }
-METRICS = tuple(FORMATS)
+METRICS = tuple(name for name in FORMATS if name != "gain")  # which comes with psnr_y
+OF_A_SET = "kid_mobilenetv2"  # of one face there is none
 
 Scores = NDArray[np.float64]
 Metric = Callable[[Pixels, Pixels], Scores]  # (sr, hr) -> a figure a face; KID: one for the set
@@ -65,6 +68,7 @@ class Row:
     psnr_y: float
     ssim_y: float
     psnr_rgb: float
+    gain: float | None = None
     vif: float | None = None
     lpips: float | None = None
     kid_mobilenetv2: float | None = None
@@ -150,7 +154,7 @@ def _metric(name: str) -> Metric:
         from benchmarks.lpips import LPIPS
 
         return LPIPS.load()
-    if name == "kid_mobilenetv2":
+    if name == OF_A_SET:
         from benchmarks.kid import MobileNetV2, kid
 
         features = MobileNetV2.load()
@@ -168,7 +172,9 @@ def compare(contender: Contender, data: str, hr: Pixels, metrics: dict[str, Metr
     """Shrink the faces hr (N, 128, 128, 3), enlarge them again and measure what was lost."""
     lr = np.stack([shrink(face) for face in hr])
     sr = contender.enlarge_all(lr)
-    scores = {name: metric(sr, hr) for name, metric in metrics.items()}
+    fit = [name for name in metrics if name != OF_A_SET or len(hr) > 1]
+    scores = {name: metrics[name](sr, hr) for name in fit}
+    scores["gain"] = scores["psnr_y"] - metrics["psnr_y"](BICUBIC.enlarge_all(lr), hr)
     return Row(
         contender.artifact,
         contender.backend,
@@ -179,9 +185,18 @@ def compare(contender: Contender, data: str, hr: Pixels, metrics: dict[str, Metr
     )
 
 
+def over_bicubic(row: Row) -> str:
+    """The gain, and where its mean lies with 95 % certainty: `+2.91 (2.67 to 3.15)`."""
+    if row.gain is None:
+        return ""
+    mean = FORMATS["gain"].format(row.gain)
+    low, high = row.intervals.get("gain", (row.gain, row.gain))
+    return mean if low == high else f"{mean} ({low:.2f} to {high:.2f})"
+
+
 def table(rows: Sequence[Row]) -> str:
     """Markdown: a line for each contender on each data set, a column for each metric measured."""
-    names = [name for name in METRICS if any(getattr(row, name) is not None for row in rows)]
+    names = [name for name in FORMATS if any(getattr(row, name) is not None for row in rows)]
     lines = [f"| data | artifact | backend | faces | {' | '.join(names)} |"]
     lines.append("| --- | --- | --- |" + " ---: |" * (1 + len(names)))
     for row in sorted(rows, key=lambda row: [r.data for r in rows].index(row.data)):

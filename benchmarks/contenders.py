@@ -53,7 +53,9 @@ def checkpoint_contender(path: str | Path) -> Iterator[Contender]:
         with torch.inference_mode():
             return to_pixels(model(torch.from_numpy(to_tensor(lr))).numpy())
 
-    yield Contender(f"{checkpoint.model} {Path(path).stem}", "torch", enlarge)
+    stem = Path(path).stem
+    name = stem if stem == checkpoint.model else f"{checkpoint.model} {stem}"
+    yield Contender(name, "torch", enlarge)
 
 
 @contextmanager

@@ -2,8 +2,8 @@
 
 Replaces what stands between each pair of markers, which stay: the speed of one face on all cores
 from docs/measured/latency.json, the quality from quality.json, what the smaller files lose from
-drift.json and gain from ratios.json. `--check` changes nothing and exits 1 if README.md says
-something else.
+drift.json and gain from ratios.json, the models from their weights. `--check` changes nothing and
+exits 1 if README.md says something else.
 """
 
 import argparse
@@ -16,6 +16,8 @@ from typing import Any
 from runtime.errors import EXIT_ERROR, EdgeError, needs, run_command
 
 with needs("train,quantize,eval,bench", __name__):
+    from aminet.config import MODELS
+    from aminet.info import ModelInfo, info
     from benchmarks.accuracy import Row
     from benchmarks.latency_tables import cells
     from benchmarks.release import quality_table
@@ -53,6 +55,7 @@ def make_tables(folder: Path) -> dict[str, str]:
     return {
         "speed": _make(folder / "latency.json", "latency", speed_table),
         "quality": _make(folder / "quality.json", "accuracy", quality),
+        "models": models_table([info(model) for model in MODELS]),
         "drift": _make(
             folder / "drift.json", "drift", lambda drift: drift_table(drift, folder / "ratios.json")
         ),
@@ -73,6 +76,19 @@ def quality(measured: Json) -> str:
     """One line a data set: the network in PyTorch, bicubic, and what is between them."""
     rows = [Row(**row) for row in measured["rows"]]
     return quality_table([row for row in rows if row.backend in ("torch", "pillow")])
+
+
+def models_table(models: Sequence[ModelInfo]) -> str:
+    """What each model costs, and what its weights are worth and took."""
+    lines = ["| model | parameters | multiply-adds | weights |", "| --- | --- | --- | --- |"]
+    for model in models:
+        weights = "not trained yet"
+        if model.psnr_y is not None:
+            trained = f", after {model.minutes:.0f} minutes of training"
+            weights = f"{model.psnr_y:.2f} dB PSNR-Y on celeba-val{trained}"
+        cost = f"{model.params / 1e6:.2f} M | {model.macs / 1e9:.2f} G"
+        lines.append(f"| {model.model} | {cost} | {weights} |")
+    return "\n".join(lines)
 
 
 def drift_table(measured: Json, ratios: Path) -> str:

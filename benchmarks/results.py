@@ -22,7 +22,7 @@ from typing import Any
 
 from runtime.errors import EdgeError, needs, run_command
 
-with needs("train,quantize", __name__):
+with needs("train,quantize,eval", __name__):
     import torch
     from torch.utils.flop_counter import FlopCounterMode
 
@@ -30,6 +30,7 @@ with needs("train,quantize", __name__):
     from aminet.config import MODELS
     from aminet.info import Cost, measure_cost
     from benchmarks import engines
+    from benchmarks.accuracy import Row, over_bicubic
 
 from runtime.files import write_bytes
 
@@ -88,14 +89,14 @@ class Table:
 def results(measured: Path = MEASURED) -> str:
     """All tables that have a row of ours, as one Markdown page."""
     found = [read(path) for path in sorted(measured.glob("*.json"))]
-    quality = [row for each in found for row in each.get("rows", []) if "psnr_y" in row]
+    quality = [Row(**row) for each in found for row in each.get("rows", []) if "ssim_y" in row]
     speed = [
         row
         for each in found
         for row in each.get("rows", [])
         if {"p50_ms", "artifact"} <= row.keys()
     ]
-    tables = [quality_table(data, quality) for data in ordered(row["data"] for row in quality)]
+    tables = [quality_table(data, quality) for data in ordered(row.data for row in quality)]
     drift = [row for each in found for row in each.get("rows", []) if "calibrated_with" in row]
     tables += [small_table(drift, speed)] if drift else []
     tables += [cost_table(speed), edff_table()]
@@ -113,39 +114,36 @@ def read(path: Path) -> dict[str, Any]:
     return found
 
 
-def quality_table(data: str, rows: Sequence[dict[str, Any]]) -> Table:
+def quality_table(data: str, rows: Sequence[Row]) -> Table:
     """Tables VII and IX on one data set: ours, then the paper's where it has that set."""
-    ours = {(row["artifact"], row["backend"]): row for row in rows if row["data"] == data}
-    names = [name for name in QUALITY if any(row.get(name) is not None for row in ours.values())]
-    bicubic = next((row["psnr_y"] for row in ours.values() if row["artifact"] == "bicubic"), None)
+    ours = {(row.artifact, row.backend): row for row in rows if row.data == data}
+    names = [
+        name for name in QUALITY if any(getattr(row, name) is not None for row in ours.values())
+    ]
     lines = [
         (
-            f"{row['artifact']} ({row['backend']})",
-            gain(row["psnr_y"], bicubic),
-            *(cell(row, name) for name in names),
+            f"{row.artifact} ({row.backend})",
+            over_bicubic(row),
+            *(cell(name, getattr(row, name)) for name in names),
         )
         for row in ours.values()
     ]
     paper = PAPER_QUALITY.get(DATA.get(data, ""), {})
     for network, figures in paper.items():
         given = dict(zip(("psnr_y", "ssim_y", "vif", "lpips"), figures, strict=True))
-        over = gain(figures[0], paper["bicubic"][0])
-        lines.append((f"*the paper's {network}*", over, *(cell(given, name) for name in names)))
-    faces = next(iter(ours.values()))["n"]
+        gain = f"{figures[0] - paper['bicubic'][0]:+.2f}"
+        lines.append((f"*the paper's {network}*", gain, *(cell(n, given.get(n)) for n in names)))
+    faces = next(iter(ours.values())).n
     return Table(
         f"Quality on {data} (Tables VII and IX)",
-        f"{faces} faces; PSNR in dB. The paper's rows are its own, on its own pictures.",
+        f"{faces} faces; PSNR in dB, over bicubic with the mean's 95 % interval. The paper's rows"
+        " are its own, on its own pictures.",
         ("network", "over bicubic", *(QUALITY[name][0] for name in names)),
         tuple(lines),
     )
 
 
-def gain(psnr_y: float, bicubic: float | None) -> str:
-    return "" if bicubic is None else f"{psnr_y - bicubic:+.2f}"
-
-
-def cell(row: dict[str, Any], name: str) -> str:
-    value = row.get(name)
+def cell(name: str, value: float | None) -> str:
     return "" if value is None else QUALITY[name][1].format(value)
 
 

@@ -53,6 +53,29 @@ def test_figures_are_means_of_the_faces_figures():
     assert row.intervals["psnr_y"] == pytest.approx((psnr_y(sr[0], hr[0]), 100))
 
 
+def test_gain_is_over_bicubic_face_by_face():
+    hr = np.random.default_rng(0).integers(0, 256, (8, 128, 128, 3), np.uint8)
+    hr[:4] //= 2
+    sr = np.roll(hr, 1, axis=1)
+    row = accuracy.compare(Contender("rolled", "none", lambda lr: sr), "x", hr, metrics())
+    bicubic = accuracy.compare(BICUBIC, "x", hr, metrics())
+    assert row.gain == pytest.approx(row.psnr_y - bicubic.psnr_y)
+    low, high = row.intervals["gain"]
+    assert low < row.gain < high
+    psnr_low, psnr_high = row.intervals["psnr_y"]
+    assert high - low < (psnr_high - psnr_low) / 2  # bright faces are harder for both
+    assert accuracy.over_bicubic(row) == f"{row.gain:+.2f} ({low:.2f} to {high:.2f})"
+    assert accuracy.over_bicubic(bicubic) == "+0.00"
+
+
+def test_one_face_has_no_interval_and_no_distance_between_sets():
+    hr = np.random.default_rng(0).integers(0, 256, (1, 128, 128, 3), np.uint8)
+    sets = {accuracy.OF_A_SET: lambda sr, hr: pytest.fail("one face is no set")}
+    row = accuracy.compare(BICUBIC, "x", hr, metrics() | sets)
+    assert row.kid_mobilenetv2 is None
+    assert row.intervals == {}
+
+
 @contextmanager
 def no_artifact(artifact):
     yield Contender("bicubic again", "pillow", BICUBIC.enlarge)
@@ -87,7 +110,7 @@ def test_table_is_markdown_with_a_line_for_each_row(hr_faces):
     rows = accuracy.accuracy([hr_faces], metrics=("vif",)).rows
     lines = accuracy.table(rows).splitlines()
     assert len(lines) == 2 + len(rows)
-    assert lines[0].endswith("| psnr_y | ssim_y | psnr_rgb | vif |")
+    assert lines[0].endswith("| psnr_y | gain | ssim_y | psnr_rgb | vif |")
     assert lines[2].startswith("| hr | bicubic | pillow | 3 |")
 
 

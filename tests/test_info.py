@@ -11,7 +11,7 @@ from runtime.errors import EdgeError
 
 def test_json_has_the_contracts_keys(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--model", "aminet-edge", "--json"]) == 0
-    assert {"model", "params", "macs", "weights", "sha256", "psnr_y"} <= set(
+    assert {"model", "params", "macs", "weights", "sha256", "psnr_y", "minutes"} <= set(
         json.loads(capsys.readouterr().out)
     )
 

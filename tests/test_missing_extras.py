@@ -21,7 +21,7 @@ EXTRAS = {
     "benchmarks.demo": "train,export,quantize,tensorrt-rtx,eval",
     "benchmarks.fetch": "train",
     "benchmarks.release": "train,eval",
-    "benchmarks.results": "train,quantize",
+    "benchmarks.results": "train,quantize,eval",
     "benchmarks.drift": "quantize",
     "benchmarks.engines": "quantize,bench",
     "benchmarks.latency": "train,export,quantize,bench",

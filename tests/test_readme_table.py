@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from aminet.config import MODELS
+from aminet.info import ModelInfo
 from benchmarks import readme
 from runtime.errors import EXIT_ERROR
 from test_report import machine, row
@@ -33,7 +35,9 @@ def page(tmp_path, monkeypatch):
     for name, content in contents.items():
         (tmp_path / readme.MEASURED / f"{name}.json").write_text(json.dumps(content))
     path = tmp_path / "README.md"
-    places = [f"{begin(name)}\nold\n{end(name)}" for name in ("speed", "quality", "drift")]
+    places = [
+        f"{begin(name)}\nold\n{end(name)}" for name in ("speed", "quality", "models", "drift")
+    ]
     path.write_text("\n\n".join(["before", *places, "after\n"]))
     return path
 
@@ -49,7 +53,7 @@ def end(name):
 def accuracy(artifact, backend, psnr_y):
     return {
         **{"artifact": artifact, "backend": backend, "data": "val", "n": 9},
-        **{"psnr_y": psnr_y, "ssim_y": 0.7, "psnr_rgb": 22.0},
+        **{"psnr_y": psnr_y, "ssim_y": 0.7, "psnr_rgb": 22.0, "gain": psnr_y - 24.0},
     }
 
 
@@ -78,8 +82,21 @@ def test_tables_stand_between_their_markers(page):
     assert speed[1].startswith("| torch eager |")
     assert len(speed) == 2
     assert table(text, "quality") == ["| val | 9 | **27.25** | 24.00 | +3.25 | 0.700 | 0.700 |"]
+    models = table(text, "models")
+    assert [line.split(" | ")[0] for line in models] == [f"| {model}" for model in MODELS]
     (drift,) = table(text, "drift")
     assert "| 0.006 | 0.070 | 96.0% | 0.28x | 2.50x | 2.25x |" in drift
+
+
+def test_models_are_what_their_weights_say():
+    models = [
+        ModelInfo("small", 3_691_000, 790_000_000, "w", "0a", 27.443, 472.4),
+        ModelInfo("large", 15_800_000, 15_570_000_000),
+    ]
+    small, large = readme.models_table(models).splitlines()[2:]
+    said = "27.44 dB PSNR-Y on celeba-val, after 472 minutes of training"
+    assert small == f"| small | 3.69 M | 0.79 G | {said} |"
+    assert large == "| large | 15.80 M | 15.57 G | not trained yet |"
 
 
 def test_again_it_is_the_same_and_a_change_is_found(page, capsys):

@@ -56,7 +56,7 @@ def test_card_says_what_the_weights_are(trained: Path, hr_faces: Path) -> None:
 def test_table_has_the_gain_over_bicubic() -> None:
     rows = [
         Row("bicubic", "pillow", "val", 9, psnr_y=23.0, ssim_y=0.6, psnr_rgb=22.0),
-        Row("tiny", "torch", "val", 9, psnr_y=26.5, ssim_y=0.75, psnr_rgb=25.0),
+        Row("tiny", "torch", "val", 9, psnr_y=26.5, ssim_y=0.75, psnr_rgb=25.0, gain=3.5),
     ]
     last = quality_table(rows).splitlines()[-1]
     assert last == "| val | 9 | **26.50** | 23.00 | +3.50 | 0.750 | 0.600 |"
