@@ -152,7 +152,10 @@ def _look_again(photo: Pixels, frame: Frame, detector: Detector) -> Frame:
     In a photo it sees large faces turned by 4 degrees, and turned ones of another size.
     """
     wide = frame.grown(2)
-    view = np.array(Image.fromarray(wide.cut_out(photo)).resize((LOOK_SIDE, LOOK_SIDE)))
+    less = max(1, int(wide.side / LOOK_SIDE / 2))  # of a huge face less is enough to look at
+    smaller = np.array(Image.fromarray(photo).reduce(less)) if less > 1 else photo
+    seen = wide.scaled(1 / less).cut_out(smaller)
+    view = np.array(Image.fromarray(seen).resize((LOOK_SIDE, LOOK_SIDE)))
     upright = _nearest_to_center(detector.find(view))
     mirrored = _nearest_to_center(detector.find(np.ascontiguousarray(view[:, ::-1])))
     if upright is None or mirrored is None:

@@ -81,6 +81,17 @@ def test_a_turned_face_is_turned_back(tmp_path):
     assert difference > 22  # turned by five degrees, or off by three px: 19
 
 
+def test_a_huge_face_is_looked_at_as_a_smaller_one_is():
+    detector, photo = Detector(), portrait()
+    (found,) = detector.find(np.array(photo))
+    frame = align._look_again(np.array(photo), Frame.around(found.landmarks), detector)
+    huge = np.array(photo.resize((photo.width * 5, photo.height * 5), BICUBIC))
+    again = align._look_again(huge, Frame.around(found.landmarks * 5), detector).scaled(1 / 5)
+    assert again.side == pytest.approx(frame.side, rel=0.02)
+    assert again.turned_deg == pytest.approx(frame.turned_deg, abs=1)
+    assert np.abs(again.to_photo(LANDMARKS) - frame.to_photo(LANDMARKS)).max() < 2
+
+
 def test_small_and_cut_off_faces_are_left_out_unless_asked_for(tmp_path, capsys):
     portrait(200).save(tmp_path / "small.png")
     whole = portrait()
