@@ -210,9 +210,14 @@ def _add_augmentation(parser: argparse.ArgumentParser) -> None:
 def _add_gan(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--gan", action="store_true", help="AMIGAN's losses; amigan always has them")
-    add("--perceptual", type=float, help="weight of the VGG loss")
-    add("--adversarial", type=float, help="its weight")
-    add("--discriminator-rate", type=float, metavar="RATE")
+    default = GanOptions()
+    add(
+        "--perceptual",
+        type=float,
+        help=f"weight of the VGG loss, default {default.perceptual}; 0: none",
+    )
+    add("--adversarial", type=float, help=f"its weight, default {default.adversarial}")
+    add("--discriminator-rate", type=float, metavar="RATE", help=f"default {default.rate}")
     add("--vgg", type=Path, metavar="F", help="VGG16 or VGG19 as torchvision names its weights")
 
 

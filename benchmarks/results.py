@@ -89,7 +89,7 @@ class Table:
 def results(measured: Path = MEASURED) -> str:
     """All tables that have a row of ours, as one Markdown page."""
     found = [read(path) for path in sorted(measured.glob("*.json"))]
-    quality = [Row(**row) for each in found for row in each.get("rows", []) if "ssim_y" in row]
+    quality = quality_rows(found, measured)
     speed = [
         row
         for each in found
@@ -112,6 +112,17 @@ def read(path: Path) -> dict[str, Any]:
     if not isinstance(found, dict):
         raise EdgeError(f"{path}: is no JSON object, expected what a command's --json prints")
     return found
+
+
+def quality_rows(found: Sequence[dict[str, Any]], measured: Path) -> list[Row]:
+    """What benchmarks.accuracy wrote among them; EdgeError if another version did."""
+    try:
+        return [Row(**row) for each in found for row in each.get("rows", []) if "ssim_y" in row]
+    except TypeError as error:
+        raise EdgeError(
+            f"{measured}: has a row of quality that is not what benchmarks.accuracy writes; write"
+            " it again with --json"
+        ) from error
 
 
 def quality_table(data: str, rows: Sequence[Row]) -> Table:

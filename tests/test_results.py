@@ -104,6 +104,13 @@ def test_what_is_not_json_is_named(tmp_path):
         results.results(tmp_path)
 
 
+def test_quality_of_another_version_is_named(measured):
+    rows = [{**QUALITY["rows"][0], "sharpness": 1.0}]
+    (measured / "quality.json").write_text(json.dumps({"rows": rows}))
+    with pytest.raises(EdgeError, match=r"not what benchmarks\.accuracy writes"):
+        results.results(measured)
+
+
 def test_command_writes_the_page(measured, capsys):
     out = measured / "docs" / "results.md"
     assert results.main(["--measured", str(measured), "--out", str(out)]) == 0
