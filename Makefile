@@ -32,8 +32,8 @@ soak: setup
 # Both need what `make demo` makes. On an idle machine: about a quarter of an hour, and three minutes.
 bench: setup
 	$(BIN)/python -m benchmarks.latency --out docs/measured/latency.json
-	$(BIN)/python -m benchmarks.sizes --out docs/measured/sizes.json
-	$(BIN)/python -m benchmarks.settings --out docs/measured/settings.json
+	$(BIN)/python -m benchmarks.studies.sizes --out docs/measured/sizes.json
+	$(BIN)/python -m benchmarks.studies.settings --out docs/measured/settings.json
 
 report: setup
 	$(BIN)/python -m benchmarks.report

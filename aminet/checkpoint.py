@@ -13,8 +13,8 @@ from torch import Tensor
 
 from aminet.config import MODELS, ModelConfig
 from aminet.model import AMINet
+from runtime.atomic import sha256_bytes, sha256_file, write_bytes
 from runtime.errors import EdgeError
-from runtime.files import sha256_bytes, sha256_file, write_bytes
 
 WEIGHTS = Path(__file__).parent / "weights"
 KEY = "aminet"  # one metadata key: safetensors writes several in random order, another file each

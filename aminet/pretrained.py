@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 from safetensors.torch import load_file
 from torch import Tensor
 
+from runtime.atomic import read_bytes, sha256_bytes
 from runtime.cache import cache_folder
 from runtime.errors import EXIT_MISSING, EdgeError
-from runtime.files import read_bytes, sha256_bytes
 
 MAX_BYTES = 1 << 30
 FETCH = "python -m benchmarks.fetch"

@@ -22,13 +22,13 @@ with needs("train", __name__):
     from tqdm import tqdm
 
 from aminet.config import ModelConfig
-from aminet.data import batches, load, make_pair
-from aminet.distributed import World, join_world
-from aminet.lineage import describe
-from aminet.logbook import append, write_csv, write_curves
-from aminet.options import TrainOptions, parse
-from aminet.trainer import DivergedError, Trainer
-from aminet.validation import Validation
+from aminet.training.data import batches, load, make_pair
+from aminet.training.distributed import World, join_world
+from aminet.training.lineage import describe
+from aminet.training.logbook import append, write_csv, write_curves
+from aminet.training.options import TrainOptions, parse
+from aminet.training.trainer import DivergedError, Trainer
+from aminet.training.validation import Validation
 from runtime.image import write_picture
 
 __all__ = ["TrainOptions", "TrainResult", "Trainer", "train"]

@@ -31,17 +31,17 @@ from numpy.typing import NDArray
 from runtime.errors import EXIT_MISSING, EXIT_USAGE, EdgeError, needs, run_command
 
 with needs("train,eval", __name__):
-    from benchmarks.contenders import (
+    from benchmarks.metrics.recognition import Recognition, read_people, recognize
+    from benchmarks.metrics.ssim_vif import interval, ssim_y, vif
+    from benchmarks.metrics.upscalers import (
         BICUBIC,
         Contender,
         artifact_contender,
         bicubic_contender,
         checkpoint_contender,
     )
-    from benchmarks.metrics import interval, ssim_y, vif
-    from benchmarks.recognition import Recognition, read_people, recognize
 
-from runtime.faces import load_faces
+from runtime.dataset import load_faces
 from runtime.image import Pixels, psnr, psnr_y, shrink
 
 BASIC = ("psnr_y", "ssim_y", "psnr_rgb")  # a row always has them
@@ -109,7 +109,7 @@ def recognition(
     checkpoints: Sequence[str | Path] = (),
 ) -> tuple[Recognition, ...]:
     """Table VIII: enlarged low-quality faces against good photos of the same people."""
-    from benchmarks.identity import FaceEmbedding
+    from benchmarks.metrics.identity import FaceEmbedding
 
     embed = FaceEmbedding.load()
     probes = read_people(Path(probe_folder), probes=True)
@@ -151,16 +151,16 @@ def load_metrics(names: Sequence[str], say: Say) -> dict[str, Metric]:
 def _metric(name: str) -> Metric:
     """Networks are loaded, and torch imported, only for the metrics that need them."""
     if name == "lpips":
-        from benchmarks.lpips import LPIPS
+        from benchmarks.metrics.lpips import LPIPS
 
         return LPIPS.load()
     if name == OF_A_SET:
-        from benchmarks.kid import MobileNetV2, kid
+        from benchmarks.metrics.kid import MobileNetV2, kid
 
         features = MobileNetV2.load()
         return lambda sr, hr: np.array([kid(features(hr), features(sr))])
     if name == "identity":
-        from benchmarks.identity import FaceEmbedding, cosine
+        from benchmarks.metrics.identity import FaceEmbedding, cosine
 
         embed = FaceEmbedding.load()
         return lambda sr, hr: cosine(embed(sr), embed(hr))

@@ -10,11 +10,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks.facts import Facts
+from benchmarks.harness.facts import Facts
 from quantize.budget import LEAST_SHARE
+from runtime.atomic import read_bytes, write_bytes
 from runtime.drift import ROUNDING_DB
 from runtime.errors import EdgeError
-from runtime.files import read_bytes, write_bytes
 
 FOLDER = Path(__file__).with_name("baselines")
 MAX_BYTES = 1 << 20

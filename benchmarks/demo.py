@@ -25,19 +25,19 @@ with needs("train,export,quantize,tensorrt-rtx,eval", __name__):
     from aminet.checkpoint import weights_path
     from aminet.config import MODELS
     from calib_data.generate import PROBE_STRIP, unstrip
-    from export.compiler import Engine, compile_engines
     from export.onnx import export
     from export.tensorrt import SOURCES
     from export.tensorrt import describe as describe_engine
+    from export.trt.build import Engine, compile_engines
     from quantize.fp16 import convert
     from quantize.int8 import quantize
     from quantize.record import describe
 
+from runtime.atomic import writing
 from runtime.backends import openvino
 from runtime.check import check
-from runtime.choice import TIMED_RUNS, take_turns
-from runtime.files import writing
 from runtime.image import SR_SIDE, Pixels, enlarge_bicubic, psnr_y, read_picture, shrink, to_tensor
+from runtime.selection import TIMED_RUNS, take_turns
 from runtime.session import DEFAULT_MODEL, Session, open_session
 
 OUT = Path("artifacts", "demo.png")

@@ -21,10 +21,10 @@ from runtime.errors import EXIT_MISSING, EXIT_USAGE, EdgeError, needs, run_comma
 
 with needs("train", __name__):
     from aminet.pretrained import ALEXNET, VGG16, Pretrained, folder
-    from benchmarks.identity import MANIFEST, WEIGHTS
-    from benchmarks.kid import MOBILENETV2
+    from benchmarks.metrics.identity import MANIFEST, WEIGHTS
+    from benchmarks.metrics.kid import MOBILENETV2
 
-from runtime.files import sha256_bytes, sha256_file, write_bytes
+from runtime.atomic import sha256_bytes, sha256_file, write_bytes
 
 
 @dataclass(frozen=True)

@@ -2,14 +2,14 @@
 
     python -m benchmarks.latency [--artifact F...] [--out docs/measured/latency.json]
 
-Each contender runs in a process of its own (benchmarks.worker) and they take turns, so that all see
-the same machine. Peers (benchmarks.peers) are what a newcomer gets from torch, ONNX Runtime,
-OpenVINO and NNCF. A row has
+Each candidate runs in a process of its own (benchmarks.harness.worker), interleaved, so that all
+see the same machine. Baselines (benchmarks.harness.baselines) are torch, ONNX Runtime, OpenVINO
+and NNCF with their default settings. A row has
 
 p50_ms ...          of one call with `batch` faces
 ratio_to_eager      times as fast as torch eager in FP32, turn by turn; over 1 is faster
 ratio_to_best_peer  times as fast as the fastest peer, whatever that one's fidelity
-share_of_limit      of the multiply-adds a second that this machine reaches (benchmarks.limits)
+share_of_limit      of the multiply-adds a second of this machine (benchmarks.harness.roofline)
 cold_start_ms       from the start of a process until its first face
 peak_mib            the most memory of that process
 others_share        of the processor, taken by others meanwhile: over a tenth, trust nothing
@@ -28,12 +28,12 @@ from tempfile import TemporaryDirectory
 from runtime.errors import EXIT_USAGE, EdgeError, needs, run_command
 
 with needs("train,export,quantize,bench", __name__):
-    from benchmarks.entries import BACKENDS, Entry, find_entries
-    from benchmarks.latency_tables import markdown, table, write_measured
-    from benchmarks.limits import ArithmeticLimit, measure_limits
-    from benchmarks.machine import QUIET_SHARE, Machine, cores, machine
-    from benchmarks.peers import EAGER, NAMES
-    from benchmarks.race import TURNS, Contender, Timing, Worker, race
+    from benchmarks.harness.baselines import EAGER, NAMES
+    from benchmarks.harness.entries import BACKENDS, Entry, find_entries
+    from benchmarks.harness.machine import QUIET_SHARE, Machine, cores, machine
+    from benchmarks.harness.race import TURNS, Contender, Timing, Worker, race
+    from benchmarks.harness.roofline import ArithmeticLimit, measure_limits
+    from benchmarks.harness.table import markdown, table, write_measured
 
 
 BATCHES = (1, 8)

@@ -23,15 +23,16 @@ from runtime.backends import openvino
 from runtime.errors import EXIT_DRIFT, EXIT_SLOWER, EXIT_USAGE, EdgeError, needs, run_command
 
 with needs("train,export,quantize,bench", __name__):
-    from benchmarks import baseline, facts
+    from benchmarks import baseline
     from benchmarks.baseline import Baseline, Speed
-    from benchmarks.facts import Facts, backends_of
+    from benchmarks.harness import facts
+    from benchmarks.harness.baselines import EAGER
+    from benchmarks.harness.facts import Facts, backends_of
+    from benchmarks.harness.machine import QUIET_SHARE, cores, level, machine
     from benchmarks.latency import Plan, latency
-    from benchmarks.machine import QUIET_SHARE, cores, level, machine
-    from benchmarks.peers import EAGER
 
 from runtime.artifact import read_artifact
-from runtime.processor import processor
+from runtime.cpu import processor
 from runtime.session import DEFAULT_MODEL
 
 SECONDS, TURNS = 1.0, 5

@@ -32,7 +32,7 @@ with needs("train,eval", __name__):
     from aminet.info import measure_cost
     from benchmarks.accuracy import Row, accuracy, over_bicubic
 
-from runtime.files import write_bytes
+from runtime.atomic import write_bytes
 
 STAGE = (
     "steps",

@@ -27,20 +27,20 @@ with needs("train,export,quantize,eval,bench", __name__):
 
     from benchmarks import charts
     from benchmarks.demo import FACES_OF_NOBODY, aligned_astronaut
-    from benchmarks.entries import CALIBRATION
-    from benchmarks.facts import Facts
+    from benchmarks.harness.baselines import NAMES
+    from benchmarks.harness.entries import CALIBRATION
+    from benchmarks.harness.facts import Facts
+    from benchmarks.harness.machine import QUIET_SHARE, cores
+    from benchmarks.harness.table import cells
     from benchmarks.latency import Plan, latency
-    from benchmarks.latency_tables import cells
-    from benchmarks.machine import QUIET_SHARE, cores
-    from benchmarks.peers import NAMES
-    from benchmarks.profiles import profile
     from benchmarks.regress import gather
+    from benchmarks.studies.profile import profile
     from quantize.sensitivity import sensitivity
 
-from runtime.files import read_bytes, write_bytes
+from runtime.atomic import read_bytes, write_bytes
+from runtime.cpu import processor
 from runtime.image import Pixels, enlarge_bicubic, read_picture, shrink
 from runtime.manifest import read_manifest
-from runtime.processor import processor
 from runtime.session import DEFAULT_MODEL, open_session
 
 OUT = Path("artifacts", "report.html")
@@ -150,7 +150,7 @@ def read_latency(path: Path, folder: Path, notes: list[str]) -> Json | None:
 
 
 def read_sizes(measured: Path) -> Sequence[Json]:
-    """What benchmarks.sizes wrote beside it, if it was on this kind of processor."""
+    """What benchmarks.studies.sizes wrote beside it, if it was on this kind of processor."""
     path = measured.with_name("sizes.json")
     if not path.is_file():
         return []

@@ -2,9 +2,9 @@
 
     python -m benchmarks.accuracy --data TAR... --json > docs/measured/quality.json
     python -m benchmarks.demo --json > docs/measured/demo.json
-    python -m benchmarks.drift --data celeba-test.tar --calib TAR --out docs/measured/drift.json
-    python -m benchmarks.ratios --out docs/measured/ratios.json
-    python -m benchmarks.engines --data celeba-val.tar --out docs/measured/engines.json
+    python -m benchmarks.studies.real_faces --data TAR --calib TAR --out docs/measured/drift.json
+    python -m benchmarks.studies.ratios --out docs/measured/ratios.json
+    python -m benchmarks.studies.quantizers --data celeba-val.tar --out docs/measured/engines.json
     python -m benchmarks.results
 
 Reads every docs/measured/*.json, which the commands above wrote, and counts parameters and
@@ -29,10 +29,10 @@ with needs("train,quantize,eval", __name__):
     from aminet.blocks import EDFF
     from aminet.config import MODELS
     from aminet.info import Cost, measure_cost
-    from benchmarks import engines
     from benchmarks.accuracy import Row, over_bicubic
+    from benchmarks.studies import quantizers
 
-from runtime.files import write_bytes
+from runtime.atomic import write_bytes
 
 MEASURED, OUT = Path("docs", "measured"), Path("docs", "results.md")
 QUALITY = {  # a column's title and format
@@ -58,7 +58,7 @@ PAPER_QUALITY: dict[str, dict[str, tuple[float, ...]]] = {
         "AMINet": (27.01, 0.8042, 0.4694, 0.2067),
     },
 }
-TIMED = ("", "its own set")  # benchmarks.ratios times the files as they are, no other ones
+TIMED = ("", "its own set")  # benchmarks.studies.ratios times the files as they are, no other ones
 PAPER_COST = {"aminet": (15.6, 15.6), "aminet-s": (8.2, 9.4)}  # M parameters, G multiply-adds
 DATA = {"celeba-test": "CelebA", "helen-test": "Helen"}
 SIDES = (128, 64, 32)  # where a U-shape's decoder meets its encoder
@@ -261,12 +261,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="benchmarks.results", description=__doc__.split("\n")[0])
     parser.add_argument("--measured", type=Path, default=MEASURED, help=f"default {MEASURED}")
     parser.add_argument("--out", type=Path, default=OUT, help=f"default {OUT}")
-    parser.add_argument("--doc", type=Path, default=engines.DOC, help=f"default {engines.DOC}")
+    parser.add_argument(
+        "--doc", type=Path, default=quantizers.DOC, help=f"default {quantizers.DOC}"
+    )
     options = parser.parse_args(argv)
     write_bytes(options.out, results(options.measured).encode())
     print(options.out)
     if (compared := options.measured / "engines.json").is_file():
-        engines.write_table(options.doc, engines.table(read(compared)))
+        quantizers.write_table(options.doc, quantizers.table(read(compared)))
         print(options.doc)
     return 0
 

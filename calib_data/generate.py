@@ -23,9 +23,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from runtime.atomic import read_bytes, writing
+from runtime.dataset import iter_faces
 from runtime.errors import EdgeError, run_command
-from runtime.faces import iter_faces
-from runtime.files import read_bytes, writing
 from runtime.image import LR_SIDE, shrink, write_picture
 
 HERE = Path(__file__).parent

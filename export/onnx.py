@@ -29,9 +29,10 @@ from export.contract import BATCH, INPUT, OPSET, OUTPUT, check_contract
 from export.parity import BATCHES, MAX_ABS_DIFF
 from export.probes import make_probes
 from runtime import drift
+from runtime.atomic import sha256_bytes, sha256_file, writing
 from runtime.backends.onnxruntime import OnnxRuntimeSession
+from runtime.cpu import processor
 from runtime.drift import Fidelity, Probes
-from runtime.files import sha256_bytes, sha256_file, writing
 from runtime.image import LR_SIDE, to_tensor
 from runtime.manifest import (
     Manifest,
@@ -41,7 +42,6 @@ from runtime.manifest import (
     read_manifest,
     write_manifest,
 )
-from runtime.processor import processor
 
 TOOLS = ("torch", "onnx", "onnxscript", "onnxsim", "onnxruntime", "numpy")
 Progress = Callable[[str], None]

@@ -20,7 +20,7 @@ with needs("tensorrt-rtx", __name__):
     from export.tensorrt import SOURCES
 
 from runtime.artifact import MAX_ARTIFACT_BYTES, Artifact, read_artifact
-from runtime.files import read_bytes, sha256_bytes, sha256_file, writing
+from runtime.atomic import read_bytes, sha256_bytes, sha256_file, writing
 from runtime.manifest import manifest_path
 from runtime.session import DEFAULT_MODEL
 

@@ -11,7 +11,7 @@ from typing import Any
 from runtime.errors import EXIT_ERROR, EdgeError, needs, run_command
 
 with needs("tensorrt-rtx", __name__):
-    from export.compiler import CAPABILITIES, Engine, Engines, Options, compile_engines
+    from export.trt.build import CAPABILITIES, Engine, Engines, Options, compile_engines
 
 from runtime.session import DEFAULT_MODEL
 

@@ -34,7 +34,7 @@ class Judgement:
     worst_drift_db: float | None = None
 
 
-class Judge:
+class Evaluator:
     """Compares a network with FP32 on low-resolution faces, and on real ones (N, 128, 128, 3)."""
 
     def __init__(self, fp32: Run, held_out: Pixels, real: Pixels | None = None) -> None:
@@ -119,7 +119,7 @@ class Budget:
 
 
 @dataclass(frozen=True)
-class Attempt:
+class Candidate:
     """A file with some layers in INT8, and what was seen of it in a backend.
 
     `computed` are the layers that the backend really computes in INT8.
@@ -137,9 +137,9 @@ def hold(
     budget: Budget,
     layers: Sequence[Layer],
     total_macs: int,
-    attempt: Callable[[Sequence[Layer]], Attempt],
+    attempt: Callable[[Sequence[Layer]], Candidate],
     errors: Callable[[], Mapping[str, float]],
-) -> Attempt:
+) -> Candidate:
     """Quantize all layers, or as many as the budget allows.
 
     The first to be given back are those that cost most for their size and the conversions that they
@@ -155,7 +155,7 @@ def hold(
     )
     spare = _that_may_be_given_back(order, total_macs)
 
-    def without(count: int) -> Attempt:
+    def without(count: int) -> Candidate:
         given_back = {layer.name for layer in spare[:count]}
         return attempt([layer for layer in layers if layer.name not in given_back])
 

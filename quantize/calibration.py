@@ -10,12 +10,12 @@ from numpy.typing import NDArray
 from onnx import ModelProto, helper
 
 from quantize.equalize import equalize, scale_sources
-from quantize.executed import open_quietly
 from quantize.layers import Layer
-from quantize.pairs import Range, copy
+from quantize.precision import open_quietly
+from quantize.qdq import Range, copy
+from runtime.atomic import sha256_bytes
+from runtime.dataset import iter_faces
 from runtime.errors import EdgeError
-from runtime.faces import iter_faces
-from runtime.files import sha256_bytes
 from runtime.image import Pixels, Tensor, fit_face, luma, to_tensor
 
 MOST_FACES = 1024  # more add nothing; so memory does not grow with the set

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 from quantize.layers import Layer, value_shapes
-from quantize.pairs import copy, set_nodes
+from quantize.qdq import copy, set_nodes
 
 # 1 would make all channels as large as the largest; then each of them, not one, is the first that a
 # face unlike the calibration's drives out of the range.

@@ -17,13 +17,13 @@ from runtime.errors import EXIT_DRIFT, EXIT_PRECISION, EdgeError, needs, run_com
 with needs("quantize", __name__):
     from onnx import ModelProto
 
-from quantize.executed import computes_in_half
-from quantize.half import round_to_half, to_half
-from quantize.subject import ARTIFACT, Subject, open_content, read_subject, write_artifact
+from quantize.fp16_passes import round_to_half, to_half
+from quantize.precision import computes_in_half
+from quantize.source import ARTIFACT, Subject, open_content, read_subject, write_artifact
 from runtime import drift
-from runtime.files import sha256_bytes
+from runtime.atomic import sha256_bytes
+from runtime.cpu import processor
 from runtime.manifest import Manifest, Measurement
-from runtime.processor import processor
 
 LEAST_FIDELITY_DB = 60.0  # a hundredth of what INT8 may lose
 ROUNDED = "onnxruntime, each value rounded to half"

@@ -14,15 +14,15 @@ from pathlib import Path
 from runtime.errors import EXIT_DRIFT, EXIT_USAGE, EdgeError, needs, run_command
 
 with needs("quantize", __name__):
-    from quantize.build import Builder, Options
     from quantize.calibration import CalibrationSet, looks_like_faces, read_faces
+    from quantize.quantizer import Builder, Options
     from quantize.record import Int8Artifact, describe
     from quantize.sensitivity import MINUTES, show_step
-    from quantize.subject import ARTIFACT, Subject, read_subject
+    from quantize.source import ARTIFACT, Subject, read_subject
     from quantize.targets import TARGETS, WEIGHT_LIMIT, Target, for_processor, parse_targets
 
 from runtime.backends import openvino
-from runtime.processor import processor
+from runtime.cpu import processor
 
 Progress = Callable[[str], None]
 BUDGETS = ", ".join(f"{target.max_drop_db} {name}" for name, target in TARGETS.items())

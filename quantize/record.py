@@ -4,14 +4,14 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 
-from quantize.budget import Attempt
+from quantize.budget import Candidate
 from quantize.calibration import CONTRAST, CalibrationSet
-from quantize.subject import Subject
+from quantize.source import Subject
 from quantize.targets import Target
+from runtime.atomic import sha256_bytes
+from runtime.cpu import processor
 from runtime.drift import expected_drift_db
-from runtime.files import sha256_bytes
 from runtime.manifest import Manifest, Measurement
-from runtime.processor import processor
 
 TOOLS = ("onnx", "onnxruntime", "numpy")
 
@@ -38,7 +38,7 @@ class Int8Artifact:
     reverted: tuple[str, ...]
 
 
-def record(subject: Subject, target: Target, path: Path, attempt: Attempt) -> Int8Artifact:
+def record(subject: Subject, target: Target, path: Path, attempt: Candidate) -> Int8Artifact:
     """What is said of an attempt that is, or will be, the file at `path`."""
     seen, psnr_y = attempt.seen, subject.manifest.psnr_y
     computed = sum(layer.macs for layer in attempt.layers if layer.name in attempt.computed)
@@ -78,7 +78,7 @@ def describe(made: Int8Artifact) -> str:
 def make_manifest(
     subject: Subject,
     target: Target,
-    attempt: Attempt,
+    attempt: Candidate,
     made: Int8Artifact,
     faces: CalibrationSet,
     max_drop_db: float,
@@ -112,7 +112,7 @@ def make_manifest(
     )
 
 
-def measurement(target: Target, attempt: Attempt) -> Measurement:
+def measurement(target: Target, attempt: Candidate) -> Measurement:
     """How the attempt did on the probes."""
     return Measurement(
         backend=target.backend,

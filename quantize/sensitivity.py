@@ -18,13 +18,13 @@ from runtime.errors import EdgeError, needs, run_command
 with needs("quantize", __name__):
     from quantize.budget import enlarge
     from quantize.calibration import Calibrated, calibrate, read_faces
-    from quantize.pairs import quantize_layers
-    from quantize.subject import ARTIFACT, Subject, open_content, read_subject
+    from quantize.precision import layer_times_ms
+    from quantize.qdq import quantize_layers
+    from quantize.source import ARTIFACT, Subject, open_content, read_subject
     from quantize.targets import TARGETS, Target
-    from quantize.timing import layer_times_ms
 
+from runtime.atomic import read_bytes, sha256_bytes, write_bytes
 from runtime.drift import expected_drift_db
-from runtime.files import read_bytes, sha256_bytes, write_bytes
 from runtime.image import Pixels, mse_y, psnr_of_mse
 
 WORK = Path(".work")

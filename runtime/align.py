@@ -20,11 +20,11 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from runtime.detector import Detector, FoundFace
+from runtime.dataset import is_tar_name, iter_faces
 from runtime.errors import EXIT_ERROR, EdgeError, run_command
-from runtime.faces import is_tar_name, iter_faces
-from runtime.frame import MEAN_LANDMARKS, Frame, mirror
 from runtime.image import SR_SIDE, Pixels, write_picture
+from runtime.media.alignment import MEAN_LANDMARKS, Frame, mirror
+from runtime.media.detector import Detector, FoundFace
 
 MIN_SIDE = 128  # px of the photo that the frame is across: no pixel is made up
 SURE = 0.8  # a face under this share of the least side is too small without another look

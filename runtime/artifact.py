@@ -4,8 +4,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from runtime import drift
+from runtime.atomic import read_bytes, sha256_bytes
 from runtime.errors import EdgeError
-from runtime.files import read_bytes, sha256_bytes
 from runtime.manifest import ENGINE, Manifest, probes_path, read_manifest
 
 MAX_ARTIFACT_BYTES = 1 << 30

@@ -12,8 +12,8 @@ import os
 from pathlib import Path
 from typing import Any
 
+from runtime.atomic import read_bytes, sha256_bytes, write_bytes
 from runtime.errors import EdgeError
-from runtime.files import read_bytes, sha256_bytes, write_bytes
 
 MAX_RECORD_BYTES = 1 << 16
 KEPT_FILES = 8  # the oldest go when there are more

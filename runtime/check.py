@@ -16,14 +16,14 @@ from pathlib import Path
 import numpy as np
 
 from runtime.artifact import Artifact, read_artifact
+from runtime.backends.open import PROVIDERS, Runner, open_backend, with_provider
+from runtime.cpu import processor
+from runtime.dataset import load_faces
 from runtime.drift import expected_drift_db
 from runtime.errors import EXIT_DRIFT, run_command
-from runtime.faces import load_faces
 from runtime.image import Pixels, mse_y, psnr_of_mse, psnr_y, shrink, to_pixels, to_tensor
 from runtime.manifest import probes_path
-from runtime.processor import processor
-from runtime.runner import PROVIDERS, Runner, open_backend, with_provider
-from runtime.verdict import measure
+from runtime.verification import measure
 
 BATCH = 8  # faces run at a time
 

@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import Any
 
 from runtime import cache
+from runtime.backends.installed import PACKAGES, has_nvidia_driver, installed_version
+from runtime.cpu import ARM_FEATURES, X86_FEATURES, processor, usable_cores
 from runtime.errors import EdgeError, run_command
-from runtime.installed import PACKAGES, has_nvidia_driver, installed_version
 from runtime.manifest import ENGINE, Manifest, read_manifest
-from runtime.processor import ARM_FEATURES, X86_FEATURES, processor, usable_cores
 
 ARTIFACTS = Path("artifacts")
 PACKED = Path(__file__).parent / "models"

@@ -14,8 +14,8 @@ from pathlib import Path
 
 import numpy as np
 
+from runtime.atomic import read_bytes, write_bytes
 from runtime.errors import EdgeError
-from runtime.files import read_bytes, write_bytes
 from runtime.image import (
     LR_SIDE,
     PSNR_CAP_DB,

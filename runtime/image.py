@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageFile, ImageOps
 
+from runtime.atomic import read_bytes, writing
 from runtime.errors import EdgeError
-from runtime.files import read_bytes, writing
 
 Pixels = NDArray[np.uint8]
 Tensor = NDArray[np.float32]

@@ -23,12 +23,12 @@ from runtime.errors import (
     run_command,
 )
 from runtime.manifest import PRECISIONS
-from runtime.plan import plan
+from runtime.media.jobs import plan
 
 if TYPE_CHECKING:
-    from runtime.result import FaceResult
+    from runtime.media.jobs import FaceResult
+    from runtime.media.video import Watch
     from runtime.session import Session
-    from runtime.video import Watch
 
 BAR_WIDTH = 30  # characters
 LISTED_RESULTS = 20  # more than these are counted, not listed
@@ -88,8 +88,8 @@ def infer(
     `progress(done, total)` is called after each, and `watch(done, total)` after each frame of a
     video, whose total may be None; `say` hears what takes long at a first start.
     """
+    from runtime.media.pipeline import MediaOptions, Pipeline
     from runtime.session import open_session
-    from runtime.work import Manner, Work
 
     options = options or Options()
     jobs = plan(inputs, options.out)
@@ -98,10 +98,11 @@ def infer(
         options.artifact, options.backend, fallback=options.fallback, say=say
     ) as session:
         _require_precision(session, options.require_precision)
-        manner = Manner(**{name: getattr(options, name) for name in Manner.__dataclass_fields__})
+        chosen = {name: getattr(options, name) for name in MediaOptions.__dataclass_fields__}
         done_since = None if options.overwrite else session.artifact.stat().st_mtime
         try:
-            for result in Work(session, manner, watch).enlarge(jobs, done_since):
+            pipeline = Pipeline(session, MediaOptions(**chosen), watch)
+            for result in pipeline.enlarge(jobs, done_since):
                 results.append(result)
                 if progress:
                     progress(len(results), len(jobs))
@@ -147,7 +148,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    from runtime.runner import with_provider
+    from runtime.backends.open import with_provider
 
     options = {name: getattr(arguments, name) for name in Options.__dataclass_fields__}
     options["backend"] = with_provider(arguments.backend, arguments.provider)

@@ -10,8 +10,8 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+from runtime.atomic import read_bytes, sha256_bytes, write_bytes
 from runtime.errors import EdgeError
-from runtime.files import read_bytes, sha256_bytes, write_bytes
 
 SCHEMA_VERSION = 1
 PRECISIONS = ("fp32", "fp16", "int8")

@@ -15,21 +15,21 @@ from typing import overload
 import numpy as np
 from PIL import Image
 
-from runtime import choice
+from runtime import selection
 from runtime.artifact import Artifact, read_artifact
 from runtime.backends.base import Closing
+from runtime.backends.engine_files import find_engines
+from runtime.backends.installed import installed_backends
 from runtime.backends.onnxruntime import OnnxRuntimeSession
+from runtime.backends.open import AUTO, Runner, open_backend, open_optimized
 from runtime.backends.openvino import OpenVinoSession
 from runtime.backends.tensorrt import TensorRtSession
-from runtime.choice import Choice
-from runtime.engines import find_engines
+from runtime.cpu import processor, usable_cores
 from runtime.errors import EXIT_DRIFT, EdgeError
 from runtime.image import Pixels, Tensor, fit_face, from_image, to_pixels, to_tensor
-from runtime.installed import installed_backends
 from runtime.manifest import ENGINE, probes_path, read_manifest
-from runtime.processor import processor, usable_cores
-from runtime.runner import AUTO, Runner, open_backend, open_optimized
-from runtime.verdict import Verdict, find_verdict
+from runtime.selection import Choice
+from runtime.verification import Verdict, find_verdict
 
 DEFAULT_MODEL = "aminet-edge"
 PREFERENCE = ("int8.onnx", "int8-openvino.onnx", "fp32.onnx")  # the quickest first
@@ -160,7 +160,7 @@ def _open_quickest(paths: Sequence[Path], searched: bool, fallback: bool, say: S
     folder = paths[0].parent
     engines = find_engines(folder) if searched else []
     key = _choice_key([*paths, *engines], installed)
-    if key and (chosen := choice.recall(key)):
+    if key and (chosen := selection.recall(key)):
         try:
             artifact = folder / chosen.artifact
             return _open(artifact, chosen.backend, True, chosen.passed_over, chosen)
@@ -168,9 +168,9 @@ def _open_quickest(paths: Sequence[Path], searched: bool, fallback: bool, say: S
             pass  # the contest finds out what may be taken in its place
     routes = _routes(paths, list(installed))
     routes += [(engine, TensorRtSession.name) for engine in engines]
-    session, chosen = choice.contest(routes, _open, searched, fallback, say)
+    session, chosen = selection.contest(routes, _open, searched, fallback, say)
     if key:
-        choice.remember(key, chosen)
+        selection.remember(key, chosen)
     session.choice, session.passed_over = chosen, chosen.passed_over
     return session
 
@@ -195,7 +195,7 @@ def _choice_key(paths: Sequence[Path], installed: Mapping[str, str]) -> dict[str
     except EdgeError:
         return None
     return {
-        "choice": choice.CHOICE_VERSION,
+        "choice": selection.CHOICE_VERSION,
         "artifacts": ", ".join(digests),
         "backends": ", ".join(" ".join(pair) for pair in installed.items()),
         "processor": f"{processor()}, {usable_cores()} cores",

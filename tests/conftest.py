@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 import tiny_artifact
-from runtime import installed
+from runtime.backends import installed
 from runtime.manifest import read_manifest, write_manifest
 
 ROOT = Path(__file__).parent.parent
@@ -79,7 +79,7 @@ def tiny_model(tmp_path_factory):
     """A folder with a tiny AMINet's checkpoint.safetensors, fp32.onnx and int8.onnx."""
     export = pytest.importorskip("export.onnx")
     int8 = pytest.importorskip("quantize.int8")
-    build = pytest.importorskip("quantize.build")
+    build = pytest.importorskip("quantize.quantizer")
     from tiny_networks import BATCHED, traced, write_checkpoint
 
     folder = tmp_path_factory.mktemp("tiny-model")

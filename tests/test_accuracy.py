@@ -8,7 +8,7 @@ import pytest
 
 from aminet.checkpoint import weights_path
 from benchmarks import accuracy
-from benchmarks.contenders import BICUBIC, Contender
+from benchmarks.metrics.upscalers import BICUBIC, Contender
 from calib_data.generate import HERE as CALIB_DATA
 from face_tars import face_tars
 from runtime.errors import EXIT_USAGE, EdgeError

@@ -8,10 +8,10 @@ import pytest
 from PIL import Image
 
 from runtime import align
-from runtime.detector import Detector
 from runtime.errors import EXIT_ERROR, EXIT_MISSING, EXIT_USAGE
-from runtime.frame import LANDMARKS, Frame
 from runtime.image import psnr, read_picture
+from runtime.media.alignment import LANDMARKS, Frame
+from runtime.media.detector import Detector
 
 data = pytest.importorskip("skimage.data")
 
@@ -161,6 +161,6 @@ def test_bad_input_gets_one_line(tmp_path, capsys):
 
 
 def test_without_the_detector_its_extra_is_named(photos, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr("runtime.detector.importlib.util.find_spec", lambda name: None)
+    monkeypatch.setattr("runtime.media.detector.importlib.util.find_spec", lambda name: None)
     assert run(photos, "--out", tmp_path / "faces") == EXIT_MISSING
     assert "pip install 'aminet-edge[photo]'" in capsys.readouterr().err

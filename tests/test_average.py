@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from aminet.average import average, main, mean_weights
 from aminet.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
-from aminet.lineage import mean_of
 from aminet.model import AMINet
+from aminet.training.average import average, main, mean_weights
+from aminet.training.lineage import mean_of
 from runtime.errors import EXIT_USAGE, EdgeError, run_command
 from tiny_networks import BATCHED, network
 from tiny_training import TINY, write_disks

@@ -15,7 +15,7 @@ import onnx
 import pytest
 
 import tiny_artifact
-from runtime import check, files, infer
+from runtime import atomic, check, infer
 from runtime.manifest import manifest_path, probes_path, read_manifest, write_manifest
 from test_image import png_header
 from test_session import FAULTY
@@ -128,13 +128,13 @@ def probes_of_another_model_and_hash(artifact, face):
     probes_of_another_model(artifact, face)
     write_manifest(
         artifact,
-        replace(read_manifest(artifact), probes_sha256=files.sha256_file(probes_path(artifact))),
+        replace(read_manifest(artifact), probes_sha256=atomic.sha256_file(probes_path(artifact))),
     )
 
 
 def text_for_probes(artifact, face):
     probes_path(artifact).write_text("probes")
-    digest = files.sha256_file(probes_path(artifact))
+    digest = atomic.sha256_file(probes_path(artifact))
     write_manifest(artifact, replace(read_manifest(artifact), probes_sha256=digest))
 
 
@@ -296,7 +296,7 @@ def test_a_full_disk(artifact, face, monkeypatch, capsys):
     def full(_):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(files.os, "fsync", full)
+    monkeypatch.setattr(atomic.os, "fsync", full)
     before = sorted(face.parent.iterdir())
     assert infer.main([str(face), "--artifact", str(artifact)]) == 1
     assert_one_line(capsys.readouterr(), "face_sr.png: the disk is full; make room")

@@ -5,8 +5,8 @@ import pytest
 
 from calib_data import generate
 from face_tars import face_tars
+from runtime.dataset import load_faces
 from runtime.errors import EdgeError
-from runtime.faces import load_faces
 from runtime.image import read_picture
 
 

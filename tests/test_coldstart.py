@@ -1,8 +1,8 @@
-"""`python -m benchmarks.coldstart`: each case is a start of its own, with its peak memory."""
+"""Cold start: each case is a process of its own, with its peak memory."""
 
 import json
 
-from benchmarks import coldstart
+from benchmarks.studies import coldstart
 
 
 def test_all_cases_are_measured(artifact, capsys):

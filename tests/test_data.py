@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import runtime.image
-from aminet.data import Augmentation, batches, make_pair, reframe, relight, shrink
+from aminet.training.data import Augmentation, batches, make_pair, reframe, relight, shrink
 
 STILL = Augmentation(flip=False, share=0.0)
 

@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from aminet.checkpoint import load_checkpoint
-from aminet.distributed import World, join_world
 from aminet.train import train
+from aminet.training.distributed import World, join_world
 from runtime.errors import EXIT_USAGE, EdgeError
 from tiny_training import TINY, tiny_options, write_disks
 

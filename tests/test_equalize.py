@@ -7,9 +7,9 @@ from onnx import numpy_helper, parser
 import tiny_artifact
 from quantize.calibration import calibrate, find_extremes
 from quantize.equalize import MOST, STRENGTH, equalize, scale_sources
-from quantize.executed import open_quietly
 from quantize.layers import find_layers
-from quantize.pairs import quantize_layers
+from quantize.precision import open_quietly
+from quantize.qdq import quantize_layers
 from quantize.targets import TARGETS
 from runtime.image import to_tensor
 from tiny_networks import BATCHED, LAYERED, traced

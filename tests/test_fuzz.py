@@ -19,15 +19,15 @@ from hypothesis import strategies as st
 from PIL import Image
 
 import tiny_artifact
+from runtime.backends.onnx_bytes import refuse_external_data
 from runtime.backends.onnxruntime import OnnxRuntimeSession
+from runtime.dataset import load_faces
 from runtime.drift import decode_probes
 from runtime.errors import EdgeError
-from runtime.faces import load_faces
 from runtime.image import decode_picture, to_tensor
 from runtime.manifest import manifest_path, probes_path, read_manifest
-from runtime.onnx_bytes import refuse_external_data
+from runtime.media.video import enlarge_video
 from runtime.session import open_session
-from runtime.video import enlarge_video
 from test_video import write_video
 
 EXAMPLES = 300

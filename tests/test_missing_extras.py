@@ -22,13 +22,13 @@ EXTRAS = {
     "benchmarks.fetch": "train",
     "benchmarks.release": "train,eval",
     "benchmarks.results": "train,quantize,eval",
-    "benchmarks.drift": "quantize",
-    "benchmarks.engines": "quantize,bench",
+    "benchmarks.studies.real_faces": "quantize",
+    "benchmarks.studies.quantizers": "quantize,bench",
     "benchmarks.latency": "train,export,quantize,bench",
-    "benchmarks.profiles": "quantize",
+    "benchmarks.studies.profile": "quantize",
     "benchmarks.regress": "train,export,quantize,bench",
     "benchmarks.report": "train,export,quantize,eval,bench",
-    "benchmarks.sizes": "train,export,quantize,bench",
+    "benchmarks.studies.sizes": "train,export,quantize,bench",
 }
 RUN_ALL = f"""
 import runpy, sys

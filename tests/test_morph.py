@@ -10,11 +10,11 @@ import torch
 from PIL import Image
 
 from aminet import checkpoint as checkpoints
-from aminet import morph as morphing
 from aminet.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from aminet.config import ModelConfig
 from aminet.model import AMINet
-from aminet.morph import difference, morph
+from aminet.training import morph as morphing
+from aminet.training.morph import difference, morph
 from runtime.errors import EdgeError
 from tiny_networks import BATCHED
 

@@ -12,7 +12,7 @@ import pytest
 
 import tiny_artifact
 from export import pack
-from quantize.half import to_half
+from quantize.fp16_passes import to_half
 from runtime.errors import EXIT_DRIFT, EdgeError
 from runtime.image import read_picture
 from runtime.manifest import read_manifest

@@ -7,11 +7,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from runtime import detector, infer
-from runtime.detector import Detector
+from runtime import infer
 from runtime.errors import EXIT_MISSING, EdgeError
 from runtime.image import read_picture
-from runtime.photo import enlarge_photo, largest_scale
+from runtime.media import detector
+from runtime.media.detector import Detector
+from runtime.media.photo import enlarge_photo, largest_scale
 from runtime.session import open_session
 
 data = pytest.importorskip("skimage.data")
@@ -186,7 +187,7 @@ def test_another_detector_in_its_place_is_refused(monkeypatch, tmp_path):
 
 
 def test_keeping_what_is_known_never_loses_to_the_network(hr_faces, artifact, capsys):
-    benchmark = pytest.importorskip("benchmarks.photo")
+    benchmark = pytest.importorskip("benchmarks.studies.photo")
     arguments = ["--data", str(hr_faces), "--artifact", str(artifact), "--json"]
     assert benchmark.main(arguments) == 0
     rows = json.loads(capsys.readouterr().out)["rows"]

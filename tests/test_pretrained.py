@@ -17,8 +17,8 @@ from aminet.pretrained import (
     unpack_tfjs,
     unpickle_arrays,
 )
+from runtime.atomic import sha256_bytes, write_bytes
 from runtime.errors import EXIT_MISSING, EdgeError
-from runtime.files import sha256_bytes, write_bytes
 
 
 class Trap:

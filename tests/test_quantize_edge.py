@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 
 from face_tars import ROOT, face_tars
-from quantize.build import Options
 from quantize.fp16 import convert
 from quantize.int8 import quantize
+from quantize.quantizer import Options
 from runtime.check import check
 
 WEIGHTS = ROOT / "aminet" / "weights" / "aminet-edge.safetensors"

@@ -7,7 +7,7 @@ import pytest
 
 import tiny_artifact
 from quantize import fp16
-from quantize.executed import computes_in_half
+from quantize.precision import computes_in_half
 from runtime.errors import EXIT_DRIFT, EXIT_PRECISION
 from runtime.infer import Options, infer
 from runtime.manifest import read_manifest

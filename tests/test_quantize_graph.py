@@ -6,11 +6,11 @@ import pytest
 from onnx import numpy_helper, parser
 
 import tiny_artifact
-from quantize.executed import computes_in_half, int8_layers_onnxruntime, open_quietly
+from quantize.fp16_passes import round_to_half, to_half
 from quantize.gate import check_for_tensorrt
-from quantize.half import round_to_half, to_half
 from quantize.layers import find_layers, total_macs
-from quantize.pairs import BIAS_LIMIT, Range, quantize_layers, quantize_weight
+from quantize.precision import computes_in_half, int8_layers_onnxruntime, open_quietly
+from quantize.qdq import BIAS_LIMIT, Range, quantize_layers, quantize_weight
 from quantize.targets import TARGETS, for_processor
 from runtime.errors import EdgeError
 from runtime.image import to_tensor

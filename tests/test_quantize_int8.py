@@ -9,11 +9,11 @@ import pytest
 
 import tiny_artifact
 from quantize import calibration, sensitivity
-from quantize.budget import CORRELATION, WORST, Attempt, Budget, Judgement, hold
-from quantize.build import Options
+from quantize.budget import CORRELATION, WORST, Budget, Candidate, Judgement, hold
 from quantize.calibration import harsher, looks_like_faces, read_faces
 from quantize.int8 import main, quantize
 from quantize.layers import Layer
+from quantize.quantizer import Options
 from quantize.targets import TARGETS, parse_targets
 from runtime.drift import Fidelity
 from runtime.errors import EXIT_DRIFT, EXIT_ERROR, EXIT_PRECISION, EXIT_USAGE, EdgeError
@@ -170,7 +170,7 @@ def attempt(layers):
     fidelity_db = 60 - error
     seen = Judgement(fidelity_db, fidelity_db)
     probed = Fidelity(fidelity_db, fidelity_db, fidelity_db)
-    return Attempt(b"", tuple(layers), seen, probed, frozenset(), "1")
+    return Candidate(b"", tuple(layers), seen, probed, frozenset(), "1")
 
 
 @pytest.mark.parametrize(

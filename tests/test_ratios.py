@@ -4,8 +4,8 @@ import json
 
 import numpy as np
 
-from benchmarks import ratios
-from benchmarks.ratios import times_as_fast
+from benchmarks.studies import ratios
+from benchmarks.studies.ratios import times_as_fast
 from quantize.fp16 import convert
 from runtime.errors import EXIT_ERROR
 

@@ -5,8 +5,8 @@ import pytest
 from PIL import Image
 
 import tiny_artifact
-from benchmarks.contenders import BICUBIC
-from benchmarks.recognition import judge, read_people
+from benchmarks.metrics.recognition import judge, read_people
+from benchmarks.metrics.upscalers import BICUBIC
 from runtime.errors import EdgeError
 
 EAST, NORTH = [1.0, 0.0], [0.0, 1.0]

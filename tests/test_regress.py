@@ -9,14 +9,15 @@ import onnx
 import pytest
 from onnx import helper, numpy_helper
 
-from benchmarks import baseline, facts, regress
+from benchmarks import baseline, regress
 from benchmarks.baseline import Speed, learn_tolerance
+from benchmarks.harness import facts
 from quantize.calibration import calibrate, read_faces
-from quantize.pairs import quantize_layers
-from quantize.subject import read_subject
+from quantize.qdq import quantize_layers
+from quantize.source import read_subject
 from quantize.targets import TARGETS
+from runtime.atomic import sha256_bytes, write_bytes
 from runtime.errors import EXIT_DRIFT, EXIT_ERROR, EXIT_SLOWER, EXIT_USAGE
-from runtime.files import sha256_bytes, write_bytes
 from runtime.manifest import read_manifest, write_manifest
 
 FILES = ("fp32.onnx", "int8.onnx")

@@ -8,10 +8,10 @@ import pytest
 
 from benchmarks import charts, report
 from headless_chromium import find_chromium, open_page
-from quantize import timing
+from quantize import precision
+from runtime.cpu import processor
 from runtime.errors import EXIT_ERROR, EdgeError
 from runtime.manifest import read_manifest
-from runtime.processor import processor
 
 BUDGET_DB = 48.0
 
@@ -63,7 +63,7 @@ def made(tiny_model, tmp_path_factory):
     (folder / "sizes.json").write_text(json.dumps({"rows": larger, "machine": machine()}))
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        patch.setattr(timing, "TIMED_RUNS", 5)
+        patch.setattr(precision, "TIMED_RUNS", 5)
         report.report(
             folder, folder / "report.html", folder / "latency.json", [tiny_model / "face-*.png"]
         )

@@ -6,10 +6,10 @@ import re
 import pytest
 
 from benchmarks import results
-from benchmarks.engines import BEGIN, END, table
 from benchmarks.results import U_SHAPES, edff_cost
+from benchmarks.studies.quantizers import BEGIN, END, table
 from runtime.errors import EdgeError
-from test_engines import FOUND
+from test_quantizers import FOUND
 
 QUALITY = {
     "rows": [

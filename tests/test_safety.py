@@ -18,8 +18,8 @@ from PIL import Image
 import tiny_artifact
 from runtime.backends.onnxruntime import OnnxRuntimeSession
 from runtime.backends.openvino import OpenVinoSession
+from runtime.dataset import iter_faces, load_faces
 from runtime.errors import EXIT_DRIFT, EdgeError
-from runtime.faces import iter_faces, load_faces
 from runtime.image import MAX_BYTES, read_picture
 from runtime.manifest import Manifest, manifest_path, probes_path
 from runtime.session import open_session

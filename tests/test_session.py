@@ -11,11 +11,11 @@ from PIL import Image
 
 import tiny_artifact
 from runtime import cache as cache_module
+from runtime.cpu import processor
 from runtime.drift import write_probes
 from runtime.errors import EXIT_DRIFT, EXIT_ERROR, EXIT_MISSING, EXIT_USAGE, EdgeError
 from runtime.image import enlarge_bicubic, to_pixels, to_tensor
 from runtime.manifest import probes_path, read_manifest, write_manifest
-from runtime.processor import processor
 from runtime.session import _kept_session, enlarge, open_session
 
 FAULTY = tiny_artifact.build(

@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from benchmarks import settings
-from benchmarks.machine import cores
+from benchmarks.harness.machine import cores
+from benchmarks.studies import settings
 from runtime.errors import EXIT_ERROR, EXIT_USAGE
 
 CHANGED = ("no optimizations", "no spinning")

@@ -54,7 +54,7 @@ def test_memory_stays_flat(edge_artifact, capsys):
 def server():
     """Processes that have imported everything already, so that a kill meets the work."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([*STAGES, "runtime.session", "runtime.work", __name__])
+    context.set_forkserver_preload([*STAGES, "runtime.session", "runtime.media.pipeline", __name__])
     return context
 
 

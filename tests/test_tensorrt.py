@@ -18,12 +18,15 @@ import onnx
 import pytest
 
 import tiny_artifact
-from export import compiler, process, tensorrt
-from export import engine as worker
-from export.compiler import Options, compile_engine, find_builder
+from export import tensorrt
 from export.gate import types_of
-from quantize.half import to_half
-from runtime import files
+from export.trt import build as trt_build
+from export.trt import subprocess as trt_subprocess
+from export.trt import worker
+from export.trt.build import Options, compile_engine, find_builder
+from quantize.fp16_passes import to_half
+from runtime import atomic
+from runtime.atomic import sha256_file
 from runtime.errors import (
     EXIT_DRIFT,
     EXIT_ERROR,
@@ -32,7 +35,6 @@ from runtime.errors import (
     EXIT_USAGE,
     EdgeError,
 )
-from runtime.files import sha256_file
 from runtime.manifest import manifest_path, read_manifest, write_manifest
 
 ROOT = Path(__file__).parent.parent
@@ -140,7 +142,7 @@ def test_an_engine_has_a_manifest(made, sources, name, precision, types):
 
 def test_what_is_up_to_date_is_not_built(copied, found, monkeypatch):
     source, path = copied
-    monkeypatch.setattr(compiler, "ask", None)  # a build would fail
+    monkeypatch.setattr(trt_build, "ask", None)  # a build would fail
     before = path.stat().st_mtime_ns
     assert compile_engine(source, found, RTX).up_to_date
     assert path.stat().st_mtime_ns == before
@@ -186,14 +188,14 @@ def test_any_change_asks_for_a_build(copied, found, monkeypatch, change, options
 
     source, path = copied
     change(source, path)
-    monkeypatch.setattr(compiler, "ask", ask)
+    monkeypatch.setattr(trt_build, "ask", ask)
     with pytest.raises(AskedError):
         compile_engine(source, found, options)
 
 
 def test_another_builder_version_has_another_folder(copied, found, monkeypatch):
     source, path = copied
-    monkeypatch.setattr(compiler, "ask", lambda *_: pytest.fail("asked") if path else None)
+    monkeypatch.setattr(trt_build, "ask", lambda *_: pytest.fail("asked") if path else None)
     with pytest.raises(pytest.fail.Exception):
         compile_engine(source, replace(found, version="1.7.2"), RTX)
     assert path.is_file()
@@ -201,7 +203,7 @@ def test_another_builder_version_has_another_folder(copied, found, monkeypatch):
 
 def addresses_can_be_fixed():
     command = ["cat", "/proc/self/personality"]
-    done = subprocess.run(command, preexec_fn=process._fix_addresses, capture_output=True)
+    done = subprocess.run(command, preexec_fn=trt_subprocess._fix_addresses, capture_output=True)
     return done.stdout.strip() == b"00040000"
 
 
@@ -311,7 +313,7 @@ UINT8 = tiny_artifact.build(tiny_artifact.INT8, tiny_artifact.quantized_weights(
 
 
 def test_the_gate_stands_before_the_build(alone, found, monkeypatch):
-    monkeypatch.setattr(compiler, "ask", None)
+    monkeypatch.setattr(trt_build, "ask", None)
     tiny_artifact.write_artifact(alone.parent, model=UINT8, precision="int8", executes_as="int8")
     with pytest.raises(EdgeError, match=r"fp32\.onnx: .* is uint8, expected int8") as caught:
         compile_engine(alone, found, RTX)
@@ -333,7 +335,7 @@ def build(folder, model, types):
     """Have a model built, without the gate."""
     (folder / worker.SOURCE).write_bytes(model)
     request = worker.Request("tensorrt-rtx", ("8.6",), (1, 4, 16), 64, types)
-    return process.ask(folder, {"build": worker.asdict(request)}, "", 60, lambda step: None)
+    return trt_subprocess.ask(folder, {"build": worker.asdict(request)}, "", 60, lambda step: None)
 
 
 def test_a_warning_of_wrong_numbers_is_an_error(tmp_path):
@@ -360,7 +362,7 @@ def test_a_builder_killed_half_way_leaves_nothing(alone, found, monkeypatch):
         threading.Timer(0.3, started.kill).start()
         return started
 
-    monkeypatch.setattr(process.subprocess, "Popen", killed)
+    monkeypatch.setattr(trt_subprocess.subprocess, "Popen", killed)
     with pytest.raises(EdgeError, match=r"fp32\.onnx: the builder was killed by signal 9"):
         compile_engine(alone, found, RTX)
     assert leftovers(alone.parent) == []
@@ -404,7 +406,7 @@ def test_a_full_disk_at_the_end_leaves_nothing(alone, found, monkeypatch):
     def full(_):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(files.os, "fsync", full)
+    monkeypatch.setattr(atomic.os, "fsync", full)
     with pytest.raises(EdgeError, match="the disk is full; make room"):
         compile_engine(alone, found, RTX)
     assert leftovers(alone.parent) == []

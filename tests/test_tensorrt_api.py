@@ -17,7 +17,7 @@ from record_tensorrt_api import members
 from runtime.backends.tensorrt import import_library
 
 ROOT = Path(__file__).parent.parent
-FILES = ("export/engine.py", "runtime/backends/tensorrt.py")
+FILES = ("export/trt/worker.py", "runtime/backends/tensorrt.py")
 RECORDED = json.loads((ROOT / "tests" / "tensorrt_api.json").read_text())
 APIS = {**RECORDED, "rtx": members(import_library("tensorrt-rtx"))}
 # What our variables and attributes hold, and what some methods give.

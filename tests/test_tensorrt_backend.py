@@ -8,18 +8,18 @@ import numpy as np
 import pytest
 
 import tiny_artifact
-from export.compiler import Options, compile_engine, find_builder
-from runtime import choice, engines
-from runtime import runner as runners
-from runtime.backends import cuda
+from export.trt.build import Options, compile_engine, find_builder
+from runtime import selection
+from runtime.backends import cuda, engine_files
+from runtime.backends import open as runners
 from runtime.backends.cuda import Device
 from runtime.backends.onnxruntime import GPU_PROVIDERS, OnnxRuntimeSession, refuse_fallback
+from runtime.backends.open import with_provider
 from runtime.backends.tensorrt import check_device, check_version, import_library
 from runtime.check import check, main
 from runtime.errors import EXIT_ERROR, EXIT_MISSING, EXIT_USAGE, EdgeError
 from runtime.image import to_tensor
 from runtime.manifest import probes_path, read_manifest, write_manifest
-from runtime.runner import with_provider
 from runtime.session import open_session
 
 LR = to_tensor(tiny_artifact.faces(4))
@@ -57,16 +57,16 @@ def test_an_engine_shares_the_probes_of_its_model(engine):
 
 
 def pretend_gpu(monkeypatch, capability):
-    monkeypatch.setattr(engines, "has_gpu", lambda: True)
-    monkeypatch.setattr(engines, "find_device", lambda: Device("a GPU", capability))
+    monkeypatch.setattr(engine_files, "has_gpu", lambda: True)
+    monkeypatch.setattr(engine_files, "find_device", lambda: Device("a GPU", capability))
 
 
 @pytest.mark.parametrize(("capability", "count"), [("8.6", 1), ("7.5", 0)])
 def test_engines_for_this_gpu_are_found(engine, monkeypatch, capability, count):
     pretend_gpu(monkeypatch, capability)
-    assert engines.find_engines(probes_path(engine).parent) == [engine][:count]
+    assert engine_files.find_engines(probes_path(engine).parent) == [engine][:count]
     engine.with_name("fp32.engine.json").unlink()
-    assert engines.find_engines(probes_path(engine).parent) == []
+    assert engine_files.find_engines(probes_path(engine).parent) == []
 
 
 @needs_no_gpu
@@ -98,13 +98,13 @@ def test_auto_takes_the_engine_where_it_is_quickest(engine, monkeypatch):
         return runner
 
     monkeypatch.setattr(runners, "_open_engine", open_engine)
-    monkeypatch.setattr(choice, "take_turns", lambda runs, face, turns: [[3.0], [1.0]])
+    monkeypatch.setattr(selection, "take_turns", lambda runs, face, turns: [[3.0], [1.0]])
     for remembered in (False, True):
         with open_session(folder) as session:
             assert (session.artifact, session.backend) == (engine, "tensorrt")
             assert session.choice.remembered == remembered
     pretend_gpu(monkeypatch, "7.5")  # another GPU is another choice
-    monkeypatch.setattr(choice, "take_turns", lambda runs, face, turns: [[3.0]])
+    monkeypatch.setattr(selection, "take_turns", lambda runs, face, turns: [[3.0]])
     with open_session(folder) as session:
         assert session.backend == "onnxruntime"
 

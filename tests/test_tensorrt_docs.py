@@ -11,7 +11,7 @@ import onnx
 import pytest
 
 import tiny_artifact
-from quantize.half import to_half
+from quantize.fp16_passes import to_half
 
 ROOT = Path(__file__).parent.parent
 DOCS = (ROOT / "docs" / "tensorrt.md").read_text()

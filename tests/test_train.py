@@ -16,11 +16,11 @@ from aminet import train as training
 from aminet.blocks import SKAF
 from aminet.checkpoint import load_checkpoint, load_model
 from aminet.config import MODELS
-from aminet.data import Augmentation
-from aminet.losses import GanOptions
-from aminet.options import parse
 from aminet.train import Trainer, TrainOptions, train
-from aminet.validation import Validation
+from aminet.training.data import Augmentation
+from aminet.training.losses import GanOptions
+from aminet.training.options import parse
+from aminet.training.validation import Validation
 from runtime.errors import EXIT_INTERRUPTED, EXIT_USAGE, EdgeError
 from tiny_training import TINY, tiny_options, write_disks
 
@@ -241,7 +241,7 @@ def test_resuming_another_config_is_refused(options: TrainOptions) -> None:
 
 def test_edge_wide_convolutions_are_muons_and_the_rest_adams() -> None:
     from aminet.model import AMINet
-    from aminet.optimizer import ConvMuon, build_optimizers
+    from aminet.training.optimizer import ConvMuon, build_optimizers
 
     network = AMINet(MODELS["aminet-edge"]).to(memory_format=torch.channels_last)
     adam, muon = build_optimizers(network, "muon", 1e-3, (0.9, 0.99))

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 import tiny_artifact
-from runtime import infer, video
+from runtime import infer
 from runtime.errors import EdgeError
+from runtime.media import video
 from test_photo import astronaut
 
 av = pytest.importorskip("av")

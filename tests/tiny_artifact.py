@@ -10,12 +10,12 @@ import onnx
 from onnx import numpy_helper, parser
 from PIL import Image
 
+from runtime.atomic import sha256_bytes, sha256_file, write_bytes
 from runtime.backends.onnxruntime import OnnxRuntimeSession
+from runtime.cpu import processor
 from runtime.drift import Probes, measure, write_probes
-from runtime.files import sha256_bytes, sha256_file, write_bytes
 from runtime.image import to_pixels, to_tensor
 from runtime.manifest import Manifest, Measurement, probes_path, write_manifest
-from runtime.processor import processor
 
 FP32 = """
     <ir_version: 10, opset_import: ["" : 20]>

@@ -8,9 +8,9 @@ from types import ModuleType
 from typing import TYPE_CHECKING
 
 from runtime.backends.base import Closing, check_lr
+from runtime.backends.onnx_bytes import refuse_external_data
 from runtime.errors import EXIT_MISSING, EdgeError
 from runtime.image import LR_SIDE, SR_SIDE, Tensor
-from runtime.onnx_bytes import refuse_external_data
 
 if TYPE_CHECKING:
     import onnxruntime as ort

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from runtime.backends.base import Closing, check_lr
+from runtime.backends.onnx_bytes import refuse_external_data
 from runtime.errors import EXIT_MISSING, EdgeError
 from runtime.image import LR_SIDE, SR_SIDE, Tensor
-from runtime.onnx_bytes import refuse_external_data
 
 if TYPE_CHECKING:
     from openvino import CompiledModel

@@ -14,11 +14,11 @@ from typing import Any
 
 import numpy as np
 
+from runtime.atomic import read_bytes, sha256_bytes, write_bytes
 from runtime.backends.base import Closing, check_lr
 from runtime.backends.cuda import Device, Gpu
 from runtime.cache import cache_folder
 from runtime.errors import EXIT_MISSING, EdgeError
-from runtime.files import read_bytes, sha256_bytes, write_bytes
 from runtime.image import LR_SIDE, SR_SIDE, Tensor
 from runtime.manifest import Manifest
 

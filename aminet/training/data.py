@@ -1,0 +1,117 @@
+"""Training batches: all faces as uint8 in the device's memory, augmented and shrunk there."""
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from aminet.config import LR_SIDE, SR_SIDE
+from runtime.dataset import load_faces
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """Random flips; zoom and shift for a share of the faces, since no two data sets frame alike.
+
+    Exposure and colour are off unless asked for.
+    """
+
+    flip: bool = True
+    zoom: float = 1.15  # up to so much larger or smaller
+    shift: float = 6.0  # pixels of the 128x128 face, each way
+    share: float = 0.5  # of the faces that are zoomed and shifted
+    exposure: float = 0.0  # stops, each way: 0.2 makes a face up to 15 % brighter or darker
+    colour: float = 0.0  # a channel's gain, each way, of its own for R, G and B
+
+    def __post_init__(self) -> None:
+        framed = 1 <= self.zoom < math.inf and 0 <= self.shift < SR_SIDE and 0 <= self.share <= 1
+        lit = 0 <= self.exposure <= 2 and 0 <= self.colour < 1
+        if not framed or not lit:
+            raise ValueError(f"augmentation out of range: {self}")
+
+
+def load(sources: Sequence[str | Path], device: torch.device | str = "cpu") -> Tensor:
+    """All faces of tars and folders, uint8 (N, 3, 128, 128) on the device."""
+    faces = torch.from_numpy(load_faces(sources))
+    return faces.permute(0, 3, 1, 2).contiguous().to(device)
+
+
+def shrink(hr: Tensor) -> Tensor:
+    """hr uint8 (N, 3, 128, 128) -> lr uint8 (N, 3, 16, 16), by antialiased bicubic interpolation.
+
+    It makes what Pillow's resize makes of the test sets' faces (a test counts the exceptions).
+    """
+    return resize(hr, LR_SIDE)
+
+
+def resize(pixels: Tensor, side: int) -> Tensor:
+    """uint8 (N, 3, H, W) -> uint8 (N, 3, side, side); antialiased bicubic, as Pillow's."""
+    if (
+        pixels.device.type == "cpu"
+    ):  # torch's uint8 kernel, a hundred times faster than its float one
+        pixels = pixels.contiguous(memory_format=torch.channels_last)
+        return F.interpolate(pixels, (side, side), mode="bicubic", antialias=True)
+    resized = F.interpolate(pixels.float(), (side, side), mode="bicubic", antialias=True)
+    return resized.round().clamp(0, 255).to(torch.uint8)
+
+
+def batches(count: int, batch: int, *, seed: int, first_step: int = 0) -> Iterator[Tensor]:
+    """Endless batches of indices; each epoch is a permutation of its own.
+
+    A function of the seed and the step alone, so a resumed run sees what it would have seen.
+    """
+    per_epoch = max(count // batch, 1)
+    step = first_step
+    while True:
+        epoch, start = divmod(step, per_epoch)
+        generator = torch.Generator().manual_seed(seed * 1_000_003 + epoch)
+        order = torch.randperm(count, generator=generator)
+        for position in range(start, per_epoch):
+            yield order[position * batch : (position + 1) * batch]
+            step += 1
+
+
+def make_pair(
+    faces: Tensor, indices: Tensor, augmentation: Augmentation, generator: torch.Generator
+) -> tuple[Tensor, Tensor]:
+    """lr (N, 3, 16, 16) and hr (N, 3, 128, 128), float32 in [0, 1], of the faces at the indices."""
+    hr = faces[indices.to(faces.device)]
+    if augmentation.flip:
+        flipped = _draw(len(hr), 0.5, generator).to(hr.device)
+        hr[flipped] = hr[flipped].flip(-1)
+    moved = _draw(len(hr), augmentation.share, generator).to(hr.device)
+    if moved.any():
+        hr[moved] = reframe(hr[moved], augmentation, generator)
+    if augmentation.exposure or augmentation.colour:
+        hr = relight(hr, augmentation, generator)
+    return shrink(hr).float() / 255, hr.float() / 255
+
+
+def _draw(count: int, share: float, generator: torch.Generator) -> Tensor:
+    return torch.rand(count, generator=generator) < share
+
+
+def reframe(hr: Tensor, augmentation: Augmentation, generator: torch.Generator) -> Tensor:
+    """Zoom (log-uniform) and shift uint8 (N, 3, 128, 128), all faces of the call alike.
+
+    What lies beyond the picture repeats its edge.
+    """
+    zoom, down, right = (torch.rand(3, generator=generator) * 2 - 1).tolist()
+    side = round(SR_SIDE / augmentation.zoom**zoom)
+    margin = math.ceil(SR_SIDE * (augmentation.zoom - 1) + augmentation.shift)
+    padded = F.pad(hr, (margin,) * 4, mode="replicate")
+    corner = margin + (SR_SIDE - side) / 2
+    top, left = (round(corner + augmentation.shift * offset) for offset in (down, right))
+    return resize(padded[:, :, top : top + side, left : left + side], SR_SIDE)
+
+
+def relight(hr: Tensor, augmentation: Augmentation, generator: torch.Generator) -> Tensor:
+    """Change exposure and the balance of colours of uint8 (N, 3, H, W), each face by its own."""
+    stops = (torch.rand(len(hr), 1, 1, 1, generator=generator) * 2 - 1) * augmentation.exposure
+    gains = 1 + (torch.rand(len(hr), 3, 1, 1, generator=generator) * 2 - 1) * augmentation.colour
+    lit = hr.float() * (gains * 2.0**stops).to(hr.device)
+    return lit.round().clamp(0, 255).to(torch.uint8)

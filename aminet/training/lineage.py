@@ -1,0 +1,78 @@
+"""How weights came to be: the stages of their training, each with its recipe, steps and minutes.
+
+A run that starts from weights goes on with their stages; one that is resumed with other options
+begins a stage of its own. Plain JSON types, for a checkpoint's metadata and the model card.
+"""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from aminet.training.options import TrainOptions
+
+Stage = Mapping[str, Any]  # a recipe, and "steps" and "minutes"
+NO_RECIPE = ("out", "resume", "init", "minutes", "steps", "val_every_s", "device", "compile", "val")
+
+
+def describe(options: TrainOptions) -> dict[str, Any]:
+    """All options, files by their names alone."""
+    options_by_name = dataclasses.asdict(options)
+    for path in ("out", "resume"):
+        options_by_name.pop(path)
+    for path in ("init", "teacher"):
+        options_by_name[path] = _name(options_by_name[path])
+    if options.gan is not None:
+        options_by_name["gan"] |= {"vgg": _name(options.gan.vgg)}
+    for pictures in ("data", "val"):
+        options_by_name[pictures] = [Path(source).name for source in options_by_name[pictures]]
+    for several in ("betas", "fresh"):
+        options_by_name[several] = list(options_by_name[several])
+    return options_by_name
+
+
+def begin(before: Sequence[Stage], options: TrainOptions) -> list[dict[str, Any]]:
+    """The stages before, and one for these options: the last of them if it had the same recipe."""
+    recipe = {key: value for key, value in describe(options).items() if key not in NO_RECIPE}
+    stages = [dict(stage) for stage in before]
+    if stages and all(stages[-1].get(key) == value for key, value in recipe.items()):
+        return stages
+    return [*stages, {**recipe, "steps": 0, "minutes": 0.0}]
+
+
+def advance(stages: Sequence[Stage], steps: int, seconds: float) -> list[dict[str, Any]]:
+    """The same after so much more of the last one."""
+    *before, last = (dict(stage) for stage in stages)
+    minutes = round(last["minutes"] + seconds / 60, 1)
+    return [*before, {**last, "steps": last["steps"] + steps, "minutes": minutes}]
+
+
+def change(name: str, done: str) -> dict[str, Any]:
+    """A stage that trained nothing: a morph, a mean."""
+    return {name: done, "steps": 0, "minutes": 0.0, "batch": 0}
+
+
+def mean_of(lineages: Sequence[Sequence[Stage]]) -> list[dict[str, Any]]:
+    """The stages of weights that were averaged, each once, and the mean as a stage of its own."""
+    return [*_united(lineages), change("mean", f"of {len(lineages)}")]
+
+
+def _united(lineages: Sequence[Sequence[Stage]]) -> list[dict[str, Any]]:
+    """What they have in common, then each branch's own. One recipe in the same place is one run,
+    of which the longer counts: its seed is part of the recipe."""
+    left = [lineage for lineage in lineages if lineage]
+    if not left:
+        return []
+    recipe = _recipe(left[0][0])
+    alike = [lineage for lineage in left if _recipe(lineage[0]) == recipe]
+    others = [lineage for lineage in left if _recipe(lineage[0]) != recipe]
+    longest = max((lineage[0] for lineage in alike), key=lambda stage: stage["steps"])
+    return [dict(longest), *_united([lineage[1:] for lineage in alike]), *_united(others)]
+
+
+def _recipe(stage: Stage) -> dict[str, Any]:
+    return {key: value for key, value in stage.items() if key not in ("steps", "minutes")}
+
+
+def _name(path: Path | None) -> str | None:
+    return None if path is None else path.name

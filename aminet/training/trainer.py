@@ -1,0 +1,289 @@
+"""One training step, and the weights, averages and optimizers that it moves."""
+
+import math
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from aminet.checkpoint import (
+    build_model,
+    find_config,
+    load_checkpoint,
+    require_config,
+    save_checkpoint,
+)
+from aminet.config import ModelConfig
+from aminet.model import AMINet
+from aminet.training.criterion import Criterion
+from aminet.training.discriminator import Adversary
+from aminet.training.distributed import ALONE, World
+from aminet.training.lineage import Stage, advance, begin
+from aminet.training.optimizer import build_optimizers, set_rate
+from aminet.training.options import TrainOptions
+from aminet.training.state import pack, restore_moments, unpack
+from runtime.errors import EXIT_USAGE, EdgeError
+
+GRADIENT_NORM = 1.0  # gradients are clipped to this length
+FINAL_RATE = 0.01  # of the learning rate, at the end of the cosine
+PRECISIONS = {"bf16": torch.bfloat16, "fp16": torch.float16}
+MAX_SKIPPED = 20  # updates in succession without a finite gradient: the run is lost
+LOSS_SCALE = 2.0**16  # of fp16, whose small gradients vanish; halved when one overflows
+GROW_EVERY = 2000  # steps after which the scale doubles
+
+
+class DivergedError(EdgeError):
+    """No finite gradient for MAX_SKIPPED steps."""
+
+
+@dataclass
+class Progress:
+    """How far a run is; saved with the weights, so that a resumed one goes on."""
+
+    step: int = 0
+    seconds: float = 0.0
+    best_psnr_y: float = -math.inf
+    loss_scale: float = LOSS_SCALE
+
+
+class Trainer:
+    """Weights, their average, the optimizers, and the checkpoints of one run."""
+
+    def __init__(
+        self,
+        options: TrainOptions,
+        config: ModelConfig | None = None,
+        world: World = ALONE,
+    ) -> None:
+        self.options = options
+        self.world = world
+        self.config = config or find_config(options.model)
+        self.device = _device(options.device, world)
+        torch.manual_seed(options.seed)
+        network, stages = _start(options, self.config)
+        self.network = network.train().to(self.device)
+        if options.freeze_norms:
+            _freeze_norms(self.network)
+        self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.average = {k: v.detach().clone() for k, v in self.network.state_dict().items()}
+        self.optimizers = build_optimizers(
+            self.network, options.optimizer, options.rate, options.betas, options.weight_decay
+        )
+        self.criterion = Criterion(options, self.device)
+        self.adversary = self.criterion.adversary
+        self.progress = Progress()
+        self.terms: dict[str, Tensor] = {}  # the loss's parts, of the last step
+        self.skipped = 0  # updates in succession that were not finite
+        self.forward = torch.compile(self.network) if options.compile else self.network
+        if options.resume and self.state_path.exists():
+            stages = self._restore()
+        self._stages = begin(stages, options)
+        self._begun = replace(self.progress)
+
+    @property
+    def state_path(self) -> Path:
+        return self.options.out / "state.safetensors"
+
+    @property
+    def best_path(self) -> Path:
+        return self.options.out / "best.safetensors"
+
+    @property
+    def done(self) -> float:
+        """The share of the run that is behind, in [0, 1]."""
+        options, progress = self.options, self.progress
+        if options.steps is not None:
+            return progress.step / options.steps
+        assert options.minutes is not None
+        return progress.seconds / (options.minutes * 60)
+
+    @property
+    def stages(self) -> list[dict[str, Any]]:
+        """How the weights came to be until now; the last stage is this run."""
+        progress, begun = self.progress, self._begun
+        return advance(self._stages, progress.step - begun.step, progress.seconds - begun.seconds)
+
+    def rate_share(self) -> float:
+        """Of the learning rate: linear warm-up by step, then a cosine by steps or by the clock."""
+        cosine = 0.5 * (1 + math.cos(math.pi * min(self.done, 1.0)))
+        warm = min((self.progress.step + 1) / max(self.options.warmup, 1), 1.0)
+        return warm * (FINAL_RATE + (1 - FINAL_RATE) * cosine)
+
+    def learning_rate(self) -> float:
+        return self.options.rate * self.rate_share()
+
+    def step(self, lr: Tensor, hr: Tensor) -> Tensor:
+        """One update from lr (N, 3, 16, 16) and hr (N, 3, 128, 128); returns the loss.
+
+        An update whose loss or gradient is not finite is left out; MAX_SKIPPED of them end the run.
+        """
+        share = self.rate_share()
+        with self._autocast():
+            sr = self.forward(lr.contiguous(memory_format=torch.channels_last))
+            self.terms = self.criterion(sr.float(), lr, hr)
+        loss = torch.stack([term.float() for term in self.terms.values()]).sum()
+        self.network.zero_grad(set_to_none=True)
+        (loss * self._loss_scale).backward()
+        loss = loss.detach()
+        if self._is_finite(loss):
+            for optimizer in self.optimizers:
+                set_rate(optimizer, self.options.rate * share)
+                optimizer.step()
+            if self.adversary is not None:
+                self._step_adversary(self.adversary, sr.detach().float(), hr, share)
+            self._update_average()
+        else:
+            self._skip()
+        return loss
+
+    def _autocast(self) -> AbstractContextManager[Any]:
+        if not self.options.amp:
+            return nullcontext()
+        return torch.autocast(self.device.type, PRECISIONS[self.options.precision])
+
+    @property
+    def _loss_scale(self) -> float:
+        scaled = self.options.amp and self.options.precision == "fp16"
+        return self.progress.loss_scale if scaled else 1.0
+
+    def _is_finite(self, loss: Tensor) -> bool:
+        """Average the loss and the gradients over the processes, and clip the gradients.
+
+        L1's gradient can be finite where the loss is not.
+        """
+        gradients = [p.grad for p in self.network.parameters() if p.grad is not None]
+        self.world.average([loss, *gradients])
+        if self._loss_scale != 1:
+            torch._foreach_div_(gradients, self._loss_scale)
+        norm = torch.nn.utils.clip_grad_norm_(self.network.parameters(), GRADIENT_NORM)
+        return bool(norm.isfinite() & loss.isfinite())
+
+    def _step_adversary(self, adversary: Adversary, sr: Tensor, hr: Tensor, share: float) -> None:
+        self.terms["discriminator"] = adversary.backward(sr, hr)
+        parameters = list(adversary.discriminator.parameters())
+        self.world.average([p.grad for p in parameters if p.grad is not None])
+        if bool(torch.nn.utils.clip_grad_norm_(parameters, GRADIENT_NORM).isfinite()):
+            adversary.step(share)
+
+    def _skip(self) -> None:
+        """Leave the weights as they are, and mend what the forward pass did to the buffers."""
+        self.progress.step += 1
+        self.progress.loss_scale = max(self.progress.loss_scale / 2, 1.0)
+        self.skipped += 1
+        for key, buffer in self._kept_buffers().items():
+            buffer.copy_(self.average[key])
+        if self.skipped == MAX_SKIPPED:
+            raise DivergedError(
+                f"train: no finite loss or gradient in the {MAX_SKIPPED} steps up to step"
+                f" {self.progress.step}; {self.state_path} is of before:"
+                f" go on with --resume --rate {self.options.rate / 2:g}"
+            )
+
+    def _kept_buffers(self) -> dict[str, Tensor]:
+        """Running statistics; not the fixed kernel of the bicubic enlargement."""
+        return {k: v for k, v in self.network.named_buffers() if k in self.average}
+
+    @torch.no_grad()
+    def _update_average(self) -> None:
+        self.progress.step += 1
+        self.skipped = 0
+        if self.progress.step % GROW_EVERY == 0:
+            self.progress.loss_scale *= 2
+        decay = min(self.options.ema, (1 + self.progress.step) / (10 + self.progress.step))
+        self.world.average([b for b in self._kept_buffers().values() if b.is_floating_point()])
+        averages, currents = [], []
+        for key, value in self.network.state_dict().items():
+            if value.is_floating_point():
+                averages.append(self.average[key])
+                currents.append(value)
+            else:
+                self.average[key].copy_(value)
+        torch._foreach_lerp_(averages, currents, 1 - decay)
+
+    def averaged_network(self) -> AMINet:
+        network = AMINet(self.config).to(self.device)
+        network.load_state_dict(self.average)
+        return network.eval()
+
+    def save(self) -> None:
+        """Everything that a resumed run needs, whole or not at all."""
+        parts = {"network": self.network.state_dict(), "average": self.average}
+        if self.adversary is not None:
+            parts["discriminator"] = self.adversary.discriminator.state_dict()
+        tensors = pack(parts, self._all_optimizers())
+        progress = asdict(self.progress) | {"stages": self.stages}
+        if not math.isfinite(self.progress.best_psnr_y):
+            progress["best_psnr_y"] = None
+        save_checkpoint(
+            self.state_path, tensors, self.config, name=self.options.model, training=progress
+        )
+
+    def _restore(self) -> Sequence[Stage]:
+        """Take the run up where it was saved; its stages until then."""
+        saved = load_checkpoint(self.state_path)
+        require_config(saved, self.config, self.options.model)
+        parts = unpack(saved.state)
+        self.network.load_state_dict(parts["network"])
+        self.average = {k: v.to(self.device) for k, v in parts["average"].items()}
+        if self.adversary is not None and "discriminator" in parts:
+            self.adversary.discriminator.load_state_dict(parts["discriminator"])
+        restore_moments(self._all_optimizers(), parts.get("optimizer", {}))
+        progress: dict[str, Any] = dict(saved.training)
+        stages = progress.pop("stages", [])
+        if progress["best_psnr_y"] is None:
+            progress["best_psnr_y"] = -math.inf
+        self.progress = Progress(**progress)
+        return list(stages)
+
+    def _all_optimizers(self) -> list[torch.optim.Optimizer]:
+        critics = [self.adversary.optimizer] if self.adversary is not None else []
+        return [*self.optimizers, *critics]
+
+    def save_best(self, psnr_y: float | None, training: dict[str, Any]) -> None:
+        metrics = {} if psnr_y is None else {"validation/psnr_y": psnr_y}
+        save_checkpoint(
+            self.best_path,
+            self.average,
+            self.config,
+            name=self.options.model,
+            metrics=metrics,
+            training=training,
+        )
+
+
+def _start(options: TrainOptions, config: ModelConfig) -> tuple[AMINet, Sequence[Stage]]:
+    """A fresh network, or the one of the weights to start from, without its parts in `fresh`.
+
+    With it the stages of training that it has behind it.
+    """
+    network = AMINet(config)
+    if options.init is None:
+        return network, []
+    start = load_checkpoint(options.init)
+    require_config(start, config, options.model)
+    started = build_model(start)
+    for part in options.fresh:
+        try:
+            started.get_submodule(part).load_state_dict(network.get_submodule(part).state_dict())
+        except AttributeError as error:
+            raise EdgeError(
+                f"train: --fresh {part}: {options.model} has no such part", EXIT_USAGE
+            ) from error
+    return started, list(start.training.get("stages", []))
+
+
+def _freeze_norms(network: AMINet) -> None:
+    """Normalize as in use: what a face becomes no longer depends on the others of its batch."""
+    for part in network.modules():
+        if isinstance(part, torch.nn.BatchNorm2d):
+            part.eval()
+
+
+def _device(asked: str, world: World) -> torch.device:
+    if asked == "auto":
+        asked = "cuda" if torch.cuda.is_available() else "cpu"
+    return torch.device(asked, world.local_rank) if asked == "cuda" else torch.device(asked)

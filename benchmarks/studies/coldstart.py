@@ -1,0 +1,198 @@
+"""From nothing to the first face: how long `python -m runtime.infer` takes, and how much memory.
+
+    python -m benchmarks.studies.coldstart [--artifact F] [--wheel dist/aminet_edge-*.whl] [--json]
+
+Each start is a process of its own, from its start to its end: with the verdict remembered, as the
+first on a machine (an empty cache), and where no cache can be written. With a wheel this happens in
+a fresh environment that holds it and what it brings, and nothing else.
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import venv
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+
+from calib_data.generate import PROBE_STRIP, unstrip
+from runtime.cpu import processor, usable_cores
+from runtime.errors import EdgeError, run_command
+from runtime.image import read_picture, write_picture
+
+RUNS = 15
+LIMITS = {"remembered": (0.5, 150.0), "--help": (0.15, None)}  # seconds, MiB
+CASES = ("remembered", "first start", "no cache", "--help")
+# A process counts the memory of the one that started it as its own, so a small one starts it.
+LAUNCHER = """
+import json, resource, subprocess, sys, time
+started = time.perf_counter()
+ended = subprocess.run(sys.argv[1:], capture_output=True, text=True)
+print(json.dumps({
+    "seconds": time.perf_counter() - started,
+    "peak_kib": resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss,
+    "status": ended.returncode,
+    "stdout": ended.stdout,
+    "stderr": ended.stderr,
+}))
+"""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One case: seconds from the start of the process to its end, and its peak memory."""
+
+    case: str
+    p50_s: float
+    p95_s: float
+    peak_mib: float
+
+
+@dataclass(frozen=True)
+class ColdStart:
+    """`packages` and their size are of the wheel's environment; None without a wheel."""
+
+    rows: tuple[Row, ...]
+    artifact: str
+    backend: str
+    precision: str
+    runs: int
+    processor: str
+    cores: int
+    load_average: float
+    packages: tuple[str, ...] | None
+    installed_mib: float | None
+
+
+@dataclass(frozen=True)
+class Command:
+    """`runtime.infer` in some environment, started in `folder`, where face.png lies."""
+
+    python: Path
+    folder: Path
+    arguments: tuple[str, ...]
+
+    def start(self, case: str) -> tuple[float, float, dict[str, object]]:
+        """Seconds, peak MiB, and what it printed as JSON."""
+        help_alone = case == "--help"
+        arguments = ["--help"] if help_alone else ["face.png", "--json", *self.arguments]
+        with tempfile.TemporaryDirectory() as empty:
+            places = {
+                "remembered": str(self.folder / "cache"),
+                "no cache": str(self.folder / "face.png"),  # a file, in which nothing can be kept
+            }
+            environment = {**os.environ, "XDG_CACHE_HOME": places.get(case, empty)}
+            said = subprocess.run(
+                [sys.executable, "-c", LAUNCHER, self.python, "-m", "runtime.infer", *arguments],
+                cwd=self.folder,
+                env=environment,
+                capture_output=True,
+                text=True,
+                check=True,
+            )
+        ended = json.loads(said.stdout)
+        if ended["status"]:
+            raise EdgeError(
+                f"runtime.infer ended with {ended['status']}: {ended['stderr'].strip()}"
+            )
+        report = {} if help_alone else json.loads(ended["stdout"])
+        return ended["seconds"], ended["peak_kib"] / 1024, report
+
+
+def measure(artifact: str | None, backend: str, wheel: str | None, runs: int = RUNS) -> ColdStart:
+    """All cases in turn, so that each sees the same load."""
+    with tempfile.TemporaryDirectory() as place:
+        folder = Path(place, "work")
+        write_picture(folder / "face.png", unstrip(read_picture(PROBE_STRIP))[0])
+        python, packages, size_mib = Path(sys.executable), None, None
+        arguments = ["--backend", backend]
+        if wheel:
+            python, packages, size_mib = install(Path(wheel), Path(place, "env"))
+        if artifact:
+            arguments += ["--artifact", str(Path(artifact).resolve())]
+        command = Command(python, folder, tuple(arguments))
+        _, _, report = command.start("remembered")
+        taken: dict[str, list[tuple[float, float]]] = {case: [] for case in CASES}
+        for _ in range(runs):
+            for case in CASES:
+                taken[case].append(command.start(case)[:2])
+        return ColdStart(
+            rows=tuple(row(case, taken[case]) for case in CASES),
+            artifact=str(report["artifact"]) if not wheel else "the one in the wheel",
+            backend=f"{report['backend']} {report['backend_version']}",
+            precision=str(report["precision"]),
+            runs=runs,
+            processor=processor(),
+            cores=usable_cores(),
+            load_average=os.getloadavg()[0],
+            packages=packages,
+            installed_mib=size_mib,
+        )
+
+
+def row(case: str, taken: Sequence[tuple[float, float]]) -> Row:
+    seconds, mib = zip(*taken, strict=True)
+    p50, p95 = np.percentile(seconds, [50, 95])
+    return Row(case, float(p50), float(p95), max(mib))
+
+
+def install(wheel: Path, place: Path) -> tuple[Path, tuple[str, ...], float]:
+    """A fresh environment with the wheel: its Python, its packages, and its size without pip."""
+    venv.create(place, with_pip=True)
+    python = place / "bin" / "python"
+    pip = [str(python), "-m", "pip", "--disable-pip-version-check"]
+    done = subprocess.run([*pip, "install", "--quiet", str(wheel)], capture_output=True, text=True)
+    if done.returncode:
+        raise EdgeError(f"{wheel}: cannot be installed: {done.stderr.strip().splitlines()[-1]}")
+    listed = subprocess.run([*pip, "list", "--format=freeze"], capture_output=True, text=True)
+    ours = [name for name in listed.stdout.split() if not name.startswith(("pip==", "setuptools="))]
+    files = [
+        path
+        for path in (place / "lib").rglob("*")
+        if path.is_file() and not {"pip", "setuptools"} & set(path.parts)
+    ]
+    return python, tuple(ours), sum(path.stat().st_size for path in files) / (1 << 20)
+
+
+def table(result: ColdStart) -> str:
+    lines = [
+        f"{result.artifact} ({result.precision}) in {result.backend}; {result.cores} cores of"
+        f" {result.processor}, load {result.load_average:.1f}; {result.runs} starts each",
+        "",
+        f"{'':12}   p50 s   p95 s   peak MiB",
+    ]
+    for one in result.rows:
+        limit_s, limit_mib = LIMITS.get(one.case, (None, None))
+        limits = [f"{limit_s} s"] if limit_s else []
+        limits += [f"{limit_mib:.0f} MiB"] if limit_mib else []
+        wanted = f"   at most {' and '.join(limits)} wanted" if limits else ""
+        lines.append(
+            f"{one.case:12} {one.p50_s:7.3f} {one.p95_s:7.3f} {one.peak_mib:10.0f}{wanted}"
+        )
+    if result.packages:
+        lines += ["", f"{result.installed_mib:.0f} MiB installed: {' '.join(result.packages)}"]
+    return "\n".join(lines)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(
+        prog="benchmarks.studies.coldstart", description=__doc__.split("\n")[0]
+    )
+    parser.add_argument("--artifact", metavar="F", help="else the one that infer takes by itself")
+    parser.add_argument("--backend", default="onnxruntime", metavar="B")
+    parser.add_argument("--wheel", metavar="F", help="install this, and measure it there")
+    parser.add_argument("--runs", type=int, default=RUNS, metavar="N", help="starts of each case")
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    options = parser.parse_args(argv)
+    result = measure(options.artifact, options.backend, options.wheel, options.runs)
+    print(json.dumps(asdict(result)) if options.json else table(result))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(run_command(main))

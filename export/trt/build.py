@@ -1,0 +1,276 @@
+"""TensorRT engines of ONNX files, each with a manifest; `export.tensorrt` is the command.
+
+With `tensorrt` and a GPU, an engine is built for that GPU; else TensorRT-RTX builds ahead of time,
+on the CPU, for the capabilities that are named. Precision comes from the ONNX file alone. What a
+builder would misread is refused before the build (export.gate), the build is a process of its own
+(export.trt.worker), and the engine has a manifest as every artifact has.
+"""
+
+import os
+import re
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from export.gate import check_for_tensorrt, read_graph, types_of
+from export.trt.subprocess import Progress, alone, ask, work_folder
+from export.trt.worker import ENGINE, LOG, SOURCE, Built, Found, Request
+from runtime.artifact import Artifact, read_artifact
+from runtime.atomic import sha256_file, write_bytes, writing
+from runtime.errors import EXIT_MISSING, EXIT_USAGE, EdgeError
+from runtime.manifest import Manifest, manifest_path, read_manifest, write_manifest
+
+CAPABILITIES = ("8.6",)  # where a GPU does not decide: Ampere, which the later ones run too
+MAX_BATCH = 1024
+
+
+@dataclass(frozen=True)
+class Options:
+    """How to build; EdgeError with status 2 for what cannot be.
+
+    `capabilities`: () is that of the GPU here, else CAPABILITIES. `profile`: the least batch, the
+    one to tune for, and the largest.
+    """
+
+    builder: str = "auto"
+    capabilities: tuple[str, ...] = ()
+    profile: tuple[int, int, int] = (1, 4, 16)
+    workspace_mib: int = 1024
+    timeout_s: float = 1800
+
+    def __post_init__(self) -> None:
+        least, best, most = self.profile
+        if not 1 <= least <= best <= most <= MAX_BATCH:
+            raise EdgeError(
+                f"--profile {least} {best} {most}: expected 1 <= least <= best <= most"
+                f" <= {MAX_BATCH}",
+                EXIT_USAGE,
+            )
+        for capability in self.capabilities:
+            if not re.fullmatch(r"\d{1,2}\.\d", capability):
+                raise EdgeError(
+                    f"--compute-capability {capability}: expected numbers such as 8.6 or 8.6,8.9",
+                    EXIT_USAGE,
+                )
+        if self.workspace_mib < 1 or self.timeout_s <= 0:
+            raise EdgeError("--workspace-mib and --timeout-s: expected more than 0", EXIT_USAGE)
+
+
+@dataclass(frozen=True)
+class Engine:
+    """An engine and how it came to be. `seconds` is the time it took, 0 where `up_to_date`."""
+
+    engine: str
+    artifact: str
+    model: str
+    precision: str
+    bytes: int
+    sha256: str
+    builder: str
+    builder_version: str
+    compute_capabilities: tuple[str, ...]
+    profile: tuple[int, int, int]
+    network_types: dict[str, dict[str, int]]
+    engine_types: dict[str, int] | None
+    warnings: int
+    log: str | None
+    seconds: float
+    up_to_date: bool
+
+
+@dataclass(frozen=True)
+class Engines:
+    """What was built, and why some files have no engine."""
+
+    engines: tuple[Engine, ...]
+    failures: tuple[EdgeError, ...]
+
+
+def compile_engines(
+    artifacts: Sequence[str | Path],
+    options: Options | None = None,
+    progress: Progress = lambda step: None,
+) -> Engines:
+    """Build an engine of each ONNX file, whatever becomes of the others.
+
+    EdgeError if none can be: no builder, or one that does not build for these capabilities.
+    """
+    options = options or Options()
+    found = find_builder(options)
+    engines, failures = [], []
+    for artifact in artifacts:
+        try:
+            engines.append(compile_engine(artifact, found, options, progress))
+        except EdgeError as error:
+            failures.append(error)
+    return Engines(tuple(engines), tuple(failures))
+
+
+def compile_engine(
+    artifact: str | Path,
+    found: Found,
+    options: Options,
+    progress: Progress = lambda step: None,
+) -> Engine:
+    """Build the engine of an ONNX file with its manifest, if it is not there already.
+
+    Two at once build it once. EdgeError if the file cannot be read, does not pass the gate or
+    cannot be built; an engine of other content that was there is gone then.
+    """
+    source = read_artifact(Path(artifact))
+    capabilities = _capabilities(options, found)
+    folder = source.path.parent / "trt" / f"{'+'.join(capabilities)}-{found.version}"
+    engine = folder / f"{source.path.stem}.engine"
+    flags = {
+        "builder": found.builder,
+        "compute_capabilities": list(capabilities),
+        "profile": list(options.profile),
+        "workspace_mib": options.workspace_mib,
+        "tf32": False,
+        "strongly_typed": True,
+    }
+    with alone(engine, progress):
+        if _is_up_to_date(engine, source, found, flags):
+            return _describe(engine, source, seconds=0.0, up_to_date=True)
+        for old in (manifest_path(engine), engine, _log_path(engine)):
+            old.unlink(missing_ok=True)
+        started = time.monotonic()
+        _build(engine, source, found, flags, options.timeout_s, progress)
+        return _describe(engine, source, time.monotonic() - started, up_to_date=False)
+
+
+def find_builder(options: Options) -> Found:
+    """The builder that starts here; EdgeError with status 5 if none does, or not for these."""
+    with tempfile.TemporaryDirectory() as work:
+        question = {"find": options.builder}
+        step = "looking for a builder"
+        answer = ask(Path(work), question, step, options.timeout_s, lambda step: None)
+    found = Found(**{**answer, "offered": tuple(answer["offered"])})
+    offered = (found.capability,) if found.capability else found.offered
+    for capability in options.capabilities:
+        if capability not in offered:
+            raise EdgeError(
+                f"{found.builder} {found.version} builds for {', '.join(map(str, offered))} here,"
+                f" not for {capability}; on a device of {capability} run:"
+                " python -m export.tensorrt --builder tensorrt",
+                EXIT_MISSING,
+            )
+    return found
+
+
+def _capabilities(options: Options, found: Found) -> tuple[str, ...]:
+    if found.capability:
+        return (found.capability,)
+    return tuple(sorted(set(options.capabilities or CAPABILITIES), key=float))
+
+
+def _is_up_to_date(engine: Path, source: Artifact, found: Found, flags: dict[str, Any]) -> bool:
+    """Whether the engine is whole, of this very source, and built in this very way."""
+    try:
+        manifest = read_manifest(engine)
+        whole = sha256_file(engine) == manifest.sha256
+    except EdgeError:
+        return False
+    return (
+        whole
+        and manifest.parent_sha256 == source.manifest.sha256
+        and manifest.probes_sha256 == source.manifest.probes_sha256
+        and manifest.tools == {found.builder: found.version}
+        and all(manifest.flags.get(name) == value for name, value in flags.items())
+    )
+
+
+def _build(
+    engine: Path,
+    source: Artifact,
+    found: Found,
+    flags: dict[str, Any],
+    timeout_s: float,
+    progress: Progress,
+) -> None:
+    """Gate, build, and write engine and manifest; the manifest, the first to be read, last."""
+    graph = read_graph(source.model, str(source.path))
+    check_for_tensorrt(graph, str(source.path))
+    request = Request(
+        builder=found.builder,
+        capabilities=tuple(flags["compute_capabilities"]),
+        profile=tuple(flags["profile"]),
+        workspace_mib=flags["workspace_mib"],
+        types=types_of(graph),
+    )
+    step = f"{source.path}: building for {', '.join(request.capabilities)}"
+    with work_folder(engine) as work:
+        write_bytes(work / SOURCE, source.model)
+        try:
+            built = Built(**ask(work, {"build": asdict(request)}, step, timeout_s, progress))
+        except EdgeError as error:
+            raise EdgeError(
+                f"{source.path}: {error}{_keep_log(work, engine)}", error.status
+            ) from error
+        _keep_log(work, engine)
+        with writing(manifest_path(engine)) as new_manifest, writing(engine) as new_engine:
+            os.replace(work / ENGINE, new_engine)
+            flags = {**flags, **asdict(built)}
+            manifest = _manifest(source, found, flags, sha256_file(new_engine))
+            write_manifest(new_manifest.with_suffix(""), manifest)  # which adds .json again
+
+
+def _keep_log(work: Path, engine: Path) -> str:
+    """Put what the builder had to say, if anything, beside the engine; where that is."""
+    if not (work / LOG).is_file():
+        return ""
+    os.replace(work / LOG, _log_path(engine))
+    return f"; see {_log_path(engine)}"
+
+
+def _manifest(
+    source: Artifact, found: Found, flags: dict[str, Any], engine_sha256: str
+) -> Manifest:
+    parent = source.manifest
+    seen = "as the engine says" if flags["engine_types"] else "as the parsed network says"
+    return Manifest(
+        model=parent.model,
+        precision=parent.precision,
+        target="tensorrt",
+        sha256=engine_sha256,
+        checkpoint_sha256=parent.checkpoint_sha256,
+        probes_sha256=parent.probes_sha256,
+        executes_as=f"{parent.precision}, {seen}; not executed yet",
+        parent_sha256=parent.sha256,
+        calibration_sha256=parent.calibration_sha256,
+        psnr_y=parent.psnr_y,
+        max_drop_db=parent.max_drop_db,
+        tools={found.builder: found.version},
+        flags=flags,
+    )
+
+
+def _describe(engine: Path, source: Artifact, seconds: float, up_to_date: bool) -> Engine:
+    manifest = read_manifest(engine)
+    flags = manifest.flags
+    ((builder, version),) = manifest.tools.items()
+    return Engine(
+        engine=str(engine),
+        artifact=str(source.path),
+        model=manifest.model,
+        precision=manifest.precision,
+        bytes=engine.stat().st_size,
+        sha256=manifest.sha256,
+        builder=builder,
+        builder_version=version,
+        compute_capabilities=tuple(flags["compute_capabilities"]),
+        profile=tuple(flags["profile"]),
+        network_types=flags["network_types"],
+        engine_types=flags["engine_types"],
+        warnings=flags["warnings"],
+        log=str(_log_path(engine)) if flags["warnings"] else None,
+        seconds=round(seconds, 2),
+        up_to_date=up_to_date,
+    )
+
+
+def _log_path(engine: Path) -> Path:
+    return engine.with_name(f"{engine.name}.log")

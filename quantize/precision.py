@@ -1,0 +1,113 @@
+"""The effective precision and the time of each layer, read from a backend's own optimized graph."""
+
+import json
+import tempfile
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+from onnx import ModelProto, NodeProto, TensorProto
+
+from quantize.layers import Layer
+from runtime.backends.onnxruntime import SILENT
+from runtime.backends.openvino import OpenVinoSession
+from runtime.image import LR_SIDE
+
+INT8_OPERATORS = ("QLinearConv", "ConvInteger")
+INT8_TYPES = ("u8", "i8")
+WARM_UP_RUNS, TIMED_RUNS = 5, 40
+
+
+def int8_layers_onnxruntime(content: bytes, layers: Sequence[Layer]) -> set[str]:
+    """The names of the layers that ONNX Runtime fused into an INT8 operator."""
+    nodes = [n for n in optimized_graph(content).graph.node if n.op_type in INT8_OPERATORS]
+    weights = {name for node in nodes for name in node.input}
+    # A fused operator has the name of the convolution in it, with a number added.
+    names = {node.name.partition("_token_")[0] for node in nodes}
+    return {
+        layer.name
+        for layer in layers
+        if f"{layer.weight}_quantized" in weights or layer.node in names
+    }
+
+
+def int8_layers_openvino(session: OpenVinoSession, layers: Sequence[Layer]) -> set[str]:
+    """The names of the layers that OpenVINO computes in INT8."""
+    computed = session.convolutions()
+    return {layer.name for layer in layers if computed.get(layer.node, "") in INT8_TYPES}
+
+
+def computes_in_half(content: bytes) -> bool:
+    """Whether ONNX Runtime runs a convolution of an FP16 file in FP16, not in FP32 after a cast."""
+    graph = optimized_graph(content).graph
+    types = {tensor.name: tensor.data_type for tensor in graph.initializer}
+    convolutions = [node for node in graph.node if "Conv" in node.op_type]
+    return any(types.get(node.input[1]) == TensorProto.FLOAT16 for node in convolutions)
+
+
+def optimized_graph(content: bytes) -> ModelProto:
+    """The graph that ONNX Runtime runs on this processor, in the end."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "optimized.onnx")
+        open_quietly(content, optimized_model_filepath=str(path))
+        return onnx.load(path)
+
+
+def open_quietly(content: bytes, **settings: str | bool) -> onnxruntime.InferenceSession:
+    """A session of any graph on the CPU; what goes wrong is raised, not logged as well."""
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = SILENT
+    for name, value in settings.items():
+        setattr(options, name, value)
+    return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+
+
+def layer_times_ms(content: bytes, layers: Sequence[Layer]) -> dict[str, float]:
+    """The median time of each layer's operator, for one face; layers that vanished are left out."""
+    times_ms, optimized = node_times_ms(content)
+    times = {}
+    for layer in layers:
+        found = [node.name for node in optimized.graph.node if _computes(node, layer)]
+        if found and found[0] in times_ms:
+            times[layer.name] = times_ms[found[0]]
+    return times
+
+
+def node_times_ms(content: bytes) -> tuple[dict[str, float], ModelProto]:
+    """The median time of each node that ONNX Runtime runs for one face, and the graph of these."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "optimized.onnx")
+        session = open_quietly(
+            content,
+            optimized_model_filepath=str(path),
+            enable_profiling=True,
+            profile_file_prefix=str(Path(folder, "profile")),
+        )
+        lr = np.full((1, 3, LR_SIDE, LR_SIDE), 0.5, np.float32)
+        for _ in range(WARM_UP_RUNS + TIMED_RUNS):
+            session.run(None, {"lr": lr})
+        events = json.loads(Path(session.end_profiling()).read_text())
+        optimized = onnx.load(path)
+    times_us = _kernel_times_us(events)
+    medians = {name: np.median(times[WARM_UP_RUNS:]) for name, times in times_us.items()}
+    return {name: float(median) / 1e3 for name, median in medians.items()}, optimized
+
+
+def _kernel_times_us(events: Sequence[Mapping]) -> dict[str, list[float]]:
+    times = defaultdict(list)
+    for event in events:
+        if event.get("cat") == "Node" and event["name"].endswith("_kernel_time"):
+            times[event["name"].removesuffix("_kernel_time")].append(event["dur"])
+    return times
+
+
+def _computes(node: NodeProto, layer: Layer) -> bool:
+    """Whether an optimized node is this layer's: it still reads its constants, or has its name."""
+    constants = {layer.weight, f"{layer.weight}_quantized"} | (
+        {layer.bias} if layer.bias else set()
+    )
+    named = node.name == f"{layer.made}_nchwc"  # weights of a blocked layout have new names
+    return "Conv" in node.op_type and (named or bool(constants & set(node.input)))

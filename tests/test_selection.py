@@ -1,0 +1,147 @@
+"""`--backend auto`: the quickest that holds its limit, chosen once, remembered with its reason."""
+
+import json
+import sys
+
+import numpy as np
+import pytest
+
+import tiny_artifact
+from runtime import infer, selection
+from runtime.errors import EXIT_MISSING, EdgeError
+from runtime.selection import Trial, pick
+from runtime.session import open_session
+
+ORT, OV = "onnxruntime", "openvino"
+# The determinant, which only ONNX Runtime can compute.
+ONLY_IN_ORT = tiny_artifact.FP32.replace(
+    "sr = Add (enlarged, detail)",
+    """
+        determinants = Det (lr)
+        zero = Constant <value = float {0}> ()
+        nothing = Mul (determinants, zero)
+        axes = Constant <value = int64[2] {2, 3}> ()
+        none = Unsqueeze (nothing, axes)
+        sum = Add (enlarged, detail)
+        sr = Add (sum, none)
+    """,
+)
+
+
+def trial(backend, ms, artifact="int8.onnx"):
+    return Trial(artifact, backend, ms, 50.0)
+
+
+@pytest.mark.parametrize(
+    ("trials", "taken"),
+    [
+        ([trial(ORT, 8.0), trial(OV, 4.0)], 1),
+        ([trial(ORT, 4.4), trial(OV, 4.0)], 0),  # not worth a slower start
+        ([trial(ORT, 4.4), trial(ORT, 4.0, "fp32.onnx")], 0),
+        ([trial(ORT, 4.0), trial(ORT, 9.0, "fp32.onnx")], 0),
+        ([trial(ORT, 9.0), trial(ORT, 4.0, "fp32.onnx")], 1),
+        ([trial(OV, 9.0), trial(OV, 4.0, "fp32.onnx")], 1),
+        ([Trial("int8.onnx", OV, error="drifts"), trial(ORT, 9.0)], 1),
+    ],
+)
+def test_the_quickest_is_taken(trials, taken):
+    winner, reason = pick(trials)
+    assert winner is trials[taken]
+    assert reason.startswith(f"{winner.face_ms:.2f} ms a face; ")
+
+
+def test_all_backends_are_tried_once(every_backend, artifact):
+    said = []
+    with open_session(artifact, say=said.append) as first:
+        assert {(t.artifact, t.backend) for t in first.choice.trials} == {
+            ("fp32.onnx", ORT),
+            ("fp32.onnx", OV),
+        }
+        assert all(t.face_ms > 0 and t.fidelity_db > 48 for t in first.choice.trials)
+        assert f"{first.choice.trials[0].face_ms:.2f}" in first.choice.reason
+    assert said == [f"first start: trying 2 ways to run {artifact.parent} on the probes"]
+    with open_session(artifact, say=said.append) as second:
+        assert second.choice.remembered
+        assert (second.backend, second.choice.reason) == (first.backend, first.choice.reason)
+        assert second.verdict.remembered
+    assert len(said) == 1
+
+
+def test_a_choice_is_for_these_files_alone(artifact):
+    open_session(artifact).close()
+    tiny_artifact.write_artifact(artifact.parent, max_drop_db=0.02)
+    with open_session(artifact) as session:
+        assert not session.choice.remembered
+
+
+def test_another_backend_is_another_choice(artifact, request):
+    open_session(artifact).close()
+    request.getfixturevalue("every_backend")
+    with open_session(artifact) as session:
+        assert len(session.choice.trials) == 2
+
+
+def test_a_backend_that_fails_is_not_taken(every_backend, artifact):
+    tiny_artifact.write_artifact(artifact.parent, model=tiny_artifact.build(ONLY_IN_ORT))
+    with open_session(artifact) as session:
+        assert session.backend == ORT
+        (failed,) = [t for t in session.choice.trials if t.error]
+        assert (failed.backend, failed.face_ms) == (OV, None)
+        assert "OpenVINO cannot open it" in failed.error
+        assert "fp32.onnx in openvino was not taken" in session.choice.reason
+        assert session.passed_over == ()
+
+
+def test_a_remembered_choice_that_drifts_is_chosen_anew(artifact, monkeypatch):
+    open_session(artifact).close()
+    stale = selection.Choice("int8.onnx", ORT, "was quicker")
+    monkeypatch.setattr(selection, "recall", lambda key: stale)
+    with open_session(artifact) as session:
+        assert session.artifact == artifact
+
+
+def test_a_batch_is_as_good_as_its_faces(artifact):
+    with open_session(artifact) as session:
+        assert session.batch in (1, selection.BATCH)
+        assert session.choice.batch_levels <= selection.MAX_BATCH_LEVELS
+
+
+def run(*arguments):
+    return infer.main([str(argument) for argument in arguments])
+
+
+def test_an_absent_backend_is_5_and_with_fallback_the_next(face, artifact, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, OV, None)
+    asked = (face, "--artifact", artifact, "--backend", OV)
+    assert run(*asked) == EXIT_MISSING
+    assert "pip install 'aminet-edge[openvino]'" in capsys.readouterr().err
+    assert run(*asked, "--fallback", "--json") == 0
+    report = json.loads(capsys.readouterr().out)
+    assert report["backend"] == ORT
+    assert "backend openvino is not installed" in report["passed_over"][0]
+
+
+def test_a_failing_backend_falls_back_aloud(every_backend, face, artifact, capsys):
+    tiny_artifact.write_artifact(artifact.parent, model=tiny_artifact.build(ONLY_IN_ORT))
+    asked = (face, "--artifact", artifact, "--backend", OV)
+    assert run(*asked) == 1
+    capsys.readouterr()
+    assert run(*asked, "--fallback") == 0
+    said = capsys.readouterr().err
+    assert f"passed over: {artifact}: OpenVINO cannot open it" in said
+    assert "in onnxruntime" in said
+
+
+def test_if_nothing_passes_the_first_reason_is_given(every_backend, artifact):
+    artifact.write_bytes(b"damaged")
+    with pytest.raises(EdgeError, match="is not the file that its manifest describes"):
+        open_session(artifact)
+
+
+def test_all_take_turns_long_enough_to_have_the_caches():
+    seen = []
+    runs = [lambda lr, name=name: seen.append(name) for name in "abc"]
+    times = selection.take_turns(runs, np.zeros(1), 5)
+    block = selection.WARM_UP_RUNS + selection.TIMED_RUNS
+    assert "".join(seen) == "".join(name * block for name in "abc") * 5
+    assert {len(taken) for taken in times} == {5}
