@@ -10,8 +10,8 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from runtime.atomic import read_bytes, write_bytes
 from runtime.errors import EdgeError
-from runtime.files import read_bytes, write_bytes
 
 MAX_BYTES = 1 << 20
 COLUMNS = (
