@@ -30,6 +30,7 @@ with needs("train,export,quantize,tensorrt-rtx,eval", __name__):
     from export.tensorrt import describe as describe_engine
     from export.trt.build import Engine, compile_engines
     from quantize.fp16 import convert
+    from quantize.fp16 import describe as describe_fp16
     from quantize.int8 import quantize
     from quantize.record import describe
 
@@ -127,13 +128,14 @@ def make_and_check(model: str, say: Say) -> list[tuple[Path, str]]:
         f"{model}: exported to {fp32}, {exported.nodes_before} nodes simplified to "
         f"{exported.nodes_after}, at most {exported.max_abs_diff:.1e} from PyTorch"
     )
-    half = convert(fp32)
-    say(f"{model}: {half.artifact} keeps {half.fidelity_db:.1f} dB in FP16 arithmetic")
+    halves = convert(fp32)
+    for half in halves:
+        say(describe_fp16(half))
     say(f"{model}: quantizing, calibrated with faces of nobody")
     small = quantize(fp32, [CALIBRATION])
     for line in (*map(describe, small.artifacts), *small.notes, *small.failures):
         say(line)
-    paths = [fp32, Path(half.artifact)]
+    paths = [fp32, *(Path(one.artifact) for one in halves if one.target == "cpu")]
     paths += [Path(one.artifact) for one in small.artifacts if one.target == "cpu"]
     runs = [(path, "onnxruntime") for path in paths]
     if openvino.is_installed():

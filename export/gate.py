@@ -41,7 +41,13 @@ def read_graph(content: bytes, name: str) -> ModelProto:
 
 
 def check_for_tensorrt(model: ModelProto, name: str) -> None:
-    """EdgeError with status 3 for the first fault that any of RULES finds."""
+    """EdgeError with status 3 for the first fault that any of RULES finds, or with FP16 unused."""
+    if unpacked := _unpacked_weights(model):
+        raise EdgeError(
+            f"{name}: {unpacked} is stored in FP16 and computed in FP32, which gains nothing in"
+            " TensorRT; take fp16-trt.onnx: python -m quantize.fp16 --target tensorrt",
+            EXIT_DRIFT,
+        )
     for rule in RULES:
         for fault in rule(model):
             raise EdgeError(
@@ -127,6 +133,16 @@ def activations_have_one_scale(model: ModelProto) -> Faults:
         scale = constants.get(node.input[1])
         if node.input[0] not in constants and scale is not None and np.prod(scale.dims) > 1:
             yield f"{_called(node)} has {np.prod(scale.dims)} scales, expected one for a feature"
+
+
+def _unpacked_weights(model: ModelProto) -> str | None:
+    """The first FP16 constant that a Cast makes float32."""
+    constants = _constants(model)
+    for node in model.graph.node:
+        stored = constants.get(node.input[0]) if node.op_type == "Cast" else None
+        if stored is not None and stored.data_type == TensorProto.FLOAT16:
+            return stored.name
+    return None
 
 
 RULES: tuple[Callable[[ModelProto], Faults], ...] = (

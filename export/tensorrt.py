@@ -16,7 +16,7 @@ with needs("tensorrt-rtx", __name__):
 from runtime.session import DEFAULT_MODEL
 
 BUILDERS = ("auto", "tensorrt", "tensorrt-rtx")
-SOURCES = ("fp32.onnx", "fp16.onnx", "int8-trt.onnx", "int8-trt-fp16.onnx")
+SOURCES = ("fp32.onnx", "fp16-trt.onnx", "int8-trt.onnx", "int8-trt-fp16.onnx")
 
 
 def default_artifacts(model: str = DEFAULT_MODEL) -> list[Path]:

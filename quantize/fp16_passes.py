@@ -1,4 +1,4 @@
-"""Graph passes for FP16: one that makes it, one that shows what it loses where it does not run."""
+"""Graph passes for FP16: weights stored in it, arithmetic in it, and a proxy for the latter."""
 
 from collections.abc import Mapping
 
@@ -14,6 +14,24 @@ ROUNDING = {int(FLOAT): "_rounded"}
 # Sums over many values, which may overflow, and what divides by a small one, which may vanish.
 IN_FP32 = ("ReduceL2", "ReduceMean", "Clip", "Div", "LayerNormalization", "Softmax", "Pow", "Sqrt")
 FLOAT_BY_SCHEMA = {"Resize": (1, 2)}  # region and scales are float32 whatever is resized
+
+WEIGHTED = ("Conv", "ConvTranspose", "Gemm", "MatMul")  # whose second input may be weights
+
+
+def store_weights_in_half(model: ModelProto) -> ModelProto:
+    """Store the weights in FP16 and compute in FP32: a Cast follows each, which runtimes fold.
+
+    No operator reads or makes FP16, so a runtime's FP16 kernels have no part in it.
+    """
+    model = _store_constants(model)
+    weights = {node.input[1] for node in model.graph.node if node.op_type in WEIGHTED}
+    casts: list[NodeProto] = []
+    for tensor in model.graph.initializer:
+        if tensor.name in weights and tensor.data_type == FLOAT:
+            casts.append(_cast(f"{tensor.name}_half", tensor.name, FLOAT))
+            tensor.CopyFrom(_cast_constant(tensor, f"{tensor.name}_half", HALF))
+    set_nodes(model, [*casts, *model.graph.node])
+    return model
 
 
 def to_half(model: ModelProto) -> ModelProto:
@@ -42,7 +60,7 @@ def to_half(model: ModelProto) -> ModelProto:
 def round_to_half(model: ModelProto) -> ModelProto:
     """What `to_half` makes, computed in FP32 and each value rounded to FP16 after it.
 
-    So a processor with FP16 arithmetic computes, but for the order of sums; others do not round.
+    So a GPU computes that sums in FP32; quantize.fp16_sums is for processors that sum in FP16.
     """
     model = to_half(model)
     values = _Values(model, ROUNDING)

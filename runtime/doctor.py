@@ -16,7 +16,15 @@ from typing import Any
 
 from runtime import cache
 from runtime.backends.installed import PACKAGES, has_nvidia_driver, installed_version
-from runtime.cpu import ARM_FEATURES, X86_FEATURES, processor, usable_cores
+from runtime.cpu import (
+    ARM_FEATURES,
+    X86_FEATURES,
+    computes_in_fp16,
+    cpu_features,
+    is_arm,
+    processor,
+    usable_cores,
+)
 from runtime.errors import EdgeError, run_command
 from runtime.manifest import ENGINE, Manifest, read_manifest
 
@@ -70,7 +78,7 @@ class DoctorReport:
     system: str
     processor: str
     cores: int
-    features: dict[str, bool]
+    features: dict[str, bool | None]  # None where it cannot be known
     backends: tuple[Part, ...]
     inputs: tuple[Part, ...]
     artifacts: tuple[ArtifactState, ...]
@@ -116,11 +124,11 @@ def _part(name: str) -> Part:
     return Part(name, version, None if version else EXTRAS[name])
 
 
-def _features() -> dict[str, bool]:
+def _features() -> dict[str, bool | None]:
     """The instructions that matter, of this kind of processor."""
-    telling = ARM_FEATURES if platform.machine() in ("aarch64", "arm64") else X86_FEATURES
-    present = processor().rpartition("(")[2].rstrip(")").split()
-    return {feature: feature in present for feature in telling}
+    telling = ARM_FEATURES if is_arm() else X86_FEATURES
+    present = cpu_features()
+    return {name: None if present is None else name in present for name in telling}
 
 
 def _find_artifacts() -> list[Path]:
@@ -179,12 +187,32 @@ def _advice(backends: Sequence[Part], artifacts: Sequence[ArtifactState]) -> lis
         advice.append(f"an NVIDIA GPU is here, TensorRT would use it: {missing['tensorrt']}")
     if not any(Path(a.path).name.startswith("int8") and not a.error for a in artifacts):
         advice.append("no INT8 artifact is here, the quickest: python -m quantize.int8")
-    features = _features()
-    if not any(features.get(name) for name in QUICK_INT8):
-        advice.append("this processor has no 8-bit dot products: INT8 gains little on it")
+    advice += _advise_by_features()
     if not cache.is_writable():
         advice.append(
             "the cache cannot be written, so each start runs the probes: set XDG_CACHE_HOME"
+        )
+    return advice
+
+
+def _advise_by_features() -> list[str]:
+    """What this processor's instructions mean for INT8 and FP16."""
+    features, advice = cpu_features(), []
+    if features is None:
+        return [
+            "this system does not say what the processor has, so whether INT8 is fast on it has to"
+            " be measured: the first start of python -m runtime.infer does"
+        ]
+    if not features & set(QUICK_INT8):
+        missing = "asimddp" if is_arm() else "VNNI"
+        advice.append(
+            f"this processor has no 8-bit dot products ({missing}): INT8 saves memory, and gains"
+            " little speed"
+        )
+    if is_arm() and computes_in_fp16():
+        advice.append(
+            "this processor computes in FP16, which ONNX Runtime gets wrong on Arm: take fp16.onnx,"
+            " which computes in FP32, and not fp16-trt.onnx"
         )
     return advice
 
@@ -211,12 +239,10 @@ def _run(as_json: bool, forget: bool) -> int:
 
 
 def _lines(report: DoctorReport) -> list[str]:
-    present = " ".join(name for name, here in report.features.items() if here) or "none"
-    absent = " ".join(name for name, here in report.features.items() if not here) or "none"
     lines = [
         f"machine    {report.processor.partition(' (')[0]}, {report.cores} cores,"
         f" {report.system}, Python {report.python}",
-        f"           has {present}; has not {absent}",
+        f"           {_say_features(report.features)}",
     ]
     lines += _block("backends", [_say(part, part.name) for part in report.backends])
     lines += _block("inputs", [_say(part, SERVES[part.name]) for part in report.inputs])
@@ -230,6 +256,14 @@ def _lines(report: DoctorReport) -> list[str]:
 def _block(title: str, lines: Sequence[str]) -> list[str]:
     starts = [title, *[""] * len(lines)]
     return [f"{start:11}{line}" for start, line in zip(starts, lines or ["none"], strict=False)]
+
+
+def _say_features(features: dict[str, bool | None]) -> str:
+    if None in features.values():
+        return f"unknown whether it has {', '.join(features)}"
+    present = " ".join(name for name, here in features.items() if here) or "none of what matters"
+    absent = " ".join(name for name, here in features.items() if not here) or "nothing else"
+    return f"has {present}; has not {absent}"
 
 
 def _say(part: Part, name: str) -> str:

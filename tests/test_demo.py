@@ -91,7 +91,7 @@ def test_demo_shows_and_measures_the_trained_model(edge_artifact, monkeypatch, t
     assert "aminet-edge: checked int8.onnx on openvino" in captured.err
     assert [(Path(one["engine"]).name, one["builder"]) for one in said["engines"]] == [
         ("fp32.engine", "tensorrt-rtx"),
-        ("fp16.engine", "tensorrt-rtx"),
+        ("fp16-trt.engine", "tensorrt-rtx"),
         ("int8-trt.engine", "tensorrt-rtx"),
         ("int8-trt-fp16.engine", "tensorrt-rtx"),
     ]

@@ -35,7 +35,7 @@ def sources(tmp_path_factory):
     int8 = tiny_artifact.build(tiny_artifact.INT8, tiny_artifact.quantized_weights())
     signed = {**tiny_artifact.quantized_weights(), "feature_zero": np.int8(0)}
     int8_trt = tiny_artifact.build(tiny_artifact.INT8, signed)
-    files = {"fp32": fp32, "fp16": half(fp32), "int8": int8}
+    files = {"fp32": fp32, "fp16-trt": half(fp32), "int8": int8}
     files.update({"int8-trt": int8_trt, "int8-trt-fp16": half(int8_trt)})
     for name, model in files.items():
         precision = name.partition("-")[0]
@@ -109,7 +109,7 @@ def test_the_commands_for_tensorrt_build_all_files(sources, wheel, tmp_path):
     command = [sys.executable, "-m", *words]
     subprocess.run(command, cwd=tmp_path, env=environment, check=True, capture_output=True)
     engines = sorted(path.stem for path in tmp_path.glob("tiny/trt/*/*.engine"))
-    assert engines == ["fp16", "fp32", "int8-trt", "int8-trt-fp16"]
+    assert engines == ["fp16-trt", "fp32", "int8-trt", "int8-trt-fp16"]
 
 
 def test_a_pack_holds_the_target_s_files_and_is_the_same_each_time(sources, wheel, tmp_path):

@@ -30,8 +30,9 @@ def test_each_file_in_the_backends_it_is_for(artifact, calib, hr_faces, tmp_path
     assert printed == json.loads(out.read_text())
     found = [(r["artifact"], r["backend"], r["calibrated_with"]) for r in printed["rows"]]
     both = ("onnxruntime", "openvino")
-    assert found[:4] == [
+    assert found[:5] == [
         *(("tiny/fp16.onnx", backend, "") for backend in both),
+        ("tiny/fp16-trt.onnx", "onnxruntime", ""),
         *(("tiny/int8.onnx", backend, real_faces.NOBODY) for backend in both),
     ]
     assert ("tiny/int8-trt.onnx", "onnxruntime", real_faces.OTHERS) in found

@@ -50,13 +50,15 @@ def found():
 
 @pytest.fixture(scope="module")
 def sources(tmp_path_factory):
-    """A folder with fp32.onnx, fp16.onnx and int8-trt.onnx of one tiny network."""
+    """A folder with fp32.onnx, fp16-trt.onnx and int8-trt.onnx of one tiny network."""
     folder = tmp_path_factory.mktemp("tiny")
     fp32 = tiny_artifact.build()
     half = to_half(onnx.load_model_from_string(fp32)).SerializeToString()
     int8 = tiny_artifact.build(tiny_artifact.INT8, SIGNED)
     tiny_artifact.write_artifact(folder, "fp32.onnx", fp32)
-    tiny_artifact.write_artifact(folder, "fp16.onnx", half)
+    tiny_artifact.write_artifact(
+        folder, "fp16-trt.onnx", half, precision="fp16", executes_as="fp16", target="tensorrt"
+    )
     tiny_artifact.write_artifact(
         folder, "int8-trt.onnx", int8, precision="int8", executes_as="int8", target="tensorrt"
     )
@@ -115,7 +117,7 @@ def test_json_has_what_the_contract_says(made):
     ("name", "precision", "types"),
     [
         ("fp32", "fp32", {"CONVOLUTION": {"FLOAT": 3}}),
-        ("fp16", "fp16", {"CONVOLUTION": {"HALF": 3}}),
+        ("fp16-trt", "fp16", {"CONVOLUTION": {"HALF": 3}}),
         (
             "int8-trt",
             "int8",
@@ -173,7 +175,7 @@ CHANGES = {
     "another model in its place": (other_model, RTX),
     "the engine of another file": (
         lambda source, path: [
-            shutil.copy(path.with_name(f"fp16.engine{end}"), f"{path}{end}")
+            shutil.copy(path.with_name(f"fp16-trt.engine{end}"), f"{path}{end}")
             for end in ("", ".json")
         ],
         RTX,

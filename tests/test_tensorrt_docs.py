@@ -28,7 +28,7 @@ def folder(tmp_path_factory):
     signed = {**tiny_artifact.quantized_weights(), "feature_zero": np.int8(0)}
     (models / "fp32.onnx").write_bytes(fp32)
     half = to_half(onnx.load_model_from_string(fp32))
-    (models / "fp16.onnx").write_bytes(half.SerializeToString())
+    (models / "fp16-trt.onnx").write_bytes(half.SerializeToString())
     (models / "int8-trt.onnx").write_bytes(tiny_artifact.build(tiny_artifact.INT8, signed))
     broken = tiny_artifact.build(tiny_artifact.FP32.replace("Relu", "Bernoulli"))
     (folder / "broken.onnx").write_bytes(broken)

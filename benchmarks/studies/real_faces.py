@@ -38,6 +38,7 @@ OUT = Path("docs", "measured", "drift.json")
 REAL = 128  # faces that calibrate
 FILES = (  # and the backends that they are for; int8-trt is judged where quantize.int8 judges it
     ("fp16.onnx", ("onnxruntime", "openvino")),
+    ("fp16-trt.onnx", ("onnxruntime",)),
     ("int8.onnx", ("onnxruntime", "openvino")),
     ("int8-openvino.onnx", ("openvino",)),
     ("int8-trt.onnx", ("onnxruntime",)),

@@ -19,6 +19,8 @@ MESSAGES: dict[str, dict[int, str]] = {
     "sparse": {1: "tensor", 2: "tensor"},
 }
 EXTERNAL_DATA, DATA_LOCATION = 13, 14  # of TensorProto
+DATA_TYPE, TENSOR_NAME, FLOAT16 = 2, 8, 10  # of TensorProto; the type's number
+NODE_INPUT, OP_TYPE = 1, 4  # of NodeProto
 MAX_DEPTH = 100  # messages in messages, as protobuf has it
 
 
@@ -36,6 +38,36 @@ def refuse_external_data(model: bytes, name: str) -> None:
             f"{name}: keeps weights in other files, expected all in one; export it again:"
             " python -m export.onnx"
         )
+
+
+def computes_in_half(model: bytes) -> bool:
+    """Whether an operator reads an FP16 constant: weights, or the scales of Q/DQ pairs.
+
+    A Cast does not count: it unpacks what is only stored in FP16. What is no protobuf does not.
+    """
+    try:
+        graph = next(part for part in _parts(memoryview(model), 7))
+        halves = {
+            bytes(name)
+            for tensor in _parts(graph, 5)
+            if (DATA_TYPE, FLOAT16) in list(_fields(tensor))
+            for name in _parts(tensor, TENSOR_NAME)
+        }
+        return any(
+            bytes(name) in halves
+            for node in _parts(graph, 1)
+            if b"Cast" not in map(bytes, _parts(node, OP_TYPE))
+            for name in _parts(node, NODE_INPUT)
+        )
+    except (IndexError, ValueError, StopIteration):
+        return False
+
+
+def _parts(message: memoryview, wanted: int) -> Iterator[memoryview]:
+    """The bytes of each field of this number."""
+    for number, value in _fields(message):
+        if number == wanted and isinstance(value, memoryview):
+            yield value
 
 
 def _has_external_data(message: memoryview, kind: str, depth: int) -> bool:

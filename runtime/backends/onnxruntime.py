@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING
 
 from runtime.backends.base import Closing, check_lr
-from runtime.backends.onnx_bytes import refuse_external_data
+from runtime.backends.onnx_bytes import computes_in_half, refuse_external_data
+from runtime.cpu import computes_in_fp16, is_arm, usable_cores
 from runtime.errors import EXIT_MISSING, EdgeError
 from runtime.image import LR_SIDE, SR_SIDE, Tensor
 
@@ -18,6 +20,8 @@ if TYPE_CHECKING:
 MEND = "export it again: python -m export.onnx"
 _CUDA = ("CUDAExecutionProvider", {"use_tf32": "0"})
 GPU_PROVIDERS = {"cuda": [_CUDA], "tensorrt": [("TensorrtExecutionProvider", {}), _CUDA]}
+# FP16 kernels for Arm were wrong up to this version (docs/arm.md); the probes tell of later ones.
+LAST_WRONG_FP16_ON_ARM = (1, 31)
 SILENT = 4  # onnxruntime's severity 'fatal': what goes wrong is raised, not logged as well
 
 
@@ -36,6 +40,7 @@ class OnnxRuntimeSession(Closing):
         onnxruntime = _import_onnxruntime()
         self._file = name
         self.version: str = onnxruntime.__version__
+        _refuse_fp16(model, name, self.version)
         settings = onnxruntime.SessionOptions()
         if optimized:
             settings.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
@@ -56,6 +61,27 @@ class OnnxRuntimeSession(Closing):
     def close(self) -> None:
         """Give the model's memory back; ONNX Runtime does so when the session is forgotten."""
         del self._session
+
+
+def fp16_fault(model: bytes, version: str) -> str | None:
+    """Why a model that computes in FP16 is not run on this CPU; None if it may be.
+
+    Grouped FP16 convolutions were wrong on Arm, and FP16 pooling of opset 19 did not open.
+    """
+    if not is_arm() or computes_in_fp16() is False or _release(version) > LAST_WRONG_FP16_ON_ARM:
+        return None
+    if not computes_in_half(model):
+        return None
+    return (
+        f"it computes in FP16, which ONNX Runtime {version} gets wrong on Arm processors; take"
+        " fp16.onnx, which stores FP16 and computes in FP32: python -m quantize.fp16 --target cpu"
+    )
+
+
+def _release(version: str) -> tuple[int, ...]:
+    """(1, 31) of '1.31.1'; zeros stand for what is no number."""
+    parts = [*version.split("."), "", ""][:2]
+    return tuple(int(part) if part.isdecimal() else 0 for part in parts)
 
 
 class OnnxRuntimeGpuSession(OnnxRuntimeSession):
@@ -99,6 +125,11 @@ class OnnxRuntimeGpuSession(OnnxRuntimeSession):
         _check_contract(self._session, name)
 
 
+def _refuse_fp16(model: bytes, name: str, version: str) -> None:
+    if fault := fp16_fault(model, version):
+        raise EdgeError(f"{name}: {fault}", EXIT_MISSING)
+
+
 def _missing_library(onnxruntime: ModuleType, provider: str) -> str | None:
     """The library that a provider's own one wants and that is not here; None if it is another."""
     import ctypes
@@ -131,7 +162,9 @@ def optimize(model: bytes, name: str) -> bytes:
 
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "optimized.onnx")
-        settings = _import_onnxruntime().SessionOptions()
+        onnxruntime = _import_onnxruntime()
+        _refuse_fp16(model, name, onnxruntime.__version__)
+        settings = onnxruntime.SessionOptions()
         settings.optimized_model_filepath = str(path)
         _check_contract(_open(model, name, settings), name)
         return path.read_bytes()
@@ -145,6 +178,8 @@ def open_model(model: bytes, name: str) -> ort.InferenceSession:
 def _open(model: bytes, name: str, settings: ort.SessionOptions) -> ort.InferenceSession:
     refuse_external_data(model, name)
     settings.log_severity_level = SILENT
+    if usable_cores() < (os.cpu_count() or 1):  # it would take all, and pin threads to them
+        settings.intra_op_num_threads = usable_cores()
     try:
         return _import_onnxruntime().InferenceSession(
             model, settings, providers=["CPUExecutionProvider"]
