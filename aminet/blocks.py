@@ -1,5 +1,7 @@
 """AMINet's parts, named as in the paper (sections III-B and III-C). All keep (N, C, H, W)."""
 
+import math
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -44,30 +46,29 @@ def normalized(config: ModelConfig, convolution: nn.Conv2d) -> nn.Module:
 
 
 class BicubicEnlargement(nn.Module):
-    """(N, 3, 16, 16) -> (N, 3, 128, 128), as `interpolate(mode="bicubic", align_corners=False)`.
+    """Upscale (N, 3, H, W) by a whole factor, as `interpolate(mode="bicubic")` does.
 
     Bicubic interpolation by a whole factor is linear and the same at each pixel: a fixed 5x5
-    convolution gives all 8x8 phases, a pixel shuffle puts them in place. As a cubic Resize it
+    convolution gives all phases, a pixel shuffle puts them in place. As a cubic Resize it
     would be a quarter of aminet-edge's time in ONNX Runtime.
     """
 
-    SCALE = SR_SIDE // LR_SIDE
     CUBIC_A = -0.75  # of torch's and OpenCV's cubic kernel
 
     weight: Tensor
 
-    def __init__(self) -> None:
+    def __init__(self, scale: int = SR_SIDE // LR_SIDE) -> None:
         super().__init__()
+        self.scale = scale
         taps = self._taps()
         phases = torch.einsum("iy,jx->ijyx", taps, taps).reshape(-1, 1, 5, 5)
         self.register_buffer("weight", phases.repeat(3, 1, 1, 1).float(), persistent=False)
 
-    @classmethod
-    def _taps(cls) -> Tensor:
-        """(8, 5): for each output phase the weights of the input pixels at -2 ... 2."""
-        phase = (torch.arange(cls.SCALE, dtype=torch.float64) + 0.5) / cls.SCALE - 0.5
+    def _taps(self) -> Tensor:
+        """(scale, 5): for each output phase the weights of the input pixels at -2 ... 2."""
+        phase = (torch.arange(self.scale, dtype=torch.float64) + 0.5) / self.scale - 0.5
         distance = (phase[:, None] - torch.arange(-2, 3)).abs()
-        a = cls.CUBIC_A
+        a = self.CUBIC_A
         near = ((a + 2) * distance - (a + 3)) * distance**2 + 1
         far = ((a * distance - 5 * a) * distance + 8 * a) * distance - 4 * a
         return torch.where(distance <= 1, near, torch.where(distance < 2, far, 0.0))
@@ -75,7 +76,36 @@ class BicubicEnlargement(nn.Module):
     def forward(self, lr: Tensor) -> Tensor:
         padded = F.pad(lr, (2, 2, 2, 2), mode="replicate")
         phases = F.conv2d(padded, self.weight.to(lr.dtype), groups=3)
-        return F.pixel_shuffle(phases, self.SCALE)
+        return F.pixel_shuffle(phases, self.scale)
+
+
+class BlockTransform(nn.Module):
+    """Pixel unshuffle in another basis: (N, 3, H, W) -> (N, 3 * scale^2, H / scale, W / scale).
+
+    Each block of scale x scale pixels becomes its mean and the other coefficients of its discrete
+    cosine transform: first the three means, then the detail. Nothing is lost, but brightness and
+    detail are separate channels of like size, which the optimizer's steps need: on plain unshuffled
+    pixels every step shifts the brightness. One fixed convolution with a stride.
+    """
+
+    weight: Tensor
+
+    def __init__(self, scale: int) -> None:
+        super().__init__()
+        self.scale = scale
+        position = (torch.arange(scale, dtype=torch.float64) + 0.5) * math.pi / scale
+        waves = torch.cos(torch.arange(scale)[:, None] * position) * (2 / scale) ** 0.5
+        waves[0] /= 2**0.5
+        basis = torch.einsum("iy,jx->ijyx", waves, waves).reshape(scale**2, scale, scale)
+        basis[0] /= scale  # the mean instead of the orthonormal coefficient
+        kernel = torch.zeros(scale**2, 3, 3, scale, scale, dtype=torch.float64)
+        for colour in range(3):
+            kernel[:, colour, colour] = basis
+        flat = kernel.reshape(-1, 3, scale, scale).float()
+        self.register_buffer("weight", flat, persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.conv2d(x, self.weight.to(x.dtype), stride=self.scale)
 
 
 class SA(nn.Module):

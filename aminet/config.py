@@ -3,8 +3,9 @@
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Literal, Self
 
-LR_SIDE = 16
+LR_SIDE = 16  # px of the paper's input; a network's own is ModelConfig.lr_side
 SR_SIDE = 128
+SIDES = (16, 32, 64, 128)
 
 
 @dataclass(frozen=True)
@@ -20,6 +21,7 @@ class ModelConfig:
     refine_convs: tuple[int, ...]  # 3x3 convolutions in FRM before the hourglass
     hourglass: tuple[int, ...]  # how often FRM's hourglass halves its feature; 0: none
     bottleneck: int = 2  # blocks at the lowest level, without which it is linear
+    lr_side: int = LR_SIDE  # px of the input; the bicubic enlargement starts from it
     side: int = SR_SIDE  # of the shallowest level; below 128 a pixel shuffle does the rest
     branch_ratio: float = 1.0  # width of RDFE's depthwise branches over the feature's
     skaf_depthwise: bool = False  # SKAF's 3x3 and 5x5 convolutions are depthwise
@@ -51,8 +53,11 @@ class ModelConfig:
         for channels, heads in zip(self.channels, self.heads, strict=True):
             if channels % heads:
                 raise ValueError(f"heads: {heads} do not divide {channels} channels")
-        if self.side not in (16, 32, 64, 128):
-            raise ValueError(f"side: {self.side}, expected 16, 32, 64 or 128")
+        for name in ("lr_side", "side"):
+            if getattr(self, name) not in SIDES:
+                raise ValueError(f"{name}: {getattr(self, name)}, expected 16, 32, 64 or 128")
+        if self.lr_side == SR_SIDE:
+            raise ValueError(f"lr_side: {self.lr_side}, expected 16, 32 or 64: sr has {SR_SIDE}")
         for level, halvings in enumerate(self.hourglass):
             if (self.side >> level) % (1 << halvings):
                 raise ValueError(
@@ -92,19 +97,22 @@ _AMINET = ModelConfig(  # the paper's Table X: 15.6 M parameters, 15.6 G multipl
 )
 _ABLATION = replace(_AMINET, channels=(32, 64, 128, 256))  # the 12.62 M of Tables I to V
 
+_EDGE = ModelConfig(  # the phone and camera model: wide channels on a small side
+    side=16,
+    channels=(128, 128),
+    heads=(4, 4),
+    refine_convs=(8, 0),
+    hourglass=(1, 0),
+    bottleneck=0,
+    branch_ratio=0.5,
+    skaf_depthwise=True,
+    norm="batch",
+    activation="relu",
+)
+
 MODELS: dict[str, ModelConfig] = {
-    "aminet-edge": ModelConfig(  # the phone and camera model: wide, and small where it stands
-        side=16,
-        channels=(128, 128),
-        heads=(4, 4),
-        refine_convs=(8, 0),
-        hourglass=(1, 0),
-        bottleneck=0,
-        branch_ratio=0.5,
-        skaf_depthwise=True,
-        norm="batch",
-        activation="relu",
-    ),
+    "aminet-edge": _EDGE,
+    "aminet-real": replace(_EDGE, lr_side=64),  # degraded faces of 10 to 64 px, resampled to 64
     "aminet-s": replace(_AMINET, channels=(28, 56, 112, 224), refine_convs=(6, 4, 1, 0)),
     "aminet": _AMINET,
     "amigan": _AMINET,

@@ -14,7 +14,7 @@ with needs("train", __name__):
     from torch.utils.flop_counter import FlopCounterMode
 
 from aminet.checkpoint import find_config, load_checkpoint, weights_path
-from aminet.config import LR_SIDE, MODELS, ModelConfig
+from aminet.config import MODELS, ModelConfig
 from aminet.model import AMINet
 
 
@@ -55,7 +55,7 @@ def count_macs(config: ModelConfig) -> dict[str, int]:
     """Multiply-adds of each part, by its name as torch has it; "" is the whole network."""
     with torch.device("meta"):
         network = AMINet(config).eval()
-        lr = torch.empty(1, 3, LR_SIDE, LR_SIDE)
+        lr = torch.empty(1, 3, config.lr_side, config.lr_side)
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         network(lr)
     flops = {part: sum(counts.values()) for part, counts in counter.get_flop_counts().items()}

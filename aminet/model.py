@@ -8,21 +8,25 @@ from aminet.blocks import (
     EDFF,
     LGFI,
     BicubicEnlargement,
+    BlockTransform,
     ConcatFusion,
     TransformerBlock,
     conv,
 )
-from aminet.config import LR_SIDE, SR_SIDE, ModelConfig
+from aminet.config import SR_SIDE, ModelConfig
 
 
 class AMINet(nn.Module):
-    """lr (N, 3, 16, 16) in [0, 1] -> sr (N, 3, 128, 128), unclamped."""
+    """lr (N, 3, lr_side, lr_side) in [0, 1] -> sr (N, 3, 128, 128), unclamped."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.config = config
         depth = len(config.channels) - 1
-        self.enlarge = BicubicEnlargement()
+        self.enlarge = BicubicEnlargement(SR_SIDE // config.lr_side)
+        self.unshuffle = (
+            BlockTransform(config.lr_side // config.side) if unshuffles(config) else nn.Identity()
+        )
         self.entry = Entry(config)
         self.encoders = nn.ModuleList(Encoder(config, level) for level in range(depth))
         self.bottleneck = nn.Sequential(*(block(config, depth) for _ in range(config.bottleneck)))
@@ -32,7 +36,8 @@ class AMINet(nn.Module):
 
     def forward(self, lr: Tensor) -> Tensor:
         enlarged = self.enlarge(lr)
-        x = self.entry(lr, enlarged)
+        seen = self.unshuffle(lr)
+        x = self.entry(seen, enlarged)
         skips = []
         for encoder in self.encoders:
             x, skip = encoder(x)
@@ -40,11 +45,13 @@ class AMINet(nn.Module):
         x = self.bottleneck(x)
         for decoder in self.decoders:
             x = decoder(x, skips.pop())
-        return self.exit(x) + enlarged
+        return self.exit(x, seen) + enlarged
 
     def _initialize(self) -> None:
         """Start as the bicubic enlargement, with quiet residual branches."""
         nn.init.zeros_(self.exit.conv.weight)
+        if self.exit.skip is not None:
+            nn.init.zeros_(self.exit.skip.weight)
         for module in self.modules():
             if isinstance(module, LGFI) and module.skaf is not None:
                 quieten(module.skaf.local)
@@ -62,17 +69,30 @@ def block(config: ModelConfig, level: int) -> nn.Module:
     return LGFI(config, level) if config.block == "lgfi" else TransformerBlock(config, level)
 
 
+def unshuffles(config: ModelConfig) -> bool:
+    """Whether lr is larger than the body, which then sees blocks of its pixels as channels."""
+    return config.lr_side > config.side
+
+
+def input_channels(config: ModelConfig) -> int:
+    """Of what entry and exit see of lr: 3, or 3 for each pixel of a block."""
+    return 3 * max(config.lr_side // config.side, 1) ** 2
+
+
 class Entry(nn.Module):
-    """To C channels at the body's side: from the enlarged face, or, below 128, from lr itself."""
+    """To C channels at the body's side: from the enlarged face, or, below 128, from lr itself.
+
+    An lr larger than the body comes unshuffled, a smaller one is shuffled after the convolution.
+    """
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.from_lr = config.side < SR_SIDE
-        self.scale = config.side // LR_SIDE if self.from_lr else 1
-        self.conv = conv(3, config.channels[0] * self.scale**2)
+        self.scale = max(config.side // config.lr_side, 1) if self.from_lr else 1
+        self.conv = conv(input_channels(config), config.channels[0] * self.scale**2)
 
-    def forward(self, lr: Tensor, enlarged: Tensor) -> Tensor:
-        x = self.conv(lr if self.from_lr else enlarged)
+    def forward(self, seen: Tensor, enlarged: Tensor) -> Tensor:
+        x = self.conv(seen if self.from_lr else enlarged)
         return F.pixel_shuffle(x, self.scale) if self.scale > 1 else x
 
 
@@ -104,13 +124,19 @@ class Decoder(nn.Module):
 
 
 class Exit(nn.Module):
-    """(N, C, side, side) -> the detail (N, 3, 128, 128) that bicubic enlargement lacks."""
+    """(N, C, side, side) -> the detail (N, 3, 128, 128) that bicubic enlargement lacks.
+
+    Where the body is smaller than lr, a linear skip carries lr's own detail past it.
+    """
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.scale = SR_SIDE // config.side
         self.conv = conv(config.channels[0], 3 * self.scale**2)
+        self.skip = conv(input_channels(config), 3 * self.scale**2) if unshuffles(config) else None
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, seen: Tensor) -> Tensor:
         detail = self.conv(x)
+        if self.skip is not None:
+            detail = detail + self.skip(seen)
         return F.pixel_shuffle(detail, self.scale) if self.scale > 1 else detail

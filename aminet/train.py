@@ -21,14 +21,18 @@ with needs("train", __name__):
     from torch import Tensor
     from tqdm import tqdm
 
-from aminet.config import ModelConfig
-from aminet.training.data import batches, load, make_pair
+from aminet.config import LR_SIDE, ModelConfig
+from aminet.training.data import load, shrunk_batches
+from aminet.training.degradation import WILD
 from aminet.training.distributed import World, join_world
 from aminet.training.lineage import describe
+from aminet.training.loader import DegradedFaces, degraded_batches
 from aminet.training.logbook import append, write_csv, write_curves
 from aminet.training.options import TrainOptions, parse
 from aminet.training.trainer import DivergedError, Trainer
 from aminet.training.validation import Validation
+from aminet.training.wild_validation import WildValidation
+from runtime.dataset import load_faces
 from runtime.image import write_picture
 
 __all__ = ["TrainOptions", "TrainResult", "Trainer", "train"]
@@ -57,16 +61,12 @@ def train(options: TrainOptions, config: ModelConfig | None = None) -> TrainResu
     """
     with join_world(options.batch, options.device) as world:
         trainer = Trainer(options, config, world)
-        faces = load(options.data, trainer.device)
-        if len(faces) < options.batch:
-            raise EdgeError(
-                f"train: {len(faces)} faces, expected at least a batch of {options.batch}"
-            )
-        validation = Validation.load(options.val) if options.val and world.leads else None
+        pairs = _pairs(trainer)
+        validation = _validation(trainer) if options.val and world.leads else None
         options.out.mkdir(parents=True, exist_ok=True)
         started, clock = trainer.progress.step, time.perf_counter()
         with _leaving_a_checkpoint(trainer):
-            _loop(trainer, faces, validation)
+            _loop(trainer, pairs, validation)
             _checkpoint(trainer, validation)
         return _result(trainer, world, started, time.perf_counter() - clock)
 
@@ -83,17 +83,54 @@ def _result(trainer: Trainer, world: World, started: int, seconds: float) -> Tra
     )
 
 
-def _loop(trainer: Trainer, faces: Tensor, validation: Validation | None) -> None:
+def _pairs(trainer: Trainer) -> Iterator[tuple[Tensor, Tensor]]:
+    """Endless batches of lr and hr, from the trainer's step on.
+
+    A network of the paper's input sees bicubically shrunk faces, one of another degraded ones.
+    """
+    options, first_step = trainer.options, trainer.progress.step
+    if trainer.config.lr_side != LR_SIDE:
+        pixels = load_faces(options.data)
+        _require_batch(len(pixels), options.batch)
+        faces = DegradedFaces(
+            pixels, WILD, trainer.config.lr_side, options.batch, seed=options.seed
+        )
+        return degraded_batches(faces, first_step=first_step, workers=options.workers)
+    loaded = load(options.data, trainer.device)
+    _require_batch(len(loaded), options.batch)
+    return shrunk_batches(
+        loaded, options.batch, options.augmentation, seed=options.seed, first_step=first_step
+    )
+
+
+def _require_batch(faces: int, batch: int) -> None:
+    if faces < batch:
+        raise EdgeError(f"train: {faces} faces, expected at least a batch of {batch}")
+
+
+def _validation(trainer: Trainer) -> Validation | WildValidation:
+    sources, lr_side = trainer.options.val, trainer.config.lr_side
+    if lr_side == LR_SIDE:
+        return Validation.load(sources)
+    return WildValidation.load(sources, lr_side)
+
+
+def _loop(
+    trainer: Trainer,
+    pairs: Iterator[tuple[Tensor, Tensor]],
+    validation: Validation | WildValidation | None,
+) -> None:
     options, progress, world = trainer.options, trainer.progress, trainer.world
-    indices = batches(len(faces), options.batch, seed=options.seed, first_step=progress.step)
     quiet = None if world.leads else True  # None: quiet unless on a terminal
     bar = tqdm(total=100, unit="%", disable=quiet, bar_format="{l_bar}{bar}| {elapsed} {postfix}")
     saved_at = progress.seconds
     while trainer.done < 1:
         begun = time.perf_counter()
-        generator = torch.Generator().manual_seed(options.seed * 1_000_003 + progress.step)
-        lr, hr = make_pair(faces, next(indices), options.augmentation, generator)
+        lr, hr = (side.to(trainer.device) for side in next(pairs))
         loss = trainer.step(world.share(lr), world.share(hr))
+        if trainer.notice and world.leads:
+            tqdm.write(f"train: {trainer.notice}", file=sys.stderr)
+            trainer.notice = None
         took = time.perf_counter() - begun
         progress.seconds = world.agree(progress.seconds + took)
         if progress.step % LOG_EVERY == 0 and world.leads:
@@ -109,7 +146,7 @@ def _loop(trainer: Trainer, faces: Tensor, validation: Validation | None) -> Non
     bar.close()
 
 
-def _checkpoint(trainer: Trainer, validation: Validation | None) -> None:
+def _checkpoint(trainer: Trainer, validation: Validation | WildValidation | None) -> None:
     """Validate, keep the best, save all that --resume needs. Only the leading process does."""
     if not trainer.world.leads:
         return
@@ -120,7 +157,7 @@ def _checkpoint(trainer: Trainer, validation: Validation | None) -> None:
     write_curves(log, log.with_name("curves.png"))
 
 
-def _validate(trainer: Trainer, validation: Validation | None) -> None:
+def _validate(trainer: Trainer, validation: Validation | WildValidation | None) -> None:
     """Keep the averaged weights if they are the best so far (without validation: the latest).
 
     AMIGAN trades PSNR-Y for detail: its latest weights are kept.
@@ -128,8 +165,13 @@ def _validate(trainer: Trainer, validation: Validation | None) -> None:
     psnr_y = None
     if validation is not None:
         network = trainer.averaged_network()
-        psnr_y = validation.psnr_y(network)
-        _log(trainer, psnr_y=round(psnr_y, 4), bicubic_psnr_y=round(validation.bicubic_psnr_y, 4))
+        psnr_y, cells = validation.evaluate(network)
+        _log(
+            trainer,
+            psnr_y=round(psnr_y, 4),
+            bicubic_psnr_y=round(validation.bicubic_psnr_y, 4),
+            **cells,
+        )
         write_picture(trainer.options.out / "sheet.png", validation.sheet(network))
         if psnr_y <= trainer.progress.best_psnr_y and trainer.adversary is None:
             return

@@ -17,6 +17,7 @@ from aminet.blocks import (
     SKAF,
     AttentionUnit,
     BicubicEnlargement,
+    BlockTransform,
     Hourglass,
     TransformerBlock,
 )
@@ -51,10 +52,23 @@ def test_blocks_keep_the_shape(block: nn.Module, feature: torch.Tensor) -> None:
     assert block(feature).shape == feature.shape
 
 
-def test_bicubic_enlargement_equals_interpolate() -> None:
+@pytest.mark.parametrize("scale", [2, 4, 8])
+def test_bicubic_enlargement_equals_interpolate(scale: int) -> None:
     lr = torch.rand(3, 3, 16, 16)
-    expected = F.interpolate(lr, scale_factor=8, mode="bicubic", align_corners=False)
-    torch.testing.assert_close(BicubicEnlargement()(lr), expected, atol=1e-5, rtol=0)
+    expected = F.interpolate(lr, scale_factor=scale, mode="bicubic", align_corners=False)
+    torch.testing.assert_close(BicubicEnlargement(scale)(lr), expected, atol=1e-5, rtol=0)
+
+
+def test_block_transform_keeps_all_and_separates_brightness_from_detail() -> None:
+    """Its first three channels are the blocks' means; the rest is 0 on an even surface."""
+    lr = torch.rand(2, 3, 16, 16)
+    blocks = BlockTransform(4)(lr)
+    assert blocks.shape == (2, 48, 4, 4)
+    torch.testing.assert_close(blocks[:, :3], F.avg_pool2d(lr, 4))
+    energy = 16 * blocks[:, :3].square().sum() + blocks[:, 3:].square().sum()
+    torch.testing.assert_close(energy, lr.square().sum())  # orthonormal but for the mean's scale
+    even = BlockTransform(4)(torch.full((1, 3, 16, 16), 0.7))
+    torch.testing.assert_close(even[:, 3:], torch.zeros_like(even[:, 3:]), atol=1e-6, rtol=0)
 
 
 def test_attention_is_over_channels(feature: torch.Tensor) -> None:

@@ -27,8 +27,9 @@ def test_models_have_the_papers_size(
     assert cost.macs == pytest.approx(macs, rel=macs_tolerance)
 
 
-def test_edge_fits_a_phone() -> None:
-    cost = measure_cost(MODELS["aminet-edge"])
+@pytest.mark.parametrize("model", ["aminet-edge", "aminet-real"])
+def test_edge_models_fit_a_phone(model: str) -> None:
+    cost = measure_cost(MODELS[model])
     assert cost.params <= 5.5e6
     assert cost.macs <= 0.9e9
 
@@ -56,6 +57,8 @@ def test_config_survives_json() -> None:
         ({"heads": (1, 2, 4)}, "heads"),
         ({"heads": (3, 2)}, "heads: 3 do not divide 8"),
         ({"side": 20}, "side: 20"),
+        ({"lr_side": 20}, "lr_side: 20"),
+        ({"lr_side": 128}, "lr_side: 128"),
         ({"hourglass": (5, 0)}, "hourglass"),
         ({"self_attention": False, "local_branch": "none"}, "self_attention"),
         ({"skaf_pools": ()}, "skaf_pools"),

@@ -19,6 +19,18 @@ def test_any_body_side_gives_128(side: int) -> None:
     assert network(torch.rand(2, 3, 16, 16)).shape == (2, 3, 128, 128)
 
 
+@pytest.mark.parametrize("lr_side", [32, 64])
+@pytest.mark.parametrize("side", [16, 64, 128])
+def test_any_input_side_gives_128(lr_side: int, side: int) -> None:
+    network = AMINet(dataclasses.replace(TINY, lr_side=lr_side, side=side)).eval()
+    network.exit.conv.bias.data.zero_()
+    if network.exit.skip is not None:
+        network.exit.skip.bias.data.zero_()
+    lr = torch.rand(2, 3, lr_side, lr_side)
+    expected = F.interpolate(lr, (128, 128), mode="bicubic", align_corners=False)
+    torch.testing.assert_close(network(lr), expected, atol=1e-5, rtol=0)
+
+
 @pytest.mark.parametrize("norm", ["layer", "batch", "none"])
 def test_a_new_network_is_the_bicubic_enlargement(norm: str) -> None:
     """Training starts from the baseline, not from noise: only the exit's bias is left."""
@@ -49,8 +61,9 @@ def test_every_ablation_runs_and_learns(name: str) -> None:
 
 @pytest.mark.parametrize("name", MODELS)
 def test_models_take_any_batch(name: str) -> None:
+    side = MODELS[name].lr_side
     with torch.device("meta"):
-        assert AMINet(MODELS[name])(torch.empty(5, 3, 16, 16)).shape == (5, 3, 128, 128)
+        assert AMINet(MODELS[name])(torch.empty(5, 3, side, side)).shape == (5, 3, 128, 128)
 
 
 def test_levels_double_the_channels_and_halve_the_side() -> None:

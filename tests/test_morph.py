@@ -10,6 +10,7 @@ import torch
 from PIL import Image
 
 from aminet import checkpoint as checkpoints
+from aminet.blocks import BicubicEnlargement
 from aminet.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from aminet.config import ModelConfig
 from aminet.model import AMINet
@@ -43,6 +44,18 @@ def test_a_deeper_network_does_the_same(refine_convs: tuple[int, int]) -> None:
     new = morph(old, config, LR)
     assert new.config == config
     torch.testing.assert_close(outputs(new), outputs(morph(old, OLD, LR)), atol=1e-5, rtol=0)
+
+
+def test_a_larger_input_is_seen_as_its_blocks_means() -> None:
+    """The same detail as before, on a face that is blocks of its pixels."""
+    old = trained()
+    new = morph(old, replace(OLD, lr_side=64), LR).eval()
+    blocks = LR.repeat_interleave(4, -1).repeat_interleave(4, -2)
+    with torch.inference_mode():
+        before = outputs(morph(old, OLD, LR)) - BicubicEnlargement(8)(LR)
+        after = new(blocks) - BicubicEnlargement(2)(blocks)
+        after -= torch.nn.functional.pixel_shuffle(new.exit.skip(torch.zeros(1, 48, 16, 16)), 8)
+    torch.testing.assert_close(after, before, atol=1e-5, rtol=0)
 
 
 def test_new_convolutions_learn() -> None:

@@ -50,6 +50,10 @@ def losses_of(options: TrainOptions, monkeypatch: pytest.MonkeyPatch) -> list[fl
     return losses
 
 
+def lines_of(options: TrainOptions) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (options.out / "log.jsonl").read_text().splitlines()]
+
+
 @pytest.mark.parametrize("optimizer", ["muon", "adam"])
 def test_training_beats_bicubic(options: TrainOptions, optimizer: str) -> None:
     options = replace(options, steps=80, batch=8, warmup=5, rate=5e-3, ema=0.9, optimizer=optimizer)
@@ -137,7 +141,7 @@ def test_learning_rate_warms_up_then_falls_to_near_nothing(options: TrainOptions
 
 def test_log_is_json_lines_with_losses_and_validation(options: TrainOptions) -> None:
     train(replace(options, steps=50), TINY)
-    lines = [json.loads(line) for line in (options.out / "log.jsonl").read_text().splitlines()]
+    lines = lines_of(options)
     assert any("loss" in line and line["images_per_s"] > 0 for line in lines)
     assert any(
         line.get("psnr_y", 0) > line.get("bicubic_psnr_y", 0) - 5
@@ -328,3 +332,26 @@ def test_skafs_gates_stay_open(options: TrainOptions, optimizer: str) -> None:
         network(lr)
     assert len(gates) == 5
     assert min(gates) > 0.4
+
+
+def test_a_head_start_moves_entry_and_exit_alone(options: TrainOptions) -> None:
+    """The body waits until fresh ends serve it."""
+    start = Trainer(options, TINY)
+    before = {key: value.clone() for key, value in start.network.named_parameters()}
+    held = replace(options, head_start=2, steps=2)
+    train(held, TINY)
+    trainer = Trainer(replace(held, resume=True), TINY)
+    after = trainer.network.named_parameters()
+    moved = {name.split(".")[0] for name, value in after if (value != before[name]).any()}
+    assert moved <= {"entry", "exit"}
+    assert "exit" in moved
+
+
+def test_a_network_of_another_input_learns_from_degraded_faces(options: TrainOptions) -> None:
+    """Validation then has a gain for every size and kind; a resumed run goes on."""
+    config = replace(TINY, lr_side=32)
+    result = train(replace(options, workers=1), config)
+    (line,) = [line for line in lines_of(options) if "psnr_y" in line]
+    assert {"clean-16", "camera-24", "dark-48"} <= set(line)
+    assert result.best_psnr_y == pytest.approx(line["psnr_y"], abs=1e-3)
+    assert train(replace(options, steps=7, resume=True, workers=0), config).steps == 7

@@ -75,6 +75,16 @@ def batches(count: int, batch: int, *, seed: int, first_step: int = 0) -> Iterat
             step += 1
 
 
+def shrunk_batches(
+    faces: Tensor, batch: int, augmentation: Augmentation, *, seed: int, first_step: int = 0
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Endless lr (N, 3, 16, 16) and hr (N, 3, 128, 128), a function of the seed and the step."""
+    indices = batches(len(faces), batch, seed=seed, first_step=first_step)
+    for step, chosen in enumerate(indices, first_step):
+        generator = torch.Generator().manual_seed(seed * 1_000_003 + step)
+        yield make_pair(faces, chosen, augmentation, generator)
+
+
 def make_pair(
     faces: Tensor, indices: Tensor, augmentation: Augmentation, generator: torch.Generator
 ) -> tuple[Tensor, Tensor]:

@@ -41,8 +41,8 @@ def morph(checkpoint: Checkpoint, config: ModelConfig, lr: Tensor) -> AMINet:
     """The network of `config` with the checkpoint's weights, float32, in eval mode.
 
     lr (N, 3, 16, 16) in [0, 1] are faces to measure features on. EdgeError where the two configs
-    differ in more than deeper FRMs, fewer bottleneck blocks and, without any, a narrower lowest
-    level.
+    differ in more than deeper FRMs, a larger lr, fewer bottleneck blocks and, without any, a
+    narrower lowest level.
     """
     _require_reachable(checkpoint, config)
     old, new = build_model(checkpoint), AMINet(config).eval()
@@ -51,6 +51,8 @@ def morph(checkpoint: Checkpoint, config: ModelConfig, lr: Tensor) -> AMINet:
     if deepened and (config.norm, config.activation) != ("batch", "relu"):
         raise EdgeError(f"{checkpoint.path}: morph: only batch norm and ReLU can change nothing")
     state = _taken_over(old, new)
+    if config.lr_side != old.config.lr_side:
+        state |= _unshuffled(old, new)
     if config.channels != old.config.channels:
         state |= _narrowed(old, config.channels[-1])
     for name in deepened:
@@ -72,13 +74,20 @@ def _listed(value: object) -> str:
 
 def _require_reachable(checkpoint: Checkpoint, config: ModelConfig) -> None:
     old = checkpoint.config
-    reachable = replace(old, refine_convs=config.refine_convs, bottleneck=config.bottleneck)
+    reachable = replace(
+        old,
+        refine_convs=config.refine_convs,
+        bottleneck=config.bottleneck,
+        lr_side=config.lr_side,
+    )
     if config.bottleneck == 0:
         lowest = {"channels": config.channels[-1:], "heads": config.heads[-1:]}
         reachable = replace(
             reachable, **{key: getattr(old, key)[:-1] + last for key, last in lowest.items()}
         )
     require_config(replace(checkpoint, config=reachable), config, "of what morph can make of it")
+    if config.lr_side != old.lr_side and not old.lr_side == old.side < config.lr_side:
+        raise EdgeError(f"{checkpoint.path}: morph: lr_side only grows over the body's own side")
     if config.bottleneck > old.bottleneck or config.channels[-1] > old.channels[-1]:
         raise EdgeError(f"{checkpoint.path}: morph: the lowest level only ever gets smaller")
     levels = len(config.channels) - (config.bottleneck == 0)
@@ -110,6 +119,13 @@ def _taken_over(old: AMINet, new: AMINet) -> dict[str, Tensor]:
         if key in fitting and fitting[key].shape == value.shape:
             taken[key] = value
     return taken
+
+
+def _unshuffled(old: AMINet, new: AMINet) -> dict[str, Tensor]:
+    """An entry that sees what it saw: the mean of each block of pixels, and no detail yet."""
+    kernel = torch.zeros_like(new.entry.conv.weight)
+    kernel[:, :3] = old.entry.conv.weight.detach()
+    return {"entry.conv.weight": kernel}
 
 
 def _narrowed(old: AMINet, channels: int) -> dict[str, Tensor]:

@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+ENDS = ("entry.", "exit.")
 GATE_SCALE = 0.1  # of the learning rate, for SKAF's selection: see is_gate
 
 
@@ -53,9 +54,9 @@ def is_gate(name: str) -> bool:
     return ".select." in name
 
 
-def is_exit(name: str) -> bool:
-    """The last convolution: its size is that of the detail, which is learnt, not decayed."""
-    return name.startswith("exit.")
+def is_end(name: str) -> bool:
+    """Entry and exit: no batch norm follows, so their size counts; it is learnt, not decayed."""
+    return name.startswith(ENDS)
 
 
 def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
@@ -85,8 +86,8 @@ def build_optimizers(
         torch.optim.Adam([g for g in groups if g["params"]], lr=rate, betas=betas, fused=True)
     ]
     kernels = [
-        {"params": [v for k, v in wide.items() if not is_exit(k)], "weight_decay": weight_decay},
-        {"params": [v for k, v in wide.items() if is_exit(k)], "weight_decay": 0.0},
+        {"params": [v for k, v in wide.items() if not is_end(k)], "weight_decay": weight_decay},
+        {"params": [v for k, v in wide.items() if is_end(k)], "weight_decay": 0.0},
     ]
     kernels = [group for group in kernels if group["params"]]
     return [*optimizers, ConvMuon(kernels, rate)] if kernels else optimizers

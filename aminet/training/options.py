@@ -39,12 +39,14 @@ class TrainOptions:
     augmentation: Augmentation = field(default_factory=Augmentation)
     init: Path | None = None  # weights to start from
     fresh: tuple[str, ...] = ()  # parts of the network that start anew all the same
+    head_start: int = 0  # steps in which only entry and exit are trained
     freeze_norms: bool = False  # batch norms keep the statistics of `init`
     teacher: Path | None = None  # a checkpoint whose faces are imitated
     distill: float = 0.5  # the teacher's share of the pixel loss; the rest is the original's
     gan: GanOptions | None = None
     resume: bool = False
     val_every_s: float = 240.0
+    workers: int = 1  # processes that make batches of degraded faces
     seed: int = 0
     device: str = "auto"
     amp: bool = True  # autocast to `precision`
@@ -73,6 +75,8 @@ class TrainOptions:
         yield "--warmup", self.warmup, NOT_NEGATIVE
         yield "--weight-decay", self.weight_decay, NOT_NEGATIVE
         yield "--ema", self.ema, SHARE
+        yield "--head-start", self.head_start, NOT_NEGATIVE
+        yield "--workers", self.workers, NOT_NEGATIVE
         yield "--val-every", self.val_every_s, NOT_NEGATIVE
         yield "--distill", self.distill, SHARE
         if self.gan:
@@ -120,12 +124,14 @@ def parse(argv: Sequence[str] | None, description: str | None) -> tuple[TrainOpt
         augmentation=augmentation,
         init=given.init,
         fresh=tuple(given.fresh),
+        head_start=given.head_start,
         freeze_norms=given.freeze_norms,
         teacher=given.teacher,
         distill=TrainOptions.distill if given.distill is None else given.distill,
         gan=gan,
         resume=given.resume,
         val_every_s=given.val_every,
+        workers=given.workers,
         seed=given.seed,
         device=given.device,
         amp=not given.no_amp,
@@ -157,12 +163,25 @@ def _add_run(parser: argparse.ArgumentParser) -> None:
         help="with --init: parts that start anew all the same, e.g. bottleneck decoders exit",
     )
     add(
+        "--head-start",
+        type=int,
+        default=TrainOptions.head_start,
+        metavar="STEPS",
+        help="train only entry and exit at first: fresh ones would spoil the body behind --init",
+    )
+    add(
         "--freeze-norms",
         action="store_true",
         help="with --init: batch norms keep its statistics, not each batch's",
     )
     add("--resume", action="store_true", help="go on from DIR, if it holds a run")
     add("--val-every", type=float, default=TrainOptions.val_every_s, metavar="SECONDS")
+    add(
+        "--workers",
+        type=int,
+        default=TrainOptions.workers,
+        help="processes that degrade the faces of the next batches; 0: none but training's own",
+    )
     add("--seed", type=int, default=0)
     add("--device", default="auto")
     add("--no-amp", action="store_true", help="float32 instead of autocast")

@@ -19,11 +19,12 @@ from aminet.checkpoint import (
 )
 from aminet.config import ModelConfig
 from aminet.model import AMINet
+from aminet.training.compiled import Forward, compile_checked
 from aminet.training.criterion import Criterion
 from aminet.training.discriminator import Adversary
 from aminet.training.distributed import ALONE, World
 from aminet.training.lineage import Stage, advance, begin
-from aminet.training.optimizer import build_optimizers, set_rate
+from aminet.training.optimizer import ENDS, build_optimizers, set_rate
 from aminet.training.options import TrainOptions
 from aminet.training.state import pack, restore_moments, unpack
 from runtime.errors import EXIT_USAGE, EdgeError
@@ -78,7 +79,9 @@ class Trainer:
         self.progress = Progress()
         self.terms: dict[str, Tensor] = {}  # the loss's parts, of the last step
         self.skipped = 0  # updates in succession that were not finite
-        self.forward = torch.compile(self.network) if options.compile else self.network
+        self.forward: Forward = self.network  # compiled at the first step, if asked for
+        self.notice: str | None = None  # of the first step, for the user
+        self._checked = not options.compile
         if options.resume and self.state_path.exists():
             stages = self._restore()
         self._stages = begin(stages, options)
@@ -121,6 +124,8 @@ class Trainer:
 
         An update whose loss or gradient is not finite is left out; MAX_SKIPPED of them end the run.
         """
+        if not self._checked:
+            self._compile(lr, hr)
         share = self.rate_share()
         with self._autocast():
             sr = self.forward(lr.contiguous(memory_format=torch.channels_last))
@@ -128,6 +133,8 @@ class Trainer:
         loss = torch.stack([term.float() for term in self.terms.values()]).sum()
         self.network.zero_grad(set_to_none=True)
         (loss * self._loss_scale).backward()
+        if self.progress.step < self.options.head_start:
+            self._hold_body()
         loss = loss.detach()
         if self._is_finite(loss):
             for optimizer in self.optimizers:
@@ -139,6 +146,19 @@ class Trainer:
         else:
             self._skip()
         return loss
+
+    def _compile(self, lr: Tensor, hr: Tensor) -> None:
+        compiled = compile_checked(
+            self.network, lr.contiguous(memory_format=torch.channels_last), hr, self._autocast
+        )
+        self.forward, self.notice = compiled.forward, compiled.notice
+        self._checked = True
+
+    def _hold_body(self) -> None:
+        """Without a gradient the optimizers leave a weight as it is."""
+        for name, parameter in self.network.named_parameters():
+            if not name.startswith(ENDS):
+                parameter.grad = None
 
     def _autocast(self) -> AbstractContextManager[Any]:
         if not self.options.amp:
