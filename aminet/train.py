@@ -33,7 +33,7 @@ from aminet.training.trainer import DivergedError, Trainer
 from aminet.training.validation import Validation
 from aminet.training.wild_validation import WildValidation
 from runtime.dataset import load_faces
-from runtime.image import write_picture
+from runtime.image import write_image
 
 __all__ = ["TrainOptions", "TrainResult", "Trainer", "train"]
 
@@ -172,7 +172,7 @@ def _validate(trainer: Trainer, validation: Validation | WildValidation | None) 
             bicubic_psnr_y=round(validation.bicubic_psnr_y, 4),
             **cells,
         )
-        write_picture(trainer.options.out / "sheet.png", validation.sheet(network))
+        write_image(trainer.options.out / "sheet.png", validation.sheet(network))
         if psnr_y <= trainer.progress.best_psnr_y and trainer.adversary is None:
             return
         trainer.progress.best_psnr_y = psnr_y

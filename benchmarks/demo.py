@@ -37,7 +37,7 @@ with needs("train,export,quantize,tensorrt-rtx,eval", __name__):
 from runtime.atomic import writing
 from runtime.backends import openvino
 from runtime.check import check
-from runtime.image import SR_SIDE, Pixels, enlarge_bicubic, psnr_y, read_picture, shrink, to_tensor
+from runtime.image import SR_SIDE, Pixels, psnr_y, read_image, shrink, to_tensor, upscale_bicubic
 from runtime.selection import TIMED_RUNS, take_turns
 from runtime.session import DEFAULT_MODEL, Session, open_session
 
@@ -95,7 +95,7 @@ def demo(out: str | Path = OUT, say: Say = lambda line: None) -> Demo:
         made += runs
         engines += compile_all(model, runs[0][0].parent, say)
     photo = aligned_astronaut()
-    faces = (shrink(photo), *unstrip(read_picture(PROBE_STRIP))[:FACES_OF_NOBODY])
+    faces = (shrink(photo), *unstrip(read_image(PROBE_STRIP))[:FACES_OF_NOBODY])
     with ExitStack() as stack:
         sessions = [stack.enter_context(open_session(*run)) for run in made]
         say(
@@ -184,7 +184,7 @@ def aligned_astronaut() -> Pixels:
 
 def measure(sessions: Sequence[Session]) -> list[Row]:
     """The median time of one face in each session; they take turns, so all see the same load."""
-    lr = to_tensor(unstrip(read_picture(PROBE_STRIP))[:1])
+    lr = to_tensor(unstrip(read_image(PROBE_STRIP))[:1])
     times_ms = take_turns([session.run for session in sessions], lr, TURNS)
     return [row(session, taken) for session, taken in zip(sessions, times_ms, strict=True)]
 
@@ -208,7 +208,7 @@ def columns(
 
     Of a model's artifacts the last one is shown, which is the smallest.
     """
-    enlarged = {"bicubic": tuple(enlarge_bicubic(face) for face in faces)}
+    enlarged = {"bicubic": tuple(upscale_bicubic(face) for face in faces)}
     for session in sessions:
         enlarged[session.manifest.model] = tuple(session.enlarge(face) for face in faces)
     none = ("",) * (len(faces) - 1)

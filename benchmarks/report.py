@@ -39,7 +39,7 @@ with needs("train,export,quantize,eval,bench", __name__):
 
 from runtime.atomic import read_bytes, write_bytes
 from runtime.cpu import processor
-from runtime.image import Pixels, enlarge_bicubic, read_picture, shrink
+from runtime.image import Pixels, read_image, shrink, upscale_bicubic
 from runtime.manifest import read_manifest
 from runtime.session import DEFAULT_MODEL, open_session
 
@@ -263,7 +263,7 @@ def scaling_lines(rows: Sequence[Json]) -> list[Json]:
 
 def draw_faces(fp32: Path, small: Path) -> list[Json]:
     """Input, bicubic, FP32, the small artifact and their difference, as data URIs."""
-    lrs = (shrink(aligned_astronaut()), *unstrip(read_picture(PROBE_STRIP))[:FACES_OF_NOBODY])
+    lrs = (shrink(aligned_astronaut()), *unstrip(read_image(PROBE_STRIP))[:FACES_OF_NOBODY])
     names = ("the astronaut", *(f"nobody {i + 1}" for i in range(FACES_OF_NOBODY)))
     with open_session(fp32) as full, open_session(small) as reduced:
         return [
@@ -276,7 +276,7 @@ def _pictures(name: str, lr: Pixels, full: Pixels, small: Pixels) -> Json:
     difference = np.abs(full.astype(int) - small) * DIFFERENCE_GAIN
     pictures = {
         "input": lr,
-        "bicubic": enlarge_bicubic(lr),
+        "bicubic": upscale_bicubic(lr),
         "fp32": full,
         "small": small,
         "difference": np.minimum(difference, 255).astype(np.uint8),

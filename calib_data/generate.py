@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from runtime.atomic import read_bytes, writing
 from runtime.dataset import iter_faces
 from runtime.errors import EdgeError, run_command
-from runtime.image import LR_SIDE, shrink, write_picture
+from runtime.image import LR_SIDE, shrink, write_image
 
 HERE = Path(__file__).parent
 STATISTICS = HERE / "statistics.npz"
@@ -148,7 +148,7 @@ def unstrip(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
 def write_faces(folder: Path, faces: NDArray[np.uint8]) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     for number, pixels in enumerate(faces):
-        write_picture(folder / f"face-{number:03}.png", pixels)
+        write_image(folder / f"face-{number:03}.png", pixels)
 
 
 def parser() -> argparse.ArgumentParser:
@@ -180,7 +180,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if options.command == "faces":
         write_faces(options.out, drawn)
     else:
-        write_picture(options.out, strip(drawn))
+        write_image(options.out, strip(drawn))
     print(f"{options.out}: {options.count} faces of nobody, seed {options.seed}")
     return 0
 

@@ -9,7 +9,7 @@ from torch import nn
 
 from runtime.drift import PROBE_FACES, Probes
 from runtime.errors import EdgeError
-from runtime.image import LR_SIDE, Pixels, Tensor, read_picture, to_pixels, to_tensor
+from runtime.image import LR_SIDE, Pixels, Tensor, read_image, to_pixels, to_tensor
 
 STRIP = Path(__file__).with_name("probe_faces.png")  # 12 faces side by side, of calib_data.generate
 STRIP_SHAPE = (LR_SIDE, PROBE_FACES * LR_SIDE, 3)
@@ -29,7 +29,7 @@ COLORS: Mapping[str, tuple[int, int, int]] = {
 
 def probe_pictures(strip: Path = STRIP) -> tuple[Pixels, tuple[str, ...]]:
     """The faces, then the extremes, (N, 16, 16, 3), and their N names."""
-    pixels = read_picture(strip)
+    pixels = read_image(strip)
     if pixels.shape != STRIP_SHAPE:
         raise EdgeError(
             f"{strip}: is {pixels.shape}, expected {STRIP_SHAPE}; draw it again:"

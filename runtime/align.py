@@ -22,7 +22,7 @@ from PIL import Image
 
 from runtime.dataset import is_tar_name, iter_faces
 from runtime.errors import EXIT_ERROR, EdgeError, run_command
-from runtime.image import SR_SIDE, Pixels, write_picture
+from runtime.image import SR_SIDE, Pixels, write_image
 from runtime.media.alignment import MEAN_LANDMARKS, Frame, mirror
 from runtime.media.detector import Detector, FoundFace
 
@@ -117,7 +117,7 @@ def align(
             if taken := _is_taken(target, written, options.overwrite):
                 errors.append(f"{picture.name}: {taken}")
                 continue
-            write_picture(target, _cut_out(picture.pixels, frame))
+            write_image(target, _cut_out(picture.pixels, frame))
             written.add(target)
             geometry = round(frame.side, 1), round(frame.turned_deg, 1), round(score, 3)
             faces.append(AlignedFace(picture.name, str(target), *geometry))

@@ -13,9 +13,9 @@ from pathlib import Path
 import numpy as np
 
 from runtime.errors import EdgeError
-from runtime.image import MAX_BYTES, SR_SIDE, Pixels, decode_picture, read_picture
+from runtime.image import MAX_BYTES, SR_SIDE, Pixels, decode_image, read_image
 
-PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
 
 Read = Callable[[], Pixels]
 
@@ -43,7 +43,7 @@ def iter_faces(
         elif is_tar_name(source):
             pictures = _tar_pictures(source)
         else:
-            pictures = iter([(str(source), partial(read_picture, source))])
+            pictures = iter([(str(source), partial(read_image, source))])
         for name, read in pictures:
             try:
                 pixels = read()
@@ -74,9 +74,9 @@ def load_faces(
     return np.frombuffer(buffer, np.uint8).reshape(-1, side, side, 3)
 
 
-def list_pictures(folder: str | Path) -> list[Path]:
+def list_images(folder: str | Path) -> list[Path]:
     """The pictures in a folder and the folders below it, sorted; hidden ones are passed over."""
-    return list_files(folder, is_picture_name)
+    return list_files(folder, is_image_name)
 
 
 def list_files(folder: str | Path, is_wanted: Callable[[str], bool]) -> list[Path]:
@@ -88,10 +88,10 @@ def list_files(folder: str | Path, is_wanted: Callable[[str], bool]) -> list[Pat
     return sorted(found)
 
 
-def is_picture_name(name: str) -> bool:
+def is_image_name(name: str) -> bool:
     """Whether a file is taken for a picture: its suffix says so, and it is not hidden."""
     path = Path(name)
-    return path.suffix.lower() in PICTURE_SUFFIXES and not path.name.startswith(".")
+    return path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".")
 
 
 def is_tar_name(path: Path) -> bool:
@@ -100,11 +100,11 @@ def is_tar_name(path: Path) -> bool:
 
 
 def _folder_pictures(folder: Path) -> Iterator[tuple[str, Read]]:
-    pictures = list_pictures(folder)
+    pictures = list_images(folder)
     if not pictures:
         raise _no_picture(folder)
     for path in pictures:
-        yield str(path), partial(read_picture, path)
+        yield str(path), partial(read_image, path)
 
 
 def _tar_pictures(tar: Path) -> Iterator[tuple[str, Read]]:
@@ -112,11 +112,11 @@ def _tar_pictures(tar: Path) -> Iterator[tuple[str, Read]]:
     try:
         with tarfile.open(tar, "r:") as archive:
             for member in archive:
-                if not (member.isreg() and is_picture_name(member.name)):
+                if not (member.isreg() and is_image_name(member.name)):
                     continue
                 found = True
                 name = f"{tar}/{member.name}"
-                yield name, partial(decode_picture, _member_bytes(archive, member, name), name)
+                yield name, partial(decode_image, _member_bytes(archive, member, name), name)
     except FileNotFoundError as error:
         raise EdgeError(f"{tar}: is not there; check the path") from error
     except (tarfile.TarError, OSError, EOFError) as error:
@@ -133,9 +133,13 @@ def _member_bytes(archive: tarfile.TarFile, member: tarfile.TarInfo, name: str) 
 
 
 def _no_picture(source: Path) -> EdgeError:
-    return EdgeError(f"{source}: holds no picture, expected some of {' '.join(PICTURE_SUFFIXES)}")
+    return EdgeError(f"{source}: holds no picture, expected some of {' '.join(IMAGE_SUFFIXES)}")
 
 
 def _refuse_folder(error: OSError) -> None:
     reason = (error.strerror or str(error)).lower()
     raise EdgeError(f"{error.filename}: cannot be listed: {reason}; check the path and its rights")
+
+
+# Names of before, until every branch that is under way has the new ones.
+list_pictures, is_picture_name, PICTURE_SUFFIXES = list_images, is_image_name, IMAGE_SUFFIXES

@@ -31,12 +31,12 @@ MAX_ASPECT = 1.25
 MAX_LR_SIDE = 32  # px; made 16x16, a larger picture loses what the network would have to invent
 
 
-def read_picture(path: str | Path) -> Pixels:
-    """Read a PNG, JPEG or WebP file as (H, W, 3); see decode_picture."""
-    return decode_picture(read_bytes(path, MAX_BYTES), str(path))
+def read_image(path: str | Path) -> Pixels:
+    """Read a PNG, JPEG or WebP file as (H, W, 3); see decode_image."""
+    return decode_image(read_bytes(path, MAX_BYTES), str(path))
 
 
-def decode_picture(data: bytes, name: str) -> Pixels:
+def decode_image(data: bytes, name: str) -> Pixels:
     """Decode a PNG, JPEG or WebP picture to (H, W, 3), upright as its EXIF says.
 
     Transparency is laid on white. Of 16 bits the upper eight count. CMYK is converted without its
@@ -61,11 +61,11 @@ def decode_picture(data: bytes, name: str) -> Pixels:
 
 
 def from_image(image: Image.Image) -> Pixels:
-    """A Pillow image of any mode as (H, W, 3), as decode_picture makes it."""
+    """A Pillow image of any mode as (H, W, 3), as decode_image makes it."""
     return _to_rgb(ImageOps.exif_transpose(image))
 
 
-def write_picture(path: str | Path, pixels: Pixels) -> None:
+def write_image(path: str | Path, pixels: Pixels) -> None:
     """Write (H, W, 3) as PNG, JPEG (quality 95) or lossless WebP, by the suffix."""
     suffix = Path(path).suffix.lower()
     if suffix not in WRITTEN_SUFFIXES:
@@ -104,7 +104,7 @@ def shrink(hr: Pixels) -> Pixels:
     return _resize(hr, LR_SIDE)
 
 
-def enlarge_bicubic(lr: Pixels) -> Pixels:
+def upscale_bicubic(lr: Pixels) -> Pixels:
     """The baseline: a face (16, 16, 3) enlarged to (128, 128, 3) by Pillow's bicubic filter."""
     return _resize(lr, SR_SIDE)
 
@@ -204,3 +204,8 @@ def _resize(pixels: Pixels, side: int) -> Pixels:
 
 def _first_line(error: Exception) -> str:
     return (str(error) or type(error).__name__).splitlines()[0]
+
+
+# Names of before, until every branch that is under way has the new ones.
+read_picture, decode_picture, write_picture = read_image, decode_image, write_image
+enlarge_bicubic = upscale_bicubic

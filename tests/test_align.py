@@ -9,7 +9,7 @@ from PIL import Image
 
 from runtime import align
 from runtime.errors import EXIT_ERROR, EXIT_MISSING, EXIT_USAGE
-from runtime.image import psnr, read_picture
+from runtime.image import psnr, read_image
 from runtime.media.alignment import LANDMARKS, Frame
 from runtime.media.detector import Detector
 
@@ -56,7 +56,7 @@ def test_faces_are_framed_as_the_training_faces(photos, tmp_path, capsys):
     assert faces[1]["side_px"] == pytest.approx(faces[2]["side_px"] * 480 / 440, rel=0.04)
     detector = Detector()
     for face in faces:
-        pixels = read_picture(face["output"])
+        pixels = read_image(face["output"])
         assert pixels.shape == (128, 128, 3)
         (again,) = detector.find(pixels)
         assert np.abs(again.landmarks - LANDMARKS).max() < 6
@@ -77,7 +77,7 @@ def test_a_turned_face_is_turned_back(tmp_path):
     upright, turned = found.faces
     assert turned.turned_deg - upright.turned_deg == pytest.approx(25, abs=2)
     assert turned.side_px == pytest.approx(upright.side_px, rel=0.02)
-    difference = psnr(*(read_picture(face.output) for face in found.faces))
+    difference = psnr(*(read_image(face.output) for face in found.faces))
     assert difference > 22  # turned by five degrees, or off by three px: 19
 
 

@@ -7,7 +7,7 @@ from calib_data import generate
 from face_tars import face_tars
 from runtime.dataset import load_faces
 from runtime.errors import EdgeError
-from runtime.image import read_picture
+from runtime.image import read_image
 
 
 def test_calibration_faces_are_those_of_the_statistics_and_the_seed():
@@ -19,7 +19,7 @@ def test_calibration_faces_are_those_of_the_statistics_and_the_seed():
 
 
 def test_probe_faces_are_those_of_the_statistics_and_another_seed():
-    stored = read_picture(generate.PROBE_STRIP)
+    stored = read_image(generate.PROBE_STRIP)
     drawn = generate.draw_faces(
         generate.read_statistics(), generate.PROBE_SEED, generate.PROBE_COUNT
     )
@@ -31,7 +31,7 @@ def test_commands_write_what_is_committed(tmp_path, capsys):
     assert generate.main(["probes", "--out", str(tmp_path / "probes.png")]) == 0
     assert "seed 2026" in capsys.readouterr().out
     assert np.array_equal(load_faces([tmp_path / "faces"], 16), load_faces([generate.HERE], 16))
-    assert np.array_equal(read_picture(tmp_path / "probes.png"), read_picture(generate.PROBE_STRIP))
+    assert np.array_equal(read_image(tmp_path / "probes.png"), read_image(generate.PROBE_STRIP))
 
 
 def test_statistics_are_small_and_of_all_training_faces():

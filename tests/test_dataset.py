@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 import tiny_artifact
-from runtime.dataset import iter_faces, list_pictures, load_faces
+from runtime.dataset import iter_faces, list_images, load_faces
 from runtime.errors import EdgeError
 
 
@@ -53,7 +53,7 @@ def write_tar(path, members):
 
 def test_a_folder_is_read_sorted_with_what_is_below(folder):
     names = ["a.png", "b.png", "sub/c.PNG"]
-    assert list_pictures(folder) == [folder / name for name in names]
+    assert list_images(folder) == [folder / name for name in names]
     faces = list(iter_faces([folder]))
     assert [face.name for face in faces] == [str(folder / name) for name in names]
     assert np.array_equal([face.pixels for face in faces], FACES)

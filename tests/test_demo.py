@@ -9,7 +9,7 @@ import pytest
 
 from benchmarks import demo
 from runtime.errors import EdgeError
-from runtime.image import enlarge_bicubic, luma, read_picture, shrink
+from runtime.image import luma, read_image, shrink, upscale_bicubic
 
 
 def test_astronaut_has_her_eyes_where_the_training_faces_have_them():
@@ -24,7 +24,7 @@ def test_astronaut_has_her_eyes_where_the_training_faces_have_them():
 
 def test_picture_has_a_column_for_each_way_to_enlarge(tmp_path):
     photo = demo.aligned_astronaut()
-    model = SimpleNamespace(manifest=SimpleNamespace(model="aminet-edge"), enlarge=enlarge_bicubic)
+    model = SimpleNamespace(manifest=SimpleNamespace(model="aminet-edge"), enlarge=upscale_bicubic)
     columns = demo.columns([model], (shrink(photo), shrink(photo[::-1])), photo)
     assert [column.title for column in columns] == [
         "input, 16x16",
@@ -33,7 +33,7 @@ def test_picture_has_a_column_for_each_way_to_enlarge(tmp_path):
         "original",
     ]
     demo.draw(columns, tmp_path / "demo.png")
-    height, width, _ = read_picture(tmp_path / "demo.png").shape
+    height, width, _ = read_image(tmp_path / "demo.png").shape
     assert width == 4 * (demo.CELL + demo.BAND) + demo.BAND
     assert height == 2 * (demo.CELL + demo.BAND) + 2 * demo.BAND
 
@@ -96,4 +96,4 @@ def test_demo_shows_and_measures_the_trained_model(edge_artifact, monkeypatch, t
         ("int8-trt-fp16.engine", "tensorrt-rtx"),
     ]
     assert captured.err.count("compiled and gated, not executed") == 4
-    assert read_picture(tmp_path / "demo.png").shape[1] == 4 * (demo.CELL + demo.BAND) + demo.BAND
+    assert read_image(tmp_path / "demo.png").shape[1] == 4 * (demo.CELL + demo.BAND) + demo.BAND

@@ -24,9 +24,9 @@ from runtime.backends.onnxruntime import OnnxRuntimeSession
 from runtime.dataset import load_faces
 from runtime.drift import decode_probes
 from runtime.errors import EdgeError
-from runtime.image import decode_picture, to_tensor
+from runtime.image import decode_image, to_tensor
 from runtime.manifest import manifest_path, probes_path, read_manifest
-from runtime.media.video import enlarge_video
+from runtime.media.video import upscale_video
 from runtime.session import open_session
 from test_video import write_video
 
@@ -89,7 +89,7 @@ def mutate(data, changes):
 
 
 def picture(kind):
-    return encoded(kind), lambda data, folder: decode_picture(data, "face")
+    return encoded(kind), lambda data, folder: decode_image(data, "face")
 
 
 def read_tar(data, folder):
@@ -101,7 +101,7 @@ def read_tar(data, folder):
 def read_video(data, folder):
     path = folder / "clip.mp4"
     path.write_bytes(data)
-    return enlarge_video(path, folder / "out.mp4", lambda frame: frame)
+    return upscale_video(path, folder / "out.mp4", lambda frame: frame)
 
 
 def run_model(data, folder):

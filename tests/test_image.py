@@ -23,7 +23,7 @@ def encode(picture, kind="PNG", **options):
 
 
 def read(picture, kind="PNG", **options):
-    return image.decode_picture(encode(picture, kind, **options), "face")
+    return image.decode_image(encode(picture, kind, **options), "face")
 
 
 def png_header(width, height):
@@ -108,7 +108,7 @@ def test_animation_is_refused():
 @pytest.mark.parametrize("size", [(60_000, 60_000), (10_000, 10_000)])
 def test_a_bomb_is_refused_by_its_size(size):
     with pytest.raises(EdgeError, match=r"bomb: is \d+,000x\d+,000, expected at most"):
-        image.decode_picture(png_header(*size), "bomb")
+        image.decode_image(png_header(*size), "bomb")
 
 
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP"])
@@ -116,7 +116,7 @@ def test_every_truncation_is_named(kind):
     data = encode(Image.fromarray(tiny_artifact.faces(1)[0]), kind)
     for length in range(0, len(data) // 2, 7):
         with pytest.raises(EdgeError, match=r"^cut: "):
-            image.decode_picture(data[:length], "cut")
+            image.decode_image(data[:length], "cut")
 
 
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP"])
@@ -128,7 +128,7 @@ def test_damage_never_becomes_a_traceback(kind):
         damaged = data.copy()
         damaged[generator.integers(12, len(data), 3)] = generator.integers(0, 256, 3)
         try:
-            image.decode_picture(damaged.tobytes(), "hurt")
+            image.decode_image(damaged.tobytes(), "hurt")
         except EdgeError:
             refused += 1
     assert refused
@@ -161,7 +161,7 @@ def test_up_to_32_px_are_shrunk_unasked(side):
 
 
 def test_larger_faces_are_shrunk_when_asked_to():
-    hr = image.enlarge_bicubic(tiny_artifact.faces(1)[0])
+    hr = image.upscale_bicubic(tiny_artifact.faces(1)[0])
     assert np.array_equal(image.fit_face(hr, "face", reduce=True), image.shrink(hr))
 
 
@@ -196,12 +196,12 @@ def test_psnr():
 
 @pytest.mark.parametrize(("suffix", "levels"), [(".png", 0), (".webp", 0), (".jpg", 3)])
 def test_written_pictures_are_read_back(tmp_path, suffix, levels):
-    pixels = image.enlarge_bicubic(tiny_artifact.faces(1)[0])
-    image.write_picture(tmp_path / f"a{suffix}", pixels)
-    again = image.read_picture(tmp_path / f"a{suffix}")
+    pixels = image.upscale_bicubic(tiny_artifact.faces(1)[0])
+    image.write_image(tmp_path / f"a{suffix}", pixels)
+    again = image.read_image(tmp_path / f"a{suffix}")
     assert np.abs(again.astype(int) - pixels).mean() <= levels
 
 
 def test_unknown_suffix_is_refused(tmp_path):
     with pytest.raises(EdgeError, match=r"\.bmp: expected a name that ends in"):
-        image.write_picture(tmp_path / "a.bmp", GRAY)
+        image.write_image(tmp_path / "a.bmp", GRAY)

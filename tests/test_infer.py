@@ -14,7 +14,7 @@ from PIL import Image
 
 import tiny_artifact
 from runtime import infer
-from runtime.image import enlarge_bicubic, read_picture, write_picture
+from runtime.image import read_image, upscale_bicubic, write_image
 from runtime.session import open_session
 
 ROOT = Path(__file__).parent.parent
@@ -42,8 +42,8 @@ def pictures(folder):
 def test_a_face_is_written_beside_it(face, artifact, capsys):
     assert run(face, "--artifact", artifact) == 0
     with open_session(artifact) as session:
-        expected = session.enlarge(read_picture(face))
-    assert np.array_equal(read_picture(face.with_name("face_sr.png")), expected)
+        expected = session.enlarge(read_image(face))
+    assert np.array_equal(read_image(face.with_name("face_sr.png")), expected)
     said = capsys.readouterr()
     assert said.out == ""
     assert "100.0 dB to FP32 on the probes, at least 80.0" in said.err
@@ -96,7 +96,7 @@ def test_results_are_not_enlarged_again(folder, artifact):
 @pytest.mark.parametrize("suffix", [".png", ".jpg", ".webp"])
 def test_out_with_a_suffix_is_a_file(face, artifact, tmp_path, suffix):
     assert run(face, "--artifact", artifact, "--out", tmp_path / "new" / f"x{suffix}") == 0
-    assert read_picture(tmp_path / "new" / f"x{suffix}").shape == (128, 128, 3)
+    assert read_image(tmp_path / "new" / f"x{suffix}").shape == (128, 128, 3)
 
 
 def test_out_without_a_suffix_is_a_folder(face, artifact, tmp_path):
@@ -107,11 +107,11 @@ def test_out_without_a_suffix_is_a_folder(face, artifact, tmp_path):
 def test_older_results_are_replaced(face, artifact):
     face.with_name("face_sr.png").write_bytes(b"old")
     assert run(face, "--artifact", artifact) == 0
-    assert read_picture(face.with_name("face_sr.png")).shape == (128, 128, 3)
+    assert read_image(face.with_name("face_sr.png")).shape == (128, 128, 3)
 
 
 def test_a_large_face_needs_reduce(face, artifact, capsys):
-    Image.fromarray(enlarge_bicubic(read_picture(face))).save(face)
+    Image.fromarray(upscale_bicubic(read_image(face))).save(face)
     assert run(face, "--artifact", artifact, "--mode", "face") == 1
     assert "face.png: is 128x128, expected a face of 16 to 32 px; --reduce" in (
         capsys.readouterr().err
@@ -175,15 +175,15 @@ def test_results_come_in_order_whatever_fails_between(tmp_path, artifact, capsys
     assert [bool(result["error"]) for result in results] == [i % 7 == 3 for i in range(40)]
     with open_session(artifact) as session:
         for i in (0, 9, 39):
-            expected = session.enlarge(read_picture(many / f"{i:02}.png"))
-            written = read_picture(many / f"{i:02}_sr.png")
+            expected = session.enlarge(read_image(many / f"{i:02}.png"))
+            written = read_image(many / f"{i:02}_sr.png")
             assert np.abs(expected.astype(int) - written).max() <= 1
 
 
 def test_ctrl_c_leaves_what_is_finished(tmp_path, artifact):
     """Of a process that does not ignore it, as those do that a shell starts in the background."""
     many, out = tmp_path / "many", tmp_path / "out"
-    write_picture(many / "0.png", tiny_artifact.faces(1)[0])
+    write_image(many / "0.png", tiny_artifact.faces(1)[0])
     for i in range(1, 5000):
         (many / f"{i}.png").hardlink_to(many / "0.png")
     command = [*MODULE, many, "--out", out, "--artifact", artifact, "--backend", "onnxruntime"]
@@ -201,7 +201,7 @@ def test_ctrl_c_leaves_what_is_finished(tmp_path, artifact):
     assert process.returncode == 130
     assert "Traceback" not in said
     assert said.splitlines()[-1].startswith("error: interrupted after ")
-    assert all(read_picture(out / name).shape == (128, 128, 3) for name in pictures(out))
+    assert all(read_image(out / name).shape == (128, 128, 3) for name in pictures(out))
     assert not list(out.glob(".*"))
 
 
@@ -342,7 +342,7 @@ def test_a_kill_in_the_middle_of_a_folder_leaves_only_whole_faces(tmp_path, arti
     assert process.wait() == -signal.SIGKILL
     written = pictures(many)
     assert 0 < len(written) < 120
-    assert all(read_picture(many / name).shape == (128, 128, 3) for name in written)
+    assert all(read_image(many / name).shape == (128, 128, 3) for name in written)
     assert run(many, "--artifact", artifact) == 0
     assert len(pictures(many)) == 120
 

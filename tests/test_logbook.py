@@ -10,7 +10,7 @@ from aminet.model import AMINet
 from aminet.training import logbook
 from aminet.training.validation import Validation
 from runtime.errors import EdgeError
-from runtime.image import read_picture
+from runtime.image import read_image
 from tiny_training import TINY, write_disks
 
 
@@ -42,10 +42,10 @@ def test_curves_have_a_panel_for_the_loss_and_one_for_the_quality(tmp_path: Path
         logbook.append(log, {"step": step, "loss": 1 / step})
     logbook.write_curves(log, out)
     width, height = logbook.SIZE
-    assert read_picture(out).shape == (height, width, 3)
+    assert read_image(out).shape == (height, width, 3)
     logbook.append(log, {"step": 100, "psnr_y": 25.0, "bicubic_psnr_y": 24.0})
     logbook.write_curves(log, out)
-    assert read_picture(out).shape == (2 * height, width, 3)
+    assert read_image(out).shape == (2 * height, width, 3)
 
 
 def test_a_falling_curve_falls_in_the_picture() -> None:

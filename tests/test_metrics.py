@@ -20,7 +20,7 @@ from benchmarks.metrics.lpips import LPIPS
 from benchmarks.metrics.ssim_vif import interval, ssim_y, vif
 from runtime.cache import cache_folder
 from runtime.errors import EdgeError
-from runtime.image import enlarge_bicubic, luma, shrink
+from runtime.image import luma, shrink, upscale_bicubic
 
 VIF, LPIPS_DISTANCE = 0.1714013189, 0.69006467
 IDENTITY_COSINE, IDENTITY_L2 = 0.8859914900, 0.6887090112
@@ -31,7 +31,7 @@ USERS_CACHE = cache_folder()  # before the tests' own takes its place
 def pair():
     """The astronaut enlarged, and as she was: (128, 128, 3) each."""
     hr = aligned_astronaut()
-    return enlarge_bicubic(shrink(hr)), hr
+    return upscale_bicubic(shrink(hr)), hr
 
 
 @pytest.fixture

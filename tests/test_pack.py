@@ -14,7 +14,7 @@ import tiny_artifact
 from export import pack
 from quantize.fp16_passes import to_half
 from runtime.errors import EXIT_DRIFT, EdgeError
-from runtime.image import read_picture
+from runtime.image import read_image
 from runtime.manifest import read_manifest
 from test_wheel import PACKAGES, PROJECT, ROOT, build
 
@@ -96,7 +96,7 @@ def test_an_unpacked_pack_runs_by_its_own_readme(sources, wheel, tmp_path, targe
             text=True,
         )
         assert done.returncode == 0, done.stderr
-    assert read_picture(tmp_path / "face_sr.png").shape == (128, 128, 3)
+    assert read_image(tmp_path / "face_sr.png").shape == (128, 128, 3)
 
 
 def test_the_commands_for_tensorrt_build_all_files(sources, wheel, tmp_path):

@@ -9,10 +9,10 @@ from PIL import Image
 
 from runtime import infer
 from runtime.errors import EXIT_MISSING, EdgeError
-from runtime.image import read_picture
+from runtime.image import read_image
 from runtime.media import detector
 from runtime.media.detector import Detector
-from runtime.media.photo import enlarge_photo, largest_scale
+from runtime.media.photo import largest_scale, upscale_photo
 from runtime.session import open_session
 
 data = pytest.importorskip("skimage.data")
@@ -72,7 +72,7 @@ def test_nothing_is_found_in_nothing(found):
 
 
 def test_only_faces_of_8_to_32_px_are_enlarged(found, session):
-    photo = enlarge_photo(np.array(group()), session, found)
+    photo = upscale_photo(np.array(group()), session, found)
     assert [each.sr is not None for each in photo.faces].count(True) == photo.enlarged == 4
     (alone,) = [each.face for each in photo.faces if each.sr is None]
     assert alone.width > 32
@@ -81,7 +81,7 @@ def test_only_faces_of_8_to_32_px_are_enlarged(found, session):
 def test_what_the_photo_knows_is_kept(found, session):
     """Shrunk again, the enlarged photo is the photo; away from the face it is only resized."""
     small = astronaut(120)
-    photo = enlarge_photo(np.array(small), session, found)
+    photo = upscale_photo(np.array(small), session, found)
     assert photo.scale == 8
     resized = np.array(small.resize((960, 960), BICUBIC))
     changed = np.abs(photo.pixels.astype(int) - resized).max(axis=2) > 0
@@ -98,7 +98,7 @@ def test_what_the_photo_knows_is_kept(found, session):
 
 def test_a_turned_face_is_pasted_where_it_was(found, session):
     photo = np.array(astronaut(120).rotate(25, BICUBIC, fillcolor=BACKGROUND))
-    enlarged = enlarge_photo(photo, session, found)
+    enlarged = upscale_photo(photo, session, found)
     assert enlarged.enlarged == 1
     back = np.array(Image.fromarray(enlarged.pixels).resize((120, 120), BICUBIC)).astype(int)
     assert np.abs(back - photo).mean() < 3
@@ -110,7 +110,7 @@ def test_large_photos_are_enlarged_less():
 
 def test_a_scale_too_large_is_refused(found, session):
     with pytest.raises(EdgeError, match="8 times that is too large; --scale 4 at most"):
-        enlarge_photo(np.zeros((1080, 1920, 3), np.uint8), session, found, 8)
+        upscale_photo(np.zeros((1080, 1920, 3), np.uint8), session, found, 8)
 
 
 @pytest.fixture
@@ -131,7 +131,7 @@ def test_the_command_takes_it_for_a_photo(photo, artifact, capsys):
     assert result["scale"] == 8
     assert sorted(box["enlarged"] for box in result["boxes"]) == [False, True, True, True, True]
     assert all(0.5 < box["score"] <= 1 for box in result["boxes"])
-    assert read_picture(photo.with_name("group_sr.png")).shape == (2080, 5120, 3)
+    assert read_image(photo.with_name("group_sr.png")).shape == (2080, 5120, 3)
 
 
 def test_faces_only_and_boxes(photo, artifact, capsys):
@@ -140,10 +140,10 @@ def test_faces_only_and_boxes(photo, artifact, capsys):
     outputs = [Path(box["output"]) for box in result["boxes"] if box["output"]]
     assert len(outputs) == 4
     assert sorted(photo.parent.glob("*_sr.png")) == sorted(outputs)
-    assert all(read_picture(path).shape == (128, 128, 3) for path in outputs)
+    assert all(read_image(path).shape == (128, 128, 3) for path in outputs)
     boxed = photo.with_name("boxed.png")
     assert run(photo, "--artifact", artifact, "--draw-boxes", "--scale", "2", "--out", boxed) == 0
-    pixels = read_picture(boxed)
+    pixels = read_image(boxed)
     assert (pixels == (60, 220, 90)).all(axis=2).any()
     assert (pixels == (240, 180, 40)).all(axis=2).any()
 

@@ -8,7 +8,7 @@ import tiny_networks
 from export import probes
 from runtime.drift import PROBE_FACES, read_probes, write_probes
 from runtime.errors import EdgeError
-from runtime.image import to_pixels, to_tensor, write_picture
+from runtime.image import to_pixels, to_tensor, write_image
 
 
 @pytest.fixture(scope="module")
@@ -19,7 +19,7 @@ def made():
 def test_faces_come_first_and_are_those_of_the_strip(made):
     lr = made[0].lr[:PROBE_FACES]
     assert made[0].faces == PROBE_FACES
-    assert np.array_equal(np.concatenate(list(lr), axis=1), probes.read_picture(probes.STRIP))
+    assert np.array_equal(np.concatenate(list(lr), axis=1), probes.read_image(probes.STRIP))
     assert len(np.unique(lr.reshape(PROBE_FACES, -1), axis=0)) == PROBE_FACES
 
 
@@ -59,6 +59,6 @@ def test_probes_are_read_as_they_were_written(made, tmp_path):
 
 
 def test_a_strip_of_another_size_is_named(tmp_path):
-    write_picture(tmp_path / "strip.png", np.zeros((16, 160, 3), np.uint8))
+    write_image(tmp_path / "strip.png", np.zeros((16, 160, 3), np.uint8))
     with pytest.raises(EdgeError, match=r"strip.png.*expected \(16, 192, 3\).*calib_data.generate"):
         probes.probe_pictures(tmp_path / "strip.png")

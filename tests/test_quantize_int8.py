@@ -17,7 +17,7 @@ from quantize.quantizer import Options
 from quantize.targets import TARGETS, parse_targets
 from runtime.drift import Fidelity
 from runtime.errors import EXIT_DRIFT, EXIT_ERROR, EXIT_PRECISION, EXIT_USAGE, EdgeError
-from runtime.image import write_picture
+from runtime.image import write_image
 from runtime.manifest import manifest_path, read_manifest
 from runtime.session import open_session
 
@@ -30,7 +30,7 @@ def calib(tmp_path):
     """24 faces, so 18 to calibrate with and 6 to judge with."""
     folder = tmp_path / "calib"
     for number, face in enumerate(tiny_artifact.faces(24, seed=9)):
-        write_picture(folder / f"{number:02}.png", face)
+        write_image(folder / f"{number:02}.png", face)
     return folder
 
 
@@ -235,7 +235,7 @@ def test_every_fourth_face_judges(calib):
 
 
 def test_a_pattern_and_larger_faces_will_do(calib):
-    write_picture(calib / "24.png", np.kron(tiny_artifact.faces(1)[0], np.ones((8, 8, 1), "u1")))
+    write_image(calib / "24.png", np.kron(tiny_artifact.faces(1)[0], np.ones((8, 8, 1), "u1")))
     assert len(read_faces([str(calib / "*.png")]).faces) == 19
 
 
@@ -257,12 +257,12 @@ def keep_few(folder):
 
 def make_alike(folder):
     for path in folder.iterdir():
-        write_picture(path, tiny_artifact.faces(1)[0])
+        write_image(path, tiny_artifact.faces(1)[0])
 
 
 def make_flat(folder):
     for number, path in enumerate(folder.iterdir()):
-        write_picture(path, np.full((16, 16, 3), 10 * number, np.uint8))
+        write_image(path, np.full((16, 16, 3), 10 * number, np.uint8))
 
 
 @pytest.mark.parametrize(

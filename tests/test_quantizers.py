@@ -9,7 +9,7 @@ from benchmarks.studies import quantizers
 from benchmarks.studies.quantizers import BEGIN, END, write_table
 from face_tars import ROOT
 from runtime.errors import EdgeError
-from runtime.image import write_picture
+from runtime.image import write_image
 
 FOUND = {
     "rows": [
@@ -57,7 +57,7 @@ def test_the_documentation_has_the_measured_table():
 def test_each_engine_is_judged_in_each_backend_that_runs_its_file(artifact, tmp_path, hr_faces):
     pytest.importorskip("nncf")
     for number, face in enumerate(tiny_artifact.faces(24, seed=9)):
-        write_picture(tmp_path / "calib" / f"{number:02}.png", face)
+        write_image(tmp_path / "calib" / f"{number:02}.png", face)
     found = quantizers.engines(artifact, [tmp_path / "calib"], [str(hr_faces)], turns=2)
     rows = {(row.engine, row.observer, row.backend): row for row in found.rows}
     assert len({row.engine for row in found.rows if row.backend == "openvino"}) == 8

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from runtime import infer
-from runtime.image import read_picture
+from runtime.image import read_image
 
 README = Path(__file__).parent.parent / "README.md"
 
@@ -21,9 +21,9 @@ def plain_onnxruntime():
 def test_plain_onnxruntime_gives_the_same_bits_as_infer(face, artifact, monkeypatch):
     monkeypatch.chdir(face.parent)  # where face.png and artifacts/aminet-edge/fp32.onnx are
     exec(compile(plain_onnxruntime(), "README.md", "exec"), {})
-    plain = read_picture("face_sr.png")
+    plain = read_image("face_sr.png")
     assert infer.main(["face.png", "--out", "infer.png"]) == 0
-    assert np.array_equal(plain, read_picture("infer.png"))
+    assert np.array_equal(plain, read_image("infer.png"))
 
 
 def test_plain_onnxruntime_is_short():

@@ -10,13 +10,13 @@ from quantize.fp16 import convert
 from quantize.int8 import quantize
 from quantize.targets import TARGETS
 from runtime.errors import EXIT_ERROR
-from runtime.image import write_picture
+from runtime.image import write_image
 
 
 @pytest.fixture
 def calib(tmp_path):
     for number, face in enumerate(tiny_artifact.faces(24, seed=9)):
-        write_picture(tmp_path / "calib" / f"{number:02}.png", face)
+        write_image(tmp_path / "calib" / f"{number:02}.png", face)
     return tmp_path / "calib"
 
 

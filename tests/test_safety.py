@@ -20,7 +20,7 @@ from runtime.backends.onnxruntime import OnnxRuntimeSession
 from runtime.backends.openvino import OpenVinoSession
 from runtime.dataset import iter_faces, load_faces
 from runtime.errors import EXIT_DRIFT, EdgeError
-from runtime.image import MAX_BYTES, read_picture
+from runtime.image import MAX_BYTES, read_image
 from runtime.manifest import Manifest, manifest_path, probes_path
 from runtime.session import open_session
 
@@ -92,11 +92,11 @@ def test_a_flipped_byte_is_caught_by_the_command(artifact, cache, face):
             assert not face.with_name("face_sr.png").exists()
         else:
             assert ended.returncode == 0
-            expected = read_picture(face.with_name("face_sr.png"))
+            expected = read_image(face.with_name("face_sr.png"))
             face.with_name("face_sr.png").unlink()
         undo()
     with open_session(artifact) as session:
-        assert np.array_equal(session.enlarge(read_picture(face)), expected)
+        assert np.array_equal(session.enlarge(read_image(face)), expected)
 
 
 def after(lines):
@@ -232,7 +232,7 @@ def test_two_processes_start_at_once_on_an_empty_cache(artifact, face, cache, tm
     ]
     said = [process.communicate() for process in started]
     assert [process.returncode for process in started] == [0, 0], said
-    difference = read_picture(outs[0]).astype(int) - read_picture(outs[1])
+    difference = read_image(outs[0]).astype(int) - read_image(outs[1])
     assert np.abs(difference).max() <= 1
     assert not list(cache.rglob(".*"))
     third = subprocess.run([*command, outs[0]], cwd=ROOT, capture_output=True, check=True)

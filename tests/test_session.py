@@ -14,7 +14,7 @@ from runtime import cache as cache_module
 from runtime.cpu import processor
 from runtime.drift import write_probes
 from runtime.errors import EXIT_DRIFT, EXIT_ERROR, EXIT_MISSING, EXIT_USAGE, EdgeError
-from runtime.image import enlarge_bicubic, to_pixels, to_tensor
+from runtime.image import to_pixels, to_tensor, upscale_bicubic
 from runtime.manifest import probes_path, read_manifest, write_manifest
 from runtime.session import _kept_session, enlarge, open_session
 
@@ -64,7 +64,7 @@ def test_pillow_images_become_pillow_images(artifact, monkeypatch):
 
 def test_larger_faces_need_reduce(artifact):
     with open_session(artifact) as session:
-        hr = enlarge_bicubic(FACE)
+        hr = upscale_bicubic(FACE)
         with pytest.raises(EdgeError, match="--reduce"):
             session.enlarge(hr)
         assert session.enlarge(hr, reduce=True).shape == (128, 128, 3)

@@ -17,7 +17,7 @@ import pytest
 import tiny_artifact
 from runtime.artifact import read_artifact
 from runtime.drift import read_probes
-from runtime.image import read_picture, to_tensor, write_picture
+from runtime.image import read_image, to_tensor, write_image
 from runtime.manifest import manifest_path, read_manifest
 from runtime.session import open_session
 from tiny_networks import BATCHED, write_checkpoint
@@ -90,7 +90,7 @@ def assert_whole(folder):
         ".onnx": lambda path: onnx.checker.check_model(onnx.load(path)),
         ".json": lambda path: read_manifest(path.with_suffix("")),
         ".npz": read_probes,
-        ".png": read_picture,
+        ".png": read_image,
         ".engine": lambda path: read_artifact(path) if manifest_path(path).exists() else None,
     }
     for path in folder.rglob("[!.]*"):
@@ -137,7 +137,7 @@ def test_a_killed_quantization_leaves_no_half_file(server, fp32, tmp_path, stage
     kept = {path.name for path in out.parent.iterdir()}
     calibration = tmp_path / "calib"
     for number, face in enumerate(tiny_artifact.faces(24, seed=9)):
-        write_picture(calibration / f"{number}.png", face)
+        write_image(calibration / f"{number}.png", face)
     arguments = ["--artifact", str(out)]
     if stage == "quantize.int8":
         arguments += ["--calib", str(calibration), "--target", "cpu", "--max-drop-db", "5"]
@@ -176,7 +176,7 @@ def test_a_killed_engine_build_leaves_no_half_engine(server, fp32):
 def test_a_killed_folder_run_leaves_no_half_face(server, artifact, tmp_path):
     faces, out = tmp_path / "faces", tmp_path / "out"
     for number, face in enumerate(tiny_artifact.faces(FOLDER)):
-        write_picture(faces / f"{number}.png", face)
+        write_image(faces / f"{number}.png", face)
     arguments = [str(faces), "--artifact", str(artifact), "--out", str(out)]
     arguments += ["--backend", "onnxruntime"]
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 import tiny_artifact
-from runtime.image import write_picture
+from runtime.image import write_image
 from tiny_networks import BATCHED, write_checkpoint
 
 ROOT = Path(__file__).parent.parent
@@ -57,7 +57,7 @@ def test_nobody_phones_home(tmp_path, work):
     home, folder = tmp_path / "home", tmp_path / "work"
     home.mkdir()
     for number, face in enumerate(tiny_artifact.faces(24, seed=9)):
-        write_picture(folder / "calib" / f"{number}.png", face)
+        write_image(folder / "calib" / f"{number}.png", face)
     write_checkpoint(folder / "tiny.safetensors", BATCHED)
     kept = {k: v for k, v in os.environ.items() if k not in ("CI", "TF_BUILD", "JENKINS_URL")}
     places = {"HOME": str(home), "XDG_CACHE_HOME": str(tmp_path / "cache")}

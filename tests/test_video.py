@@ -117,7 +117,7 @@ def test_sound_that_mp4_does_not_take_is_left_out_and_said(tmp_path, artifact, c
 
 def test_each_frame_is_told(clip, tmp_path):
     told = []
-    written = video.enlarge_video(
+    written = video.upscale_video(
         clip, tmp_path / "x.mp4", lambda frame: frame, lambda *now: told.append(now)
     )
     assert told == [(1, 3), (2, 3), (3, 3)]
@@ -160,11 +160,11 @@ def test_what_is_no_video_is_named(clip, artifact, capsys, spoil, message):
 def test_large_and_long_videos_are_refused(clip, tmp_path, monkeypatch):
     monkeypatch.setattr(video, "MAX_FRAME_PIXELS", 100 * 99)
     with pytest.raises(EdgeError, match="has frames of 100x100, expected at most 9,900 pixels"):
-        video.enlarge_video(clip, tmp_path / "x.mp4", lambda frame: frame)
+        video.upscale_video(clip, tmp_path / "x.mp4", lambda frame: frame)
     monkeypatch.undo()
     monkeypatch.setattr(video, "MAX_FRAMES", 2)
     with pytest.raises(EdgeError, match="more than 2 frames"):
-        video.enlarge_video(clip, tmp_path / "x.mp4", lambda frame: frame)
+        video.upscale_video(clip, tmp_path / "x.mp4", lambda frame: frame)
     assert list(tmp_path.glob("*x*")) == []
 
 
@@ -177,7 +177,7 @@ def test_a_playlist_cannot_read_other_files(tmp_path, clip):
     for name, text in lists.items():
         (tmp_path / name).write_text(text)
         with pytest.raises(EdgeError, match="is no video"):
-            video.enlarge_video(tmp_path / name, tmp_path / "x.mp4", lambda frame: frame)
+            video.upscale_video(tmp_path / name, tmp_path / "x.mp4", lambda frame: frame)
 
 
 def test_without_pyav_its_extra_is_named(clip, artifact, monkeypatch, capsys):
@@ -189,7 +189,7 @@ def test_without_pyav_its_extra_is_named(clip, artifact, monkeypatch, capsys):
 def test_odd_sides_lose_a_row(tmp_path):
     frames = [np.full((100, 100, 3), 77, np.uint8)]
     write_video(tmp_path / "a.mp4", frames)
-    video.enlarge_video(tmp_path / "a.mp4", tmp_path / "b.mp4", lambda frame: frame[:99, :51])
+    video.upscale_video(tmp_path / "a.mp4", tmp_path / "b.mp4", lambda frame: frame[:99, :51])
     assert read_video(tmp_path / "b.mp4")[0].shape == (1, 98, 50, 3)
 
 
@@ -198,7 +198,7 @@ def test_a_failure_stops_the_decoder(clip, tmp_path):
         raise EdgeError("no more")
 
     with pytest.raises(EdgeError, match="no more"):
-        video.enlarge_video(clip, tmp_path / "x.mp4", fail)
+        video.upscale_video(clip, tmp_path / "x.mp4", fail)
     assert list(tmp_path.glob("*x*")) == []
 
 

@@ -11,7 +11,7 @@ import pytest
 
 from quantize.int8 import quantize
 from quantize.targets import TARGETS
-from runtime.image import read_picture
+from runtime.image import read_image
 
 ROOT = Path(__file__).parent.parent
 PROJECT = (
@@ -107,4 +107,4 @@ def test_installed_wheel_enlarges_a_face_by_itself(wheel, tmp_path):
     assert done.returncode == 0, done.stderr
     report = json.loads(done.stdout)
     assert Path(report["artifact"]).is_relative_to(site)
-    assert read_picture(elsewhere / "face-000_sr.png").shape == (128, 128, 3)
+    assert read_image(elsewhere / "face-000_sr.png").shape == (128, 128, 3)

@@ -12,7 +12,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from runtime.atomic import write_bytes
 from runtime.errors import FULL_DISK, EdgeError
-from runtime.image import Pixels, write_picture
+from runtime.image import Pixels, write_image
 
 SIZE = (720, 300)  # px of one panel
 LEFT, RIGHT, TOP, BOTTOM = 64, 16, 32, 36  # px around the curve
@@ -73,7 +73,7 @@ def write_curves(log: Path, out: Path) -> None:
     panels = [panel([loss])] if loss.points else []
     panels += [panel([psnr_y, bicubic])] if psnr_y.points else []
     if panels:
-        write_picture(out, np.concatenate(panels))
+        write_image(out, np.concatenate(panels))
 
 
 def points(lines: list[dict[str, Any]], key: str) -> Points:

@@ -15,11 +15,11 @@ from runtime.image import (
     LR_SIDE,
     SR_SIDE,
     Pixels,
-    enlarge_bicubic,
     psnr_y,
     shrink,
     to_pixels,
     to_tensor,
+    upscale_bicubic,
 )
 
 BATCH = 32
@@ -62,7 +62,7 @@ class Validation:
         scale = SR_SIDE // LR_SIDE
         columns = (
             lr.repeat(scale, 1).repeat(scale, 2),
-            np.stack([enlarge_bicubic(face) for face in lr]),
+            np.stack([upscale_bicubic(face) for face in lr]),
             sr,
             hr,
         )
@@ -72,6 +72,6 @@ class Validation:
     def bicubic_psnr_y(self) -> float:
         return float(
             np.mean(
-                [psnr_y(enlarge_bicubic(lr), hr) for lr, hr in zip(self.lr, self.hr, strict=True)]
+                [psnr_y(upscale_bicubic(lr), hr) for lr, hr in zip(self.lr, self.hr, strict=True)]
             )
         )

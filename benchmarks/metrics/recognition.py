@@ -13,9 +13,9 @@ import numpy as np
 from benchmarks.metrics.identity import Embeddings, FaceEmbedding, cosine
 from benchmarks.metrics.ssim_vif import interval
 from benchmarks.metrics.upscalers import Contender
-from runtime.dataset import list_pictures
+from runtime.dataset import list_images
 from runtime.errors import EdgeError
-from runtime.image import SR_SIDE, Pixels, fit_face, read_picture
+from runtime.image import SR_SIDE, Pixels, fit_face, read_image
 
 
 @dataclass(frozen=True)
@@ -46,12 +46,12 @@ def read_people(folder: Path, *, probes: bool) -> People:
     """The faces of a folder: probes as 16x16 inputs, photos as 128x128."""
     if not folder.is_dir():
         raise EdgeError(f"{folder}: is no folder, expected one with pictures of faces")
-    paths = list_pictures(folder)
+    paths = list_images(folder)
     if not paths:
         raise EdgeError(f"{folder}: holds no picture, expected aligned faces")
     names = [path.relative_to(folder).parts[0] for path in paths]
     people = [Path(name).stem if len(Path(name).suffix) > 1 else name for name in names]
-    pixels = [read_picture(path) for path in paths]
+    pixels = [read_image(path) for path in paths]
     if probes:
         faces = [fit_face(p, str(path), reduce=True) for p, path in zip(pixels, paths, strict=True)]
     else:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from runtime.image import Pixels, enlarge_bicubic, to_pixels, to_tensor
+from runtime.image import Pixels, to_pixels, to_tensor, upscale_bicubic
 from runtime.session import open_session
 
 BATCH = 16  # faces at a time; the figures do not depend on it
@@ -29,7 +29,7 @@ class Contender:
         return np.concatenate([self.enlarge(lr[start : start + BATCH]) for start in starts])
 
 
-BICUBIC = Contender("bicubic", "pillow", lambda lr: np.stack([enlarge_bicubic(x) for x in lr]))
+BICUBIC = Contender("bicubic", "pillow", lambda lr: np.stack([upscale_bicubic(x) for x in lr]))
 
 
 @contextmanager

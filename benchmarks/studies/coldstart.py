@@ -23,7 +23,7 @@ import numpy as np
 from calib_data.generate import PROBE_STRIP, unstrip
 from runtime.cpu import processor, usable_cores
 from runtime.errors import EdgeError, run_command
-from runtime.image import read_picture, write_picture
+from runtime.image import read_image, write_image
 
 RUNS = 15
 LIMITS = {"remembered": (0.5, 150.0), "--help": (0.15, None)}  # seconds, MiB
@@ -108,7 +108,7 @@ def measure(artifact: str | None, backend: str, wheel: str | None, runs: int = R
     """All cases in turn, so that each sees the same load."""
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place, "work")
-        write_picture(folder / "face.png", unstrip(read_picture(PROBE_STRIP))[0])
+        write_image(folder / "face.png", unstrip(read_image(PROBE_STRIP))[0])
         python, packages, size_mib = Path(sys.executable), None, None
         arguments = ["--backend", backend]
         if wheel:

@@ -29,7 +29,7 @@ from runtime.atomic import write_bytes
 from runtime.backends import openvino
 from runtime.check import check
 from runtime.dataset import iter_faces
-from runtime.image import fit_face, write_picture
+from runtime.image import fit_face, write_image
 from runtime.manifest import manifest_path, probes_path, read_manifest
 from runtime.session import DEFAULT_MODEL
 
@@ -132,7 +132,7 @@ def write_faces(sources: Sequence[str], folder: Path) -> Path:
     count = REAL * HELD_OUT // (HELD_OUT - 1) + 1
     for number, face in enumerate(islice(iter_faces(sources), count)):
         lr = fit_face(face.pixels, face.name, reduce=True)
-        write_picture(folder / f"{number:03}.png", lr)
+        write_image(folder / f"{number:03}.png", lr)
     return folder
 
 

@@ -119,13 +119,13 @@ def _jobs_of_input(source: str, out: str | None) -> Iterator[Job]:
 
 
 def _jobs(source: Path, out: Path | None, listed: bool = False) -> Iterator[Job]:
-    from runtime.dataset import is_picture_name, list_files
+    from runtime.dataset import is_image_name, list_files
 
     if not source.is_dir():
         yield Job(source, _target(source, out or source.parent), listed=listed)
         return
     try:
-        files = list_files(source, lambda name: is_picture_name(name) or is_video_name(Path(name)))
+        files = list_files(source, lambda name: is_image_name(name) or is_video_name(Path(name)))
     except EdgeError as error:
         yield Job(source, None, str(error))
         return

@@ -66,7 +66,7 @@ def largest_scale(height: int, width: int) -> int:
     return max(1, min(SCALE, int((MAX_OUTPUT_PIXELS / (height * width)) ** 0.5)))
 
 
-def enlarge_photo(
+def upscale_photo(
     photo: Pixels, session: Session, detector: Detector, scale: int | None = None
 ) -> EnlargedPhoto:
     """Enlarge a photo (H, W, 3) by bicubic interpolation and its small faces by the network."""

@@ -24,15 +24,15 @@ from runtime.image import (
     MAX_LR_SIDE,
     Pixels,
     fit_face,
-    read_picture,
+    read_image,
     to_pixels,
     to_tensor,
-    write_picture,
+    write_image,
 )
 from runtime.media import detector
 from runtime.media.detector import Detector
 from runtime.media.jobs import Box, FaceResult, Job
-from runtime.media.photo import MAX_FACE, MIN_FACE, EnlargedPhoto, enlarge_photo
+from runtime.media.photo import MAX_FACE, MIN_FACE, EnlargedPhoto, upscale_photo
 from runtime.session import Session
 
 if TYPE_CHECKING:
@@ -129,7 +129,7 @@ class Pipeline:
             return Picture(job, started)
         pixels = None
         try:
-            pixels = read_picture(job.source)
+            pixels = read_image(job.source)
             if self._is_photo(pixels):
                 return Picture(job, started, photo=pixels)
             lr = fit_face(pixels, str(job.source), reduce=self._manner.reduce)
@@ -185,7 +185,7 @@ class Pipeline:
 
     def _enlarge_photo(self, source: Path, target: Path, pixels: Pixels) -> FaceResult:
         manner = self._manner
-        photo = enlarge_photo(pixels, self._session, self._detector, manner.scale)
+        photo = upscale_photo(pixels, self._session, self._detector, manner.scale)
         boxes = [
             Box(
                 tuple(round(side, 1) for side in f.face.box),
@@ -202,7 +202,7 @@ class Pipeline:
                 for index, (box, face) in enumerate(zip(boxes, photo.faces, strict=True))
             ]
         else:
-            write_picture(target, photo.with_boxes() if manner.draw_boxes else photo.pixels)
+            write_image(target, photo.with_boxes() if manner.draw_boxes else photo.pixels)
         return FaceResult(
             input=str(source),
             output=str(target.parent if manner.faces_only else target),
@@ -232,12 +232,12 @@ class Pipeline:
                 faces += 1
                 return self._session.enlarge(frame, reduce=self._manner.reduce)
             scale = self._manner.scale or video.largest_scale(*frame.shape[:2])
-            photo = enlarge_photo(frame, self._session, self._detector, scale)
+            photo = upscale_photo(frame, self._session, self._detector, scale)
             faces += photo.enlarged
             left_alone += len(photo.faces) - photo.enlarged
             return photo.with_boxes() if self._manner.draw_boxes else photo.pixels
 
-        written = video.enlarge_video(source, target, enlarge, self._watch)
+        written = video.upscale_video(source, target, enlarge, self._watch)
         return FaceResult(
             input=str(source),
             output=str(target),
@@ -254,7 +254,7 @@ def _write_face(face: Picture, sr: Pixels) -> FaceResult:
     job = face.job
     assert job.target  # _read took those without
     try:
-        write_picture(job.target, sr)
+        write_image(job.target, sr)
     except EdgeError as error:
         return _failure(job, str(error))
     return FaceResult(str(job.source), str(job.target), 1, _ms_since(face.started), None)
@@ -265,7 +265,7 @@ def _write_one(target: Path, index: int, sr: Pixels | None) -> str | None:
     if sr is None:
         return None
     path = target.with_name(f"{target.stem.removesuffix('_sr')}_face{index}_sr{target.suffix}")
-    write_picture(path, sr)
+    write_image(path, sr)
     return str(path)
 
 

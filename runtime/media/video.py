@@ -61,7 +61,7 @@ def largest_scale(height: int, width: int) -> int:
     return max(1, min(SCALE, int((MAX_OUTPUT_PIXELS / (height * width)) ** 0.5)))
 
 
-def enlarge_video(
+def upscale_video(
     source: Path, target: Path, enlarge: Enlarge, watch: Watch = lambda done, total: None
 ) -> EnlargedVideo:
     """Write `target` with each frame (H, W, 3) of `source` enlarged, and its first sound track.
