@@ -6,7 +6,8 @@ from pathlib import Path
 from runtime import drift
 from runtime.atomic import read_bytes, sha256_bytes
 from runtime.errors import EdgeError
-from runtime.manifest import ENGINE, Manifest, probes_path, read_manifest
+from runtime.formats import ONNX, format_of
+from runtime.manifest import Manifest, probes_path, read_manifest
 
 MAX_ARTIFACT_BYTES = 1 << 30
 
@@ -50,9 +51,8 @@ def read_artifact(path: Path) -> Artifact:
 
 def _maker(path: Path, manifest: Manifest) -> str:
     """The command that makes this artifact: smaller ones are made of fp32.onnx, not exported."""
-    if path.suffix == ENGINE:
-        source = probes_path(path).with_name(f"{path.stem}.onnx")
-        return f"python -m export.tensorrt --artifact {source}"
+    if (kind := format_of(path)) is not ONNX:
+        return f"{kind.make} --artifact {probes_path(path).with_name(f'{path.stem}.onnx')}"
     if manifest.precision == "fp32":
         return "python -m export.onnx"
     return f"python -m quantize.{manifest.precision} --artifact {path.with_name('fp32.onnx')}"

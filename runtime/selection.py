@@ -17,8 +17,8 @@ import numpy as np
 
 from runtime import cache
 from runtime.errors import EXIT_DRIFT, EdgeError
+from runtime.formats import ONNX, format_of
 from runtime.image import LR_SIDE, Tensor, to_pixels
-from runtime.manifest import ENGINE
 
 CHOICE_VERSION = "3"  # another one when what is remembered, or how it is chosen, changes
 BATCH = 8  # faces that are run at once where this is quicker
@@ -76,7 +76,7 @@ def contest(
 
     An artifact that opens in no backend is passed over if it drifted and was `searched` for rather
     than named, or with `fallback`; else its error is raised. The first is in the folder that the
-    others are named from. Engines come last; one that does not open is left out.
+    others are named from. The files of devices come last; one that does not open is left out.
     """
     sessions: list[Session] = []
     failed: list[Trial] = []
@@ -96,7 +96,7 @@ def contest(
                 except EdgeError as error:
                     errors.append(error)
                     failed.append(Trial(_name(path, folder), backend, error=str(error)))
-            if len(sessions) > before or (path.suffix == ENGINE and sessions):
+            if len(sessions) > before or (format_of(path) is not ONNX and sessions):
                 continue
             last = path == routes[-1][0] and not sessions
             if last or not (fallback or (searched and errors[0].status == EXIT_DRIFT)):

@@ -25,15 +25,17 @@ from runtime.backends.open import AUTO, Runner, open_backend, open_optimized
 from runtime.backends.openvino import OpenVinoSession
 from runtime.backends.tensorrt import TensorRtSession
 from runtime.cpu import processor, usable_cores
-from runtime.errors import EXIT_DRIFT, EdgeError
+from runtime.errors import EXIT_DRIFT, EXIT_ERROR, EXIT_MISSING, EdgeError
+from runtime.formats import ONNX, format_for, format_of
 from runtime.image import Pixels, Tensor, fit_face, from_image, to_pixels, to_tensor
-from runtime.manifest import ENGINE, probes_path, read_manifest
+from runtime.manifest import probes_path, read_manifest
 from runtime.selection import Choice
 from runtime.verification import Verdict, find_verdict
 
 DEFAULT_MODEL = "aminet-edge"
 PREFERENCE = ("int8.onnx", "int8-openvino.onnx", "fp32.onnx")  # the quickest first
 MADE_FOR = {"int8-openvino.onnx": OpenVinoSession.name}  # other files suit any backend
+DEVICE_FILES = {"litert": ("litert/int8.tflite", "litert/fp32.tflite")}  # the quickest first
 
 Say = Callable[[str], None]
 
@@ -113,9 +115,9 @@ def open_session(
     other error too, and fp32.onnx in place of a named artifact. `verify=False` runs no probes and
     tries nothing; the hashes are always compared. Raises EdgeError.
     """
-    paths, searched = _candidates(artifact, fallback)
-    if backend == AUTO and paths[0].suffix == ENGINE:
-        backend = TensorRtSession.name
+    paths, searched = _candidates(artifact, backend, fallback)
+    if backend == AUTO and (kind := format_of(paths[0])) is not ONNX:
+        backend = kind.backends[0]
     if backend == AUTO and verify:
         return _open_quickest(paths, searched, fallback, say)
     backends = [OnnxRuntimeSession.name if backend == AUTO else backend]
@@ -158,21 +160,30 @@ def _open_quickest(paths: Sequence[Path], searched: bool, fallback: bool, say: S
     """What was chosen at an earlier start, if it still passes; else the winner of a contest."""
     installed = installed_backends() or {OnnxRuntimeSession.name: "missing"}
     folder = paths[0].parent
-    engines = find_engines(folder) if searched else []
-    key = _choice_key([*paths, *engines], installed)
+    others = _device_files(folder, installed) if searched else []
+    key = _choice_key([*paths, *(path for path, _ in others)], installed)
     if key and (chosen := selection.recall(key)):
         try:
             artifact = folder / chosen.artifact
             return _open(artifact, chosen.backend, True, chosen.passed_over, chosen)
         except EdgeError:
             pass  # the contest finds out what may be taken in its place
-    routes = _routes(paths, list(installed))
-    routes += [(engine, TensorRtSession.name) for engine in engines]
+    routes = [*_routes(paths, list(installed)), *others]
     session, chosen = selection.contest(routes, _open, searched, fallback, say)
     if key:
         selection.remember(key, chosen)
     session.choice, session.passed_over = chosen, chosen.passed_over
     return session
+
+
+def _device_files(folder: Path, installed: Mapping[str, str]) -> list[tuple[Path, str]]:
+    """The files for other backends that lie below a model's folder, the quickest of each."""
+    routes = [(engine, TensorRtSession.name) for engine in find_engines(folder)]
+    for backend, names in DEVICE_FILES.items():
+        found = [folder / name for name in names if (folder / name).is_file()]
+        if found and backend in installed:
+            routes.append((found[0], backend))
+    return routes
 
 
 def _routes(paths: Sequence[Path], backends: Sequence[str]) -> list[tuple[Path, str]]:
@@ -181,7 +192,7 @@ def _routes(paths: Sequence[Path], backends: Sequence[str]) -> list[tuple[Path, 
     made_for = [
         (path, backend)
         for path, backend in everything
-        if (path.suffix == ENGINE) == (backend == TensorRtSession.name)
+        if format_of(path) is format_for(backend)
         and (len(paths) == 1 or MADE_FOR.get(path.name, backend) == backend)
     ]
     return made_for or everything
@@ -202,7 +213,9 @@ def _choice_key(paths: Sequence[Path], installed: Mapping[str, str]) -> dict[str
     }
 
 
-def _candidates(artifact: str | Path | None, fallback: bool) -> tuple[list[Path], bool]:
+def _candidates(
+    artifact: str | Path | None, backend: str, fallback: bool
+) -> tuple[list[Path], bool]:
     """The artifacts to try in turn, and whether they were searched for rather than named."""
     if artifact is not None and not Path(artifact).is_dir():
         named = Path(artifact)
@@ -210,12 +223,15 @@ def _candidates(artifact: str | Path | None, fallback: bool) -> tuple[list[Path]
         return [named, spare] if fallback and spare != named else [named], False
     packed = Path(__file__).parent / "models" / DEFAULT_MODEL
     folders = [Path(artifact)] if artifact else [Path("artifacts", DEFAULT_MODEL), packed]
+    names: tuple[str, ...] = DEVICE_FILES.get(backend, PREFERENCE)
+    names += PREFERENCE if fallback and names is not PREFERENCE else ()
     for folder in folders:
-        if found := [folder / name for name in PREFERENCE if (folder / name).is_file()]:
+        if found := [folder / name for name in names if (folder / name).is_file()]:
             return found, True
     raise EdgeError(
-        f"no model in {' or '.join(map(str, folders))}, expected {' or '.join(PREFERENCE)};"
-        " make one: python -m export.onnx"
+        f"no model in {' or '.join(map(str, folders))}, expected {' or '.join(names)};"
+        f" make one: {format_for(backend).make}",
+        EXIT_MISSING if backend in DEVICE_FILES else EXIT_ERROR,
     )
 
 

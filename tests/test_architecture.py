@@ -13,7 +13,8 @@ ALLOWED = {
     "runtime": {"numpy", "PIL"},
     "aminet": {"numpy", "PIL", "torch", "safetensors", "tqdm", "runtime"},
     "export": {
-        *("numpy", "torch", "onnx", "onnxscript", "onnxsim", "google"),
+        *("numpy", "torch", "onnx", "onnxscript", "onnxsim", "google", "ai_edge_litert"),
+        "flatbuffers",
         *("aminet", "runtime"),
     },
     "quantize": {"numpy", "onnx", "onnxruntime", "runtime"},
@@ -31,6 +32,7 @@ WRAPPERS = {
     "tensorrt": "runtime/backends/tensorrt.py",
     "tensorrt_rtx": "runtime/backends/tensorrt.py",
     "cuda": "runtime/backends/cuda.py",
+    "ai_edge_litert": "runtime/backends/litert.py",
     "av": "runtime/media/video.py",
 }
 # What export needs to build an engine where the GPU is.

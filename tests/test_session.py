@@ -251,7 +251,11 @@ def test_a_folder_without_a_model_is_named(tmp_path):
 @pytest.mark.parametrize(
     ("backend", "status", "message"),
     [
-        ("tensorrt", EXIT_MISSING, "is no engine, which --backend tensorrt needs; build one on"),
+        (
+            "tensorrt",
+            EXIT_MISSING,
+            "is no TensorRT engine, which --backend tensorrt needs; make one on",
+        ),
         ("onnxruntime-cuda", EXIT_MISSING, "the installed ONNX Runtime has no CUDAExecution"),
         ("coreml", EXIT_USAGE, "no backend is called coreml, expected auto, onnxruntime, openvino"),
     ],

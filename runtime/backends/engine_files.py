@@ -9,7 +9,8 @@ from runtime.backends.cuda import find_device, has_device
 from runtime.backends.installed import has_nvidia_driver
 from runtime.backends.tensorrt import check_device, check_version, import_library
 from runtime.errors import EdgeError
-from runtime.manifest import ENGINE, read_manifest
+from runtime.formats import ENGINE
+from runtime.manifest import read_manifest
 
 PLACES = f"trt/*/*{ENGINE}"  # where export.tensorrt writes, from the ONNX files' folder
 

@@ -11,12 +11,16 @@ NVIDIA = (  # its driver, on Linux, a Jetson, in WSL
     *("/dev/nvidiactl", "/proc/driver/nvidia/version"),
     *("/dev/nvmap", "/etc/nv_tegra_release", "/dev/dxg"),
 )
-PACKAGES = ("onnxruntime", "openvino")  # the module and the backend have one name
+PACKAGES = {  # the module of each backend
+    "onnxruntime": "onnxruntime",
+    "openvino": "openvino",
+    "litert": "ai_edge_litert",
+}
 
 
 def installed_backends() -> dict[str, str]:
     """The backends that could be opened, each with its package's version."""
-    versions = {name: installed_version(name) for name in PACKAGES}
+    versions = {name: installed_version(module) for name, module in PACKAGES.items()}
     return {name: version for name, version in versions.items() if version}
 
 

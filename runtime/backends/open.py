@@ -1,40 +1,49 @@
 """A backend by its name, with an artifact open in it."""
 
+from collections.abc import Callable, Mapping
 from typing import TypeAlias
 
 from runtime import cache
 from runtime.artifact import MAX_ARTIFACT_BYTES, Artifact
 from runtime.atomic import sha256_bytes
 from runtime.backends.installed import installed_backends
+from runtime.backends.litert import LiteRtSession
 from runtime.backends.onnxruntime import OnnxRuntimeGpuSession, OnnxRuntimeSession, optimize
 from runtime.backends.openvino import OpenVinoSession
 from runtime.backends.tensorrt import TensorRtSession
 from runtime.cpu import processor
 from runtime.errors import EXIT_MISSING, EXIT_USAGE, EdgeError
-from runtime.manifest import ENGINE
+from runtime.formats import FORMATS, ONNX, format_for, format_of
 
 AUTO = "auto"
-BACKENDS = (AUTO, OnnxRuntimeSession.name, OpenVinoSession.name, TensorRtSession.name)
+BACKENDS = (AUTO, *(backend for kind in FORMATS for backend in kind.backends))
 PROVIDERS = ("cpu", "cuda", "tensorrt")
 GPU_BACKENDS = {f"{OnnxRuntimeSession.name}-{provider}": provider for provider in PROVIDERS[1:]}
 
-Runner: TypeAlias = OnnxRuntimeSession | OpenVinoSession | TensorRtSession
+Runner: TypeAlias = OnnxRuntimeSession | OpenVinoSession | TensorRtSession | LiteRtSession
+_OPEN: Mapping[str, Callable[[Artifact], Runner]] = {
+    "onnxruntime": lambda artifact: OnnxRuntimeSession(artifact.model, str(artifact.path)),
+    "openvino": lambda artifact: OpenVinoSession(artifact.model, str(artifact.path)),
+    "tensorrt": lambda artifact: TensorRtSession(
+        artifact.model, artifact.manifest, str(artifact.path)
+    ),
+    "litert": lambda artifact: LiteRtSession(artifact.model, str(artifact.path)),
+}
 
 
 def open_backend(name: str, artifact: Artifact) -> Runner:
     """Open the model in one of BACKENDS or GPU_BACKENDS; status 5 for one that is not here.
 
-    'auto' runs an engine in TensorRT, anything else in ONNX Runtime.
+    'auto' is the first of those that open this kind of file.
     """
-    if artifact.path.suffix == ENGINE or name == TensorRtSession.name:
-        return _open_engine(name, artifact)
-    if name in GPU_BACKENDS:
+    kind = format_of(artifact.path)
+    if name in GPU_BACKENDS and kind is ONNX:
         return OnnxRuntimeGpuSession(artifact.model, str(artifact.path), GPU_BACKENDS[name])
-    if name in (AUTO, OnnxRuntimeSession.name):
-        return OnnxRuntimeSession(artifact.model, str(artifact.path))
-    if name == OpenVinoSession.name:
-        return OpenVinoSession(artifact.model, str(artifact.path))
-    raise EdgeError(f"no backend is called {name}, expected {', '.join(BACKENDS)}", EXIT_USAGE)
+    if name != AUTO and name not in (*BACKENDS, *GPU_BACKENDS):
+        raise EdgeError(f"no backend is called {name}, expected {', '.join(BACKENDS)}", EXIT_USAGE)
+    if name != AUTO and name not in kind.backends:
+        raise _not_its_kind(name, artifact)
+    return _OPEN[kind.backends[0] if name == AUTO else name](artifact)
 
 
 def with_provider(backend: str, provider: str | None) -> str:
@@ -53,7 +62,7 @@ def open_optimized(backend: str, artifact: Artifact) -> tuple[Runner, str]:
 
     ONNX Runtime is given the graph as it optimized it at an earlier start, if it was kept.
     """
-    optimizable = backend == OnnxRuntimeSession.name and artifact.path.suffix != ENGINE
+    optimizable = backend == OnnxRuntimeSession.name and format_of(artifact.path) is ONNX
     if not optimizable or not cache.is_writable():
         return open_backend(backend, artifact), artifact.manifest.sha256
     key = {
@@ -69,18 +78,17 @@ def open_optimized(backend: str, artifact: Artifact) -> tuple[Runner, str]:
     return OnnxRuntimeSession(kept, str(artifact.path), optimized=True), sha256_bytes(kept)
 
 
-def _open_engine(name: str, artifact: Artifact) -> Runner:
-    """An engine in TensorRT; EdgeError if either is something else."""
-    path = artifact.path
-    if path.suffix != ENGINE:
-        raise EdgeError(
-            f"{path}: is no engine, which --backend tensorrt needs; build one on this device:"
-            f" python -m export.tensorrt --artifact {path}",
+def _not_its_kind(backend: str, artifact: Artifact) -> EdgeError:
+    """The error for a backend that opens other files than this one."""
+    path, kind, wanted = artifact.path, format_of(artifact.path), format_for(backend)
+    if wanted is not ONNX and kind is ONNX:
+        return EdgeError(
+            f"{path}: is no {wanted.noun}, which --backend {backend} needs; make one on this"
+            f" device: {wanted.make} --artifact {path}",
             EXIT_MISSING,
         )
-    if name not in (AUTO, TensorRtSession.name):
-        raise EdgeError(
-            f"{path}: is an engine, which --backend {name} does not run; use --backend tensorrt",
-            EXIT_USAGE,
-        )
-    return TensorRtSession(artifact.model, artifact.manifest, str(path))
+    return EdgeError(
+        f"{path}: is a {kind.noun}, which --backend {backend} does not run; use --backend"
+        f" {kind.backends[0]}",
+        EXIT_USAGE,
+    )

@@ -1,0 +1,42 @@
+"""The kinds of files that a model runs from: which backends open them, and where they lie."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+ENGINE = ".engine"
+
+
+@dataclass(frozen=True)
+class Format:
+    """A kind of file, known by its suffix.
+
+    `backends` open it, the first if none is named. Its place is `depth` folders below that of the
+    model, where the probes and fp32.onnx are. `noun` and `make` are for messages: what it is, and
+    the command that makes it.
+    """
+
+    suffix: str
+    backends: tuple[str, ...]
+    depth: int
+    noun: str
+    make: str
+
+
+ONNX = Format(".onnx", ("onnxruntime", "openvino"), 0, "ONNX file", "python -m export.onnx")
+FORMATS = (
+    ONNX,
+    Format(ENGINE, ("tensorrt",), 2, "TensorRT engine", "python -m export.tensorrt"),
+    Format(".tflite", ("litert",), 1, "LiteRT file", "python -m export.litert"),
+)
+
+
+def format_of(path: str | Path) -> Format:
+    """By the suffix; what has another one is taken for ONNX, and the backend says what is wrong."""
+    return next((each for each in FORMATS if each.suffix == Path(path).suffix), ONNX)
+
+
+def format_for(backend: str) -> Format:
+    """The kind of file that a backend opens; ONNX for one that is not known here."""
+    return next((each for each in FORMATS if backend in each.backends), ONNX)
