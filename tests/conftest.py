@@ -26,12 +26,12 @@ def cache(tmp_path_factory, monkeypatch):
 @pytest.fixture(autouse=True)
 def only_onnxruntime(monkeypatch):
     """Tests see the one backend that is always there; `every_backend` shows them the others."""
-    monkeypatch.setattr(installed, "PACKAGES", ("onnxruntime",))
+    monkeypatch.setattr(installed, "PACKAGES", {"onnxruntime": "onnxruntime"})
 
 
 @pytest.fixture
 def every_backend(only_onnxruntime, monkeypatch):
-    monkeypatch.setattr(installed, "PACKAGES", ("onnxruntime", "openvino"))
+    monkeypatch.setattr(installed, "PACKAGES", {name: name for name in ("onnxruntime", "openvino")})
 
 
 @pytest.fixture(scope="session")

@@ -7,10 +7,20 @@ import pytest
 
 from runtime.errors import EXIT_MISSING, needs
 
-ABSENT = ("torch", "onnx", "onnxsim", "onnxscript", "safetensors", "scipy", "skimage")
+ABSENT = (
+    "torch",
+    "onnx",
+    "onnxsim",
+    "onnxscript",
+    "safetensors",
+    "scipy",
+    "skimage",
+    "ai_edge_litert",
+)
 EXTRAS = {
     "aminet.info": "train",
     "aminet.train": "train",
+    "export.litert": "quantize,litert",
     "export.onnx": "export",
     "quantize.int8": "quantize",
     "quantize.fp16": "quantize",

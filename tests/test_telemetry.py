@@ -26,6 +26,7 @@ sys.addaudithook(refuse)
 """
 WORK = """
 from export.onnx import main as export
+from export.litert import main as litert
 from quantize.fp16 import main as fp16
 from quantize.int8 import main as int8
 from runtime.infer import main as infer
@@ -34,8 +35,10 @@ fp32 = ["--artifact", "made/fp32.onnx"]
 assert export(["--checkpoint", "tiny.safetensors", "--out", fp32[1]]) == 0
 assert fp16(fp32) == 0
 assert int8([*fp32, "--calib", "calib", "--max-drop-db", "5"]) == 0
+assert litert(["--artifact", "made/int8.onnx"]) == 0
 for backend in ("onnxruntime", "openvino"):
     assert infer(["calib/0.png", *fp32, "--backend", backend, "--out", backend]) == 0
+assert infer(["calib/0.png", "--artifact", "made/litert/int8.tflite", "--out", "litert"]) == 0
 assert "openvino" in sys.modules
 """
 COMPARE = """

@@ -92,12 +92,12 @@ def test_auto_takes_the_engine_where_it_is_quickest(engine, monkeypatch):
     pretend_gpu(monkeypatch, "8.6")
     folder = probes_path(engine).parent
 
-    def open_engine(name, artifact):
-        runner = OnnxRuntimeSession((folder / "fp32.onnx").read_bytes(), name)
-        runner.name = name
+    def open_engine(artifact):
+        runner = OnnxRuntimeSession((folder / "fp32.onnx").read_bytes(), "tensorrt")
+        runner.name = "tensorrt"
         return runner
 
-    monkeypatch.setattr(runners, "_open_engine", open_engine)
+    monkeypatch.setitem(runners.OPENERS, "tensorrt", open_engine)
     monkeypatch.setattr(selection, "take_turns", lambda runs, face, turns: [[3.0], [1.0]])
     for remembered in (False, True):
         with open_session(folder) as session:

@@ -104,7 +104,7 @@ def _pad(c: Conversion, node: NodeProto, data: int) -> tuple[int, int]:
     SAME puts the odd pixel of a stride on the other side than torch does.
     """
     settings = attributes(node)
-    kernel = settings["kernel_shape"]
+    kernel = c.graph.shape(node.input[1])[2:]
     pads = settings.get("pads", [0, 0, 0, 0])
     if not any(pads):
         return data, VALID

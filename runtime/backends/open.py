@@ -1,6 +1,6 @@
 """A backend by its name, with an artifact open in it."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import TypeAlias
 
 from runtime import cache
@@ -21,7 +21,7 @@ PROVIDERS = ("cpu", "cuda", "tensorrt")
 GPU_BACKENDS = {f"{OnnxRuntimeSession.name}-{provider}": provider for provider in PROVIDERS[1:]}
 
 Runner: TypeAlias = OnnxRuntimeSession | OpenVinoSession | TensorRtSession | LiteRtSession
-_OPEN: Mapping[str, Callable[[Artifact], Runner]] = {
+OPENERS: dict[str, Callable[[Artifact], Runner]] = {
     "onnxruntime": lambda artifact: OnnxRuntimeSession(artifact.model, str(artifact.path)),
     "openvino": lambda artifact: OpenVinoSession(artifact.model, str(artifact.path)),
     "tensorrt": lambda artifact: TensorRtSession(
@@ -43,7 +43,7 @@ def open_backend(name: str, artifact: Artifact) -> Runner:
         raise EdgeError(f"no backend is called {name}, expected {', '.join(BACKENDS)}", EXIT_USAGE)
     if name != AUTO and name not in kind.backends:
         raise _not_its_kind(name, artifact)
-    return _OPEN[kind.backends[0] if name == AUTO else name](artifact)
+    return OPENERS[kind.backends[0] if name == AUTO else name](artifact)
 
 
 def with_provider(backend: str, provider: str | None) -> str:
