@@ -1,5 +1,6 @@
 """Fixtures of more than one test file."""
 
+import os
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -13,6 +14,10 @@ from runtime.backends import installed
 from runtime.manifest import read_manifest, write_manifest
 
 ROOT = Path(__file__).parent.parent
+
+# Before torch loads libgomp: threads that wait for others sleep instead of spinning, which beside
+# other work cost a tiny training three times its processor time.
+os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 
 
 @pytest.fixture(autouse=True)
