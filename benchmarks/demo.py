@@ -210,7 +210,7 @@ def columns(
     """
     enlarged = {"bicubic": tuple(upscale_bicubic(face) for face in faces)}
     for session in sessions:
-        enlarged[session.manifest.model] = tuple(session.enlarge(face) for face in faces)
+        enlarged[session.manifest.model] = tuple(session.upscale(face) for face in faces)
     none = ("",) * (len(faces) - 1)
     return (
         Column("input, 16x16", tuple(faces), ("", *none)),

@@ -267,7 +267,7 @@ def draw_faces(fp32: Path, small: Path) -> list[Json]:
     names = ("the astronaut", *(f"nobody {i + 1}" for i in range(FACES_OF_NOBODY)))
     with open_session(fp32) as full, open_session(small) as reduced:
         return [
-            _pictures(name, lr, full.enlarge(lr), reduced.enlarge(lr))
+            _pictures(name, lr, full.upscale(lr), reduced.upscale(lr))
             for name, lr in zip(names, lrs, strict=True)
         ]
 

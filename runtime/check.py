@@ -129,7 +129,7 @@ def _enlarge(runner: Runner, faces: Pixels) -> Pixels:
     sr = np.empty_like(faces)
     for start in range(0, len(faces), BATCH):
         batch = slice(start, start + BATCH)
-        lr = np.stack([shrink(face) for face in faces[batch]])
+        lr = np.stack([shrink(face, runner.lr_side) for face in faces[batch]])
         sr[batch] = to_pixels(np.nan_to_num(runner.run(to_tensor(lr)), posinf=0, neginf=0))
     return sr
 

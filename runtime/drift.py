@@ -17,7 +17,6 @@ import numpy as np
 from runtime.atomic import read_bytes, write_bytes
 from runtime.errors import EdgeError
 from runtime.image import (
-    LR_SIDE,
     PSNR_CAP_DB,
     SR_SIDE,
     Pixels,
@@ -27,7 +26,7 @@ from runtime.image import (
     to_pixels,
     to_tensor,
 )
-from runtime.manifest import Manifest
+from runtime.manifest import LR_SIDES, Manifest
 
 FIDELITY_CAP_DB = PSNR_CAP_DB  # identical pictures
 # Sums in another order (another processor, another build) move values by 1e-6 and flip a gray level
@@ -45,7 +44,7 @@ Run = Callable[[Tensor], Tensor]
 
 @dataclass(frozen=True)
 class Probes:
-    """lr (N, 16, 16, 3), what FP32 makes of it, sr (N, 128, 128, 3), and N names; faces first."""
+    """lr (N, S, S, 3), what FP32 makes of it, sr (N, 128, 128, 3), and N names; faces first."""
 
     lr: Pixels
     sr: Pixels
@@ -54,7 +53,7 @@ class Probes:
 
     def __post_init__(self) -> None:
         n = len(self.names)
-        for name, pixels, side in (("lr", self.lr, LR_SIDE), ("sr", self.sr, SR_SIDE)):
+        for name, pixels, side in (("lr", self.lr, self.lr_side), ("sr", self.sr, SR_SIDE)):
             if pixels.dtype != np.uint8 or pixels.shape != (n, side, side, 3):
                 raise ValueError(
                     f"{name} is {pixels.dtype} {pixels.shape}, expected uint8 {(n, side, side, 3)}"
@@ -63,6 +62,12 @@ class Probes:
             raise ValueError(
                 f"{self.faces} faces of {n} pictures, expected both faces and extremes"
             )
+
+    @property
+    def lr_side(self) -> int:
+        """S of lr, in px; the paper's if it is none that a model reads."""
+        side = self.lr.shape[1] if self.lr.ndim > 1 else 0
+        return side if side in LR_SIDES else LR_SIDES[0]
 
 
 @dataclass(frozen=True)

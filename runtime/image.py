@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,7 +19,7 @@ from runtime.errors import EdgeError
 Pixels = NDArray[np.uint8]
 Tensor = NDArray[np.float32]
 
-LR_SIDE = 16
+LR_SIDE = 16  # of the paper's networks; a manifest says another
 SR_SIDE = 128
 SCALE = 8
 
@@ -29,6 +30,7 @@ WRITTEN_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
 # A face: the longer side against the shorter; what is over is cut off on both sides.
 MAX_ASPECT = 1.25
 MAX_LR_SIDE = 32  # px; made 16x16, a larger picture loses what the network would have to invent
+MIN_FACE_SIDE = 12  # px; networks of more than 16x16 were trained on faces resampled from this on
 
 
 def read_image(path: str | Path) -> Pixels:
@@ -60,9 +62,39 @@ def decode_image(data: bytes, name: str) -> Pixels:
         ) from error
 
 
-def from_image(image: Image.Image) -> Pixels:
-    """A Pillow image of any mode as (H, W, 3), as decode_image makes it."""
-    return _to_rgb(ImageOps.exif_transpose(image))
+def to_rgb(image: object) -> Pixels:
+    """A Pillow image of any mode, or an array of one, as (H, W, 3), as decode_image makes it.
+
+    Arrays are (H, W) or (H, W, C) with 1 to 4 channels: gray or RGB, without or with alpha; uint8,
+    or floats in [0, 1]. Anything else raises EdgeError.
+    """
+    if isinstance(image, np.ndarray):
+        image = Image.fromarray(_to_uint8(image))
+    if not isinstance(image, Image.Image):
+        kind = f"{type(image).__module__}.{type(image).__name__}"
+        raise EdgeError(f"the image is a {kind}, expected a Pillow image or {_ARRAYS}")
+    try:
+        return _to_rgb(ImageOps.exif_transpose(image))
+    except Exception as error:  # Pillow reads a file only now
+        raise EdgeError(f"the image cannot be read ({_first_line(error)})") from error
+
+
+_ARRAYS = "an array (H, W) or (H, W, 1 to 4), uint8 or floats in [0, 1]"
+
+
+def _to_uint8(image: NDArray[Any]) -> Pixels:
+    """The array as Pillow takes it; EdgeError if it is none of an image."""
+    channels = image.shape[2] if image.ndim == 3 else 1
+    if image.ndim not in (2, 3) or not 1 <= channels <= 4 or not image.size:
+        raise EdgeError(f"the image is an array {image.shape}, expected {_ARRAYS}")
+    if np.issubdtype(image.dtype, np.floating):
+        least, most = float(image.min()), float(image.max())
+        if not (least >= 0 and most <= 1):
+            raise EdgeError(f"the image has values from {least:g} to {most:g}, expected {_ARRAYS}")
+        image = np.rint(image * 255).astype(np.uint8)
+    if image.dtype != np.uint8:
+        raise EdgeError(f"the image is an array of {image.dtype}, expected {_ARRAYS}")
+    return image[..., 0] if image.ndim == 3 and channels == 1 else image
 
 
 def write_image(path: str | Path, pixels: Pixels) -> None:
@@ -75,33 +107,50 @@ def write_image(path: str | Path, pixels: Pixels) -> None:
         Image.fromarray(pixels).save(temporary, **options)
 
 
-def fit_face(pixels: Pixels, name: str, *, reduce: bool = False) -> Pixels:
-    """Make a face picture (H, W, 3) the network's (16, 16, 3): cut to its central square, shrunk.
+def face_sides(lr_side: int) -> tuple[int, int]:
+    """The smallest and the largest face, in px, that a network of this input is given.
 
-    Raises EdgeError for one under 16 px, one that is not roughly square (MAX_ASPECT) and, unless
-    `reduce`, one over MAX_LR_SIDE.
+    The paper's networks know faces of 16x16 and no smaller ones; others were trained on faces that
+    were resampled to their input, up or down.
     """
+    return (LR_SIDE if lr_side == LR_SIDE else MIN_FACE_SIDE), lr_side * MAX_LR_SIDE // LR_SIDE
+
+
+def fit_face(
+    pixels: Pixels,
+    name: str,
+    *,
+    side: int = LR_SIDE,
+    reduce: bool = False,
+    option: str = "--reduce",
+) -> Pixels:
+    """Crop a face image (H, W, 3) to its central square, resampled to (side, side, 3).
+
+    Raises EdgeError for one smaller than `face_sides`, one that is not roughly square (MAX_ASPECT)
+    and, unless `reduce`, one larger than them; the message names the `option` that allows it.
+    """
+    least, most = face_sides(side)
     height, width = pixels.shape[:2]
     shorter, longer = sorted((height, width))
     size = f"{name}: is {width}x{height}"
-    if shorter < LR_SIDE:
-        raise EdgeError(f"{size}, expected a face of at least {LR_SIDE}x{LR_SIDE}")
+    if shorter < least:
+        raise EdgeError(f"{size}, expected a face of at least {least}x{least}")
     if longer > MAX_ASPECT * shorter:
         raise EdgeError(
             f"{size}, expected a face picture, about square (at most 5:4); crop it to the face"
         )
-    if longer > MAX_LR_SIDE and not reduce:
+    if longer > most and not reduce:
         raise EdgeError(
-            f"{size}, expected a face of 16 to {MAX_LR_SIDE} px; --reduce makes it 16x16 first"
-            " (its detail is lost and invented anew)"
+            f"{size}, expected a face of {least} to {most} px; {option} makes it {side}x{side}"
+            " first (its detail is lost and invented anew)"
         )
     top, left = (height - shorter) // 2, (width - shorter) // 2
-    return shrink(pixels[top : top + shorter, left : left + shorter])
+    return shrink(pixels[top : top + shorter, left : left + shorter], side)
 
 
-def shrink(hr: Pixels) -> Pixels:
-    """The low-resolution face (16, 16, 3) of a square one, as the data sets make it."""
-    return _resize(hr, LR_SIDE)
+def shrink(hr: Pixels, side: int = LR_SIDE) -> Pixels:
+    """The low-resolution face (side, side, 3) of a square one, as the data sets make it."""
+    return _resize(hr, side)
 
 
 def upscale_bicubic(lr: Pixels) -> Pixels:

@@ -14,7 +14,9 @@ from runtime.atomic import read_bytes, sha256_bytes, write_bytes
 from runtime.errors import EdgeError
 from runtime.formats import format_of
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+LR_SIDES = (16, 32, 64)  # px of the faces that a model may read; the paper's networks: 16
+OLDER = {1: {"lr_side": 16}}  # what manifests of older schemas do not have, and mean
 PRECISIONS = ("fp32", "fp16", "int8")
 TARGETS = ("any", "cpu", "openvino", "tensorrt", "litert", "ncnn", "coreml")
 PROBES = "probes.npz"
@@ -44,8 +46,9 @@ class Measurement:
 class Manifest:
     """What an artifact is. `executes_as` begins with the precision that it is computed in.
 
-    `psnr_y` (dB) is the FP32 model's on celeba-val; with `max_drop_db` it makes the drift budget.
-    `random_weights`: for tests; whoever enlarges faces refuses it.
+    `lr_side` (px) is that of the faces it reads. `psnr_y` (dB) is the FP32 model's on celeba-val;
+    with `max_drop_db` it makes the drift budget. `random_weights`: for tests; the runtime refuses
+    them.
     """
 
     model: str
@@ -55,6 +58,7 @@ class Manifest:
     checkpoint_sha256: str
     probes_sha256: str
     executes_as: str
+    lr_side: int = 16
     parent_sha256: str | None = None
     calibration_sha256: str | None = None
     random_weights: bool = False
@@ -78,8 +82,7 @@ class Manifest:
     @property
     def digest(self) -> str:
         """The SHA-256 of the canonical JSON: keys sorted, no spaces, without the digest itself."""
-        canonical = json.dumps(asdict(self), sort_keys=True, separators=(",", ":"), allow_nan=False)
-        return sha256_bytes(canonical.encode())
+        return _digest(asdict(self))
 
 
 def manifest_path(artifact: str | Path) -> Path:
@@ -107,9 +110,10 @@ def write_manifest(artifact: str | Path, manifest: Manifest) -> None:
 
 
 def read_manifest(artifact: str | Path) -> Manifest:
-    """Read the manifest of `artifact`; EdgeError if it is missing, altered or of another schema.
+    """Read the manifest of `artifact`; EdgeError if it is missing, altered or of a newer schema.
 
-    It does not look at the artifact: a session compares the hashes with the files.
+    One of an older schema becomes one of today's, with what it meant. It does not look at the
+    artifact: a session compares the hashes with the files.
     """
     path = manifest_path(artifact)
     if not path.exists():
@@ -118,14 +122,15 @@ def read_manifest(artifact: str | Path) -> Manifest:
         )
     content = _parse(path)
     version = content.get("schema_version")
-    if version != SCHEMA_VERSION:
+    if type(version) is not int or version not in (SCHEMA_VERSION, *OLDER):
         raise EdgeError(f"{path}: has schema version {version}, expected {SCHEMA_VERSION}; {_MEND}")
     stated_digest = content.pop("digest", None)
     try:
-        manifest = _from_json(content)
-    except (TypeError, ValueError) as error:
+        digest = _digest(content)
+        manifest = _from_json(_upgraded(content))
+    except (TypeError, ValueError, RecursionError) as error:
         raise EdgeError(f"{path}: does not fit the schema: {error}; {_MEND}") from error
-    if stated_digest != manifest.digest:
+    if stated_digest != digest:
         raise EdgeError(f"{path}: was altered, its digest does not fit; {_MEND}")
     return manifest
 
@@ -143,6 +148,19 @@ def _parse(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise EdgeError(f"{path}: is not a manifest, expected a JSON object; {_MEND}")
     return content
+
+
+def _digest(content: Mapping[str, Any]) -> str:
+    canonical = json.dumps(content, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return sha256_bytes(canonical.encode())
+
+
+def _upgraded(content: dict[str, Any]) -> dict[str, Any]:
+    """The fields of today's schema, from those of any."""
+    added = OLDER.get(content["schema_version"], {})
+    if present := sorted(added.keys() & content.keys()):
+        raise ValueError(f"{', '.join(present)} unknown")
+    return {**content, **added, "schema_version": SCHEMA_VERSION}
 
 
 def _from_json(content: dict[str, Any]) -> Manifest:
@@ -208,6 +226,7 @@ _MANIFEST_CHECKS: Mapping[str, Check] = {
     "probes_sha256": _is_sha256,
     "executes_as": _is_text,
     "computed_in": lambda value: value in PRECISIONS,
+    "lr_side": lambda value: value in LR_SIDES and isinstance(value, int),
     "parent_sha256": _or_none(_is_sha256),
     "calibration_sha256": _or_none(_is_sha256),
     "random_weights": _is_flag,

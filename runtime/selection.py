@@ -18,7 +18,7 @@ import numpy as np
 from runtime import cache
 from runtime.errors import EXIT_DRIFT, EdgeError
 from runtime.formats import ONNX, format_of
-from runtime.image import LR_SIDE, Tensor, to_pixels
+from runtime.image import Tensor, to_pixels
 
 CHOICE_VERSION = "3"  # another one when what is remembered, or how it is chosen, changes
 BATCH = 8  # faces that are run at once where this is quicker
@@ -116,7 +116,8 @@ def _judge(
     failed: Sequence[Trial],
     passed_over: Sequence[str],
 ) -> tuple[Session, Choice]:
-    faces = np.random.default_rng(0).random((BATCH, 3, LR_SIDE, LR_SIDE), np.float32)
+    side = sessions[0].lr_side
+    faces = np.random.default_rng(0).random((BATCH, 3, side, side), np.float32)
     runs = [session.run for session in sessions]
     turns_ms = take_turns(runs, faces[:1], TURNS if len(runs) > 1 else 1)
     times_ms = [float(np.median(turns)) for turns in turns_ms]
@@ -153,7 +154,7 @@ def _close(sessions: Sequence[Session]) -> None:
 
 
 def take_turns(runs: Sequence[Run], face: Tensor, turns: int) -> list[list[float]]:
-    """The milliseconds that each takes for a face (1, 3, 16, 16): the median of each of its turns.
+    """The milliseconds that each takes for a face (1, 3, S, S): the median of each of its turns.
 
     All see the same load. A turn begins with runs that do not count, for the others have pushed
     these weights out of the caches, and a large model would pay more for that than a small one.

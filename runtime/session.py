@@ -1,7 +1,7 @@
 """An artifact, opened in a backend and proved on the probes before the first face.
 
 with open_session() as session:
-    sr = session.enlarge(face)
+    sr = session.upscale(face)
 """
 
 from __future__ import annotations
@@ -10,9 +10,10 @@ import functools
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import overload
+from typing import Any, overload
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 from runtime import selection
@@ -27,7 +28,7 @@ from runtime.backends.tensorrt import TensorRtSession
 from runtime.cpu import processor, usable_cores
 from runtime.errors import EXIT_DRIFT, EXIT_ERROR, EXIT_MISSING, EdgeError
 from runtime.formats import ONNX, format_for, format_of
-from runtime.image import Pixels, Tensor, fit_face, from_image, to_pixels, to_tensor
+from runtime.image import Tensor, fit_face, to_pixels, to_rgb, to_tensor
 from runtime.manifest import probes_path, read_manifest
 from runtime.selection import Choice
 from runtime.verification import Verdict, find_verdict
@@ -41,11 +42,11 @@ Say = Callable[[str], None]
 
 
 class Session(Closing):
-    """A model ready to enlarge faces, on any number of threads; a context manager.
+    """A model ready to upscale faces, on any number of threads; a context manager.
 
     `verdict` is None if the session was opened without `verify`; `choice` is None if its backend
-    was named. `passed_over` says what was tried before and why it was not taken. At least `batch`
-    faces at once are run the quickest.
+    was named. `passed_over` says what was tried before and why it was not taken. `lr_side` is the
+    side of the faces that `run` takes, in px; at least `batch` of them at once are the fastest.
     """
 
     def __init__(
@@ -58,6 +59,7 @@ class Session(Closing):
     ) -> None:
         self.artifact = artifact.path
         self.manifest = artifact.manifest
+        self.lr_side = runner.lr_side
         self.backend = runner.name
         self.backend_version = runner.version
         self.verdict = verdict
@@ -70,7 +72,10 @@ class Session(Closing):
         return self.choice.batch if self.choice else 1
 
     def run(self, lr: Tensor) -> Tensor:
-        """Enlarge lr (N, 3, 16, 16), float32 in [0, 1], to (N, 3, 128, 128), not clipped."""
+        """Upscale lr (N, 3, S, S), float32 in [0, 1], to (N, 3, 128, 128), not clipped.
+
+        S is `lr_side`. EdgeError for anything else, and for outputs that are not finite.
+        """
         sr = self._runner.run(lr)
         if not np.isfinite(sr).all():
             raise EdgeError(
@@ -81,19 +86,25 @@ class Session(Closing):
         return sr
 
     @overload
-    def enlarge(self, image: Pixels, *, reduce: bool = False) -> Pixels: ...
+    def upscale(self, image: Image.Image, *, reduce: bool = False) -> Image.Image: ...
     @overload
-    def enlarge(self, image: Image.Image, *, reduce: bool = False) -> Image.Image: ...
+    def upscale(self, image: NDArray[Any], *, reduce: bool = False) -> NDArray[Any]: ...
 
-    def enlarge(self, image: Pixels | Image.Image, *, reduce: bool = False) -> Pixels | Image.Image:
-        """Enlarge a face picture, uint8 (H, W, 3) or a Pillow image, to 128x128 of its kind.
+    def upscale(
+        self, image: NDArray[Any] | Image.Image, *, reduce: bool = False
+    ) -> NDArray[Any] | Image.Image:
+        """Upscale a face, about square, to 128x128: an RGB Pillow image, or an array (128, 128, 3).
 
-        16 to 32 px, about square; `reduce` shrinks a larger one first. Otherwise EdgeError.
+        Arrays are (H, W) or (H, W, C) with gray, RGB or RGBA channels, of uint8 or, in [0, 1], of
+        floats; the result is of the same kind. `reduce` shrinks a face that is larger than the
+        model's first. Raises EdgeError for any other image.
         """
+        pixels = to_rgb(image)
+        lr = fit_face(pixels, "the image", side=self.lr_side, reduce=reduce, option="reduce=True")
+        sr = to_pixels(self.run(to_tensor(lr[None])))[0]
         if isinstance(image, Image.Image):
-            return Image.fromarray(self.enlarge(from_image(image), reduce=reduce))
-        lr = fit_face(image, "the picture", reduce=reduce)
-        return to_pixels(self.run(to_tensor(lr[None])))[0]
+            return Image.fromarray(sr)
+        return sr if image.dtype == np.uint8 else (sr / 255).astype(image.dtype)
 
     def close(self) -> None:
         self._runner.close()
@@ -136,16 +147,18 @@ def open_session(
 
 
 @overload
-def enlarge(image: Pixels, *, reduce: bool = False) -> Pixels: ...
+def upscale(image: Image.Image, *, reduce: bool = False) -> Image.Image: ...
 @overload
-def enlarge(image: Image.Image, *, reduce: bool = False) -> Image.Image: ...
+def upscale(image: NDArray[Any], *, reduce: bool = False) -> NDArray[Any]: ...
 
 
-def enlarge(image: Pixels | Image.Image, *, reduce: bool = False) -> Pixels | Image.Image:
-    """Session.enlarge with a session that is opened at the first call and kept."""
+def upscale(
+    image: NDArray[Any] | Image.Image, *, reduce: bool = False
+) -> NDArray[Any] | Image.Image:
+    """Session.upscale with a session that is opened at the first call and kept."""
     with _OPENING:
         session = _kept_session()
-    return session.enlarge(image, reduce=reduce)
+    return session.upscale(image, reduce=reduce)
 
 
 _OPENING = threading.Lock()

@@ -61,7 +61,13 @@ def find_verdict(runner: Runner, artifact: Artifact, runs_sha256: str) -> Verdic
 
 def measure(runner: Runner, artifact: Artifact) -> Verdict:
     """Run the probes and judge them, whatever is remembered."""
-    probes = drift.decode_probes(artifact.probes, str(probes_path(artifact.path)))
+    name = str(probes_path(artifact.path))
+    probes = drift.decode_probes(artifact.probes, name)
+    if probes.lr_side != artifact.manifest.lr_side:
+        raise EdgeError(
+            f"{name}: has faces of {probes.lr_side} px, expected {artifact.manifest.lr_side} px as"
+            f" {artifact.path.name} reads them; make both again: python -m export.onnx"
+        )
     return Verdict(drift.measure(runner.run, probes), drift.limit(artifact.manifest, runner.name))
 
 

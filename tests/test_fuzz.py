@@ -120,7 +120,7 @@ def open_with(name):
         path.write_bytes(data)
         try:
             with open_session(folder / "fp32.onnx") as session:
-                return session.enlarge(FACES[0])
+                return session.upscale(FACES[0])
         finally:
             path.write_bytes(sound)
 

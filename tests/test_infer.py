@@ -42,7 +42,7 @@ def pictures(folder):
 def test_a_face_is_written_beside_it(face, artifact, capsys):
     assert run(face, "--artifact", artifact) == 0
     with open_session(artifact) as session:
-        expected = session.enlarge(read_image(face))
+        expected = session.upscale(read_image(face))
     assert np.array_equal(read_image(face.with_name("face_sr.png")), expected)
     said = capsys.readouterr()
     assert said.out == ""
@@ -175,7 +175,7 @@ def test_results_come_in_order_whatever_fails_between(tmp_path, artifact, capsys
     assert [bool(result["error"]) for result in results] == [i % 7 == 3 for i in range(40)]
     with open_session(artifact) as session:
         for i in (0, 9, 39):
-            expected = session.enlarge(read_image(many / f"{i:02}.png"))
+            expected = session.upscale(read_image(many / f"{i:02}.png"))
             written = read_image(many / f"{i:02}_sr.png")
             assert np.abs(expected.astype(int) - written).max() <= 1
 

@@ -92,7 +92,7 @@ def test_every_altered_field_is_noticed(artifact):
 @pytest.mark.parametrize(
     ("change", "problem"),
     [
-        ({"schema_version": 2}, "has schema version 2, expected 1"),
+        ({"schema_version": 3}, "has schema version 3, expected 2"),
         ({"precision": "int4"}, "precision is 'int4'"),
         ({"executes_as": "half"}, "computed_in is 'half'"),
         ({"target": "npu"}, "target is 'npu'"),

@@ -52,7 +52,7 @@ def flip_and_open(artifact, cache, count):
     generator = random.Random(count)
     shipped, remembered = files_to_flip(artifact, cache)
     with open_session(artifact) as session:
-        expected = session.enlarge(FACE)
+        expected = session.upscale(FACE)
     for number in range(count):
         path = generator.choice(shipped if number % 2 else remembered)
         undo = flip(path, generator)
@@ -60,7 +60,7 @@ def flip_and_open(artifact, cache, count):
             with open_session(artifact) as session:
                 assert path in remembered, f"{path} was changed and nobody noticed"
                 assert session.verdict.passed
-                assert np.array_equal(session.enlarge(FACE), expected)
+                assert np.array_equal(session.upscale(FACE), expected)
         except EdgeError:
             assert path in shipped
         undo()
@@ -96,7 +96,7 @@ def test_a_flipped_byte_is_caught_by_the_command(artifact, cache, face):
             face.with_name("face_sr.png").unlink()
         undo()
     with open_session(artifact) as session:
-        assert np.array_equal(session.enlarge(read_image(face)), expected)
+        assert np.array_equal(session.upscale(read_image(face)), expected)
 
 
 def after(lines):

@@ -16,7 +16,7 @@ from runtime.drift import write_probes
 from runtime.errors import EXIT_DRIFT, EXIT_ERROR, EXIT_MISSING, EXIT_USAGE, EdgeError
 from runtime.image import to_pixels, to_tensor, upscale_bicubic
 from runtime.manifest import probes_path, read_manifest, write_manifest
-from runtime.session import _kept_session, enlarge, open_session
+from runtime.session import _kept_session, open_session, upscale
 
 FAULTY = tiny_artifact.build(
     tiny_artifact.FP32, {**tiny_artifact.weights(), "embed": np.ones((16, 3, 3, 3), np.float32)}
@@ -43,20 +43,20 @@ def test_run_and_enlarge_agree(artifact):
     with open_session(artifact) as session:
         sr = session.run(to_tensor(FACE[None]))
         assert (sr.dtype, sr.shape) == (np.float32, (1, 3, 128, 128))
-        assert np.array_equal(session.enlarge(FACE), to_pixels(sr)[0])
+        assert np.array_equal(session.upscale(FACE), to_pixels(sr)[0])
 
 
 def test_pillow_images_become_pillow_images(artifact, monkeypatch):
     monkeypatch.chdir(artifact.parent.parent.parent)
     with open_session(artifact) as session:
-        expected = session.enlarge(FACE)
+        expected = session.upscale(FACE)
         for mode in ("RGB", "RGBA", "P"):
-            image = session.enlarge(Image.fromarray(FACE).convert(mode))
+            image = session.upscale(Image.fromarray(FACE).convert(mode))
             assert (image.size, image.mode) == ((128, 128), "RGB")
     _kept_session.cache_clear()
     try:
-        assert np.array_equal(enlarge(Image.fromarray(FACE)), expected)
-        assert np.array_equal(enlarge(FACE), expected)
+        assert np.array_equal(upscale(Image.fromarray(FACE)), expected)
+        assert np.array_equal(upscale(FACE), expected)
     finally:
         _kept_session().close()
         _kept_session.cache_clear()
@@ -65,9 +65,9 @@ def test_pillow_images_become_pillow_images(artifact, monkeypatch):
 def test_larger_faces_need_reduce(artifact):
     with open_session(artifact) as session:
         hr = upscale_bicubic(FACE)
-        with pytest.raises(EdgeError, match="--reduce"):
-            session.enlarge(hr)
-        assert session.enlarge(hr, reduce=True).shape == (128, 128, 3)
+        with pytest.raises(EdgeError, match="reduce=True"):
+            session.upscale(hr)
+        assert session.upscale(hr, reduce=True).shape == (128, 128, 3)
 
 
 def test_a_batch_equals_its_faces(artifact):

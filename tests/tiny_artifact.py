@@ -48,6 +48,14 @@ INT8 = FP32.replace(
 )
 
 
+# The same that reads 64x64.
+FP32_64 = (
+    FP32.replace("3, 16, 16]", "3, 64, 64]")
+    .replace("{1, 1, 8, 8}", "{1, 1, 2, 2}")
+    .replace("blocksize = 8", "blocksize = 2")
+)
+
+
 def weights():
     """The initializers of FP32: detail of about 12 of 255 levels."""
     generator = np.random.default_rng(7)
@@ -56,6 +64,16 @@ def weights():
         "embed_bias": np.full(16, 1, np.float32),
         "local_weight": generator.normal(0, 0.01, (192, 16, 3, 3)).astype(np.float32),
         "global_weight": generator.normal(0, 0.02, (192, 16, 1, 1)).astype(np.float32),
+    }
+
+
+def weights_64():
+    """The initializers of FP32_64."""
+    made = weights()
+    return {
+        **made,
+        "local_weight": made["local_weight"][:12],
+        "global_weight": made["global_weight"][:12],
     }
 
 
@@ -81,15 +99,15 @@ def build(text=FP32, initializers=None):
     return model.SerializeToString()
 
 
-def faces(count=12, seed=1):
-    """Smooth pictures (N, 16, 16, 3): faces enough for a network that knows none."""
+def faces(count=12, seed=1, side=16):
+    """Smooth images (N, side, side, 3): faces enough for a network that knows none."""
     coarse = np.random.default_rng(seed).integers(0, 256, (count, 5, 5, 3), np.uint8)
-    return np.stack([np.array(Image.fromarray(c).resize((16, 16), 3)) for c in coarse])
+    return np.stack([np.array(Image.fromarray(c).resize((side, side), 3)) for c in coarse])
 
 
-def extremes():
-    """Black, white, a checkerboard, red, green and blue (6, 16, 16, 3)."""
-    pictures = np.zeros((6, 16, 16, 3), np.uint8)
+def extremes(side=16):
+    """Black, white, a checkerboard, red, green and blue (6, side, side, 3)."""
+    pictures = np.zeros((6, side, side, 3), np.uint8)
     pictures[1] = 255
     pictures[2, ::2, ::2] = pictures[2, 1::2, 1::2] = 255
     pictures[3, ..., 0] = pictures[4, ..., 1] = pictures[5, ..., 2] = 255
@@ -98,8 +116,9 @@ def extremes():
 
 def make_probes(model=None, seed=1):
     """The probes of an FP32 model."""
-    lr = np.concatenate([faces(seed=seed), extremes()])
     with OnnxRuntimeSession(model or build(), "tiny") as session:
+        side = session.lr_side
+        lr = np.concatenate([faces(seed=seed, side=side), extremes(side)])
         return Probes(
             lr, to_pixels(session.run(to_tensor(lr))), tuple(f"probe {i}" for i in range(len(lr)))
         )

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from types import TracebackType
 from typing import TypeVar
 
 import numpy as np
 
 from runtime.errors import EdgeError
-from runtime.image import LR_SIDE, Tensor
+from runtime.image import Tensor
+from runtime.manifest import LR_SIDES
+
+HALF_LEVEL = 0.5 / 255  # what rounding somewhere else may be over [0, 1]
 
 Ends = TypeVar("Ends", bound="Closing")
 
@@ -33,7 +37,24 @@ class Closing(ABC):
         self.close()
 
 
-def check_lr(lr: Tensor) -> None:
-    """EdgeError unless lr is float32 (N, 3, 16, 16)."""
-    if lr.dtype != np.float32 or lr.shape[1:] != (3, LR_SIDE, LR_SIDE):
-        raise EdgeError(f"lr is {lr.dtype} {lr.shape}, expected float32 (N, 3, 16, 16)")
+def check_lr(lr: Tensor, side: int) -> None:
+    """EdgeError unless lr is a NumPy array, float32 (N, 3, side, side) in [0, 1], N > 0."""
+    expected = f"expected float32 (N, 3, {side}, {side}) in [0, 1], a NumPy array"
+    if not isinstance(lr, np.ndarray):
+        raise EdgeError(f"lr is a {type(lr).__module__}.{type(lr).__name__}, {expected}")
+    if lr.dtype != np.float32 or lr.shape[1:] != (3, side, side):
+        raise EdgeError(f"lr is {lr.dtype} {lr.shape}, {expected}")
+    if not len(lr):
+        raise EdgeError(f"lr is an empty batch {lr.shape}, {expected}")
+    least, most = float(lr.min()), float(lr.max())  # NaN if there is one
+    if not (least >= -HALF_LEVEL and most <= 1 + HALF_LEVEL):
+        raise EdgeError(
+            f"lr has values from {least:g} to {most:g}, {expected}; runtime.image.to_tensor makes"
+            " it of uint8 images"
+        )
+
+
+def contract_side(shape: Sequence[int | str | None]) -> int:
+    """S of an input (batch, 3, S, S) if it is one of LR_SIDES, else the paper's."""
+    side = shape[-1] if shape else None
+    return side if isinstance(side, int) and side in LR_SIDES else LR_SIDES[0]

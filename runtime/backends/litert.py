@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from runtime.backends.base import Closing
+from runtime.backends.base import Closing, check_lr
 from runtime.cpu import usable_cores
 from runtime.errors import EXIT_MISSING, EdgeError
 from runtime.image import SR_SIDE, Tensor
@@ -66,9 +66,7 @@ class LiteRtSession(Closing):
         One face after the other: the file has no batch. Threads that share the session have an
         interpreter each.
         """
-        expected = (3, self.lr_side, self.lr_side)
-        if lr.dtype != np.float32 or lr.shape[1:] != expected:
-            raise EdgeError(f"lr is {lr.dtype} {lr.shape}, expected float32 (N, {expected})")
+        check_lr(lr, self.lr_side)
         sr = np.empty((len(lr), 3, SR_SIDE, SR_SIDE), np.float32)
         interpreter = self._idle.pop() if self._idle else self._start()
         try:

@@ -8,11 +8,11 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING
 
-from runtime.backends.base import Closing, check_lr
+from runtime.backends.base import Closing, check_lr, contract_side
 from runtime.backends.onnx_bytes import computes_in_half, refuse_external_data
 from runtime.cpu import computes_in_fp16, is_arm, usable_cores
 from runtime.errors import EXIT_MISSING, EdgeError
-from runtime.image import LR_SIDE, SR_SIDE, Tensor
+from runtime.image import SR_SIDE, Tensor
 
 if TYPE_CHECKING:
     import onnxruntime as ort
@@ -45,11 +45,11 @@ class OnnxRuntimeSession(Closing):
         if optimized:
             settings.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
         self._session = _open(model, name, settings)
-        _check_contract(self._session, name)
+        self.lr_side = _check_contract(self._session, name)
 
     def run(self, lr: Tensor) -> Tensor:
-        """Enlarge lr (N, 3, 16, 16), float32 in [0, 1], to (N, 3, 128, 128), not clipped."""
-        check_lr(lr)
+        """Upscale lr (N, 3, S, S), float32 in [0, 1], to (N, 3, 128, 128), not clipped."""
+        check_lr(lr, self.lr_side)
         try:
             (sr,) = self._session.run(["sr"], {"lr": lr})
         except Exception as error:
@@ -122,7 +122,7 @@ class OnnxRuntimeGpuSession(OnnxRuntimeSession):
             ) from error
         refuse_fallback(self._session.get_providers(), provider)
         self._session.disable_fallback()
-        _check_contract(self._session, name)
+        self.lr_side = _check_contract(self._session, name)
 
 
 def _refuse_fp16(model: bytes, name: str, version: str) -> None:
@@ -206,12 +206,11 @@ def _import_onnxruntime() -> ModuleType:
     return onnxruntime
 
 
-def _check_contract(session: ort.InferenceSession, name: str) -> None:
-    """Input lr (batch, 3, 16, 16), output sr (batch, 3, 128, 128), float32, with any batch."""
-    sides = (
-        ("input", session.get_inputs(), "lr", LR_SIDE),
-        ("output", session.get_outputs(), "sr", SR_SIDE),
-    )
+def _check_contract(session: ort.InferenceSession, name: str) -> int:
+    """S of the input lr (batch, 3, S, S); output sr (batch, 3, 128, 128), float32, any batch."""
+    inputs, outputs = session.get_inputs(), session.get_outputs()
+    lr_side = contract_side(inputs[0].shape if inputs else ())
+    sides = (("input", inputs, "lr", lr_side), ("output", outputs, "sr", SR_SIDE))
     for kind, tensors, expected_name, side in sides:
         found = ", ".join(f"{tensor.name} {tensor.type} {tensor.shape}" for tensor in tensors)
         fits = (
@@ -226,6 +225,7 @@ def _check_contract(session: ort.InferenceSession, name: str) -> None:
                 f"{name}: {kind} is {found}, expected {expected_name} tensor(float)"
                 f" (batch, 3, {side}, {side}); {MEND}"
             )
+    return lr_side
 
 
 def _first_line(error: Exception) -> str:

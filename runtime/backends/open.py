@@ -36,6 +36,10 @@ def open_backend(name: str, artifact: Artifact) -> Runner:
 
     'auto' is the first of those that open this kind of file.
     """
+    return _fitting(_open(name, artifact), artifact)
+
+
+def _open(name: str, artifact: Artifact) -> Runner:
     kind = format_of(artifact.path)
     if name in GPU_BACKENDS and kind is ONNX:
         return OnnxRuntimeGpuSession(artifact.model, str(artifact.path), GPU_BACKENDS[name])
@@ -75,7 +79,20 @@ def open_optimized(backend: str, artifact: Artifact) -> tuple[Runner, str]:
         kept = optimize(artifact.model, str(artifact.path))
         if not cache.remember_file(key, kept):
             return open_backend(backend, artifact), artifact.manifest.sha256
-    return OnnxRuntimeSession(kept, str(artifact.path), optimized=True), sha256_bytes(kept)
+    runner = OnnxRuntimeSession(kept, str(artifact.path), optimized=True)
+    return _fitting(runner, artifact), sha256_bytes(kept)
+
+
+def _fitting(runner: Runner, artifact: Artifact) -> Runner:
+    """The runner; EdgeError if it reads faces of another size than its manifest says."""
+    side, stated = runner.lr_side, artifact.manifest.lr_side
+    if side != stated:
+        runner.close()
+        raise EdgeError(
+            f"{artifact.path}: reads faces of {side}x{side}, and its manifest says"
+            f" {stated}x{stated}; make it again: python -m export.onnx"
+        )
+    return runner
 
 
 def _not_its_kind(backend: str, artifact: Artifact) -> EdgeError:

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from runtime.backends.base import Closing, check_lr
+from runtime.backends.base import Closing, check_lr, contract_side
 from runtime.backends.onnx_bytes import refuse_external_data
 from runtime.errors import EXIT_MISSING, EdgeError
-from runtime.image import LR_SIDE, SR_SIDE, Tensor
+from runtime.image import SR_SIDE, Tensor
 
 if TYPE_CHECKING:
     from openvino import CompiledModel
@@ -46,11 +46,11 @@ class OpenVinoSession(Closing):
             raise EdgeError(
                 f"{name}: OpenVINO cannot open it ({_last_line(error)}); {MEND}"
             ) from error
-        _check_contract(self._compiled, name)
+        self.lr_side = _check_contract(self._compiled, name)
 
     def run(self, lr: Tensor) -> Tensor:
-        """Enlarge lr (N, 3, 16, 16), float32 in [0, 1], to (N, 3, 128, 128), not clipped."""
-        check_lr(lr)
+        """Upscale lr (N, 3, S, S), float32 in [0, 1], to (N, 3, 128, 128), not clipped."""
+        check_lr(lr, self.lr_side)
         try:  # a request of its own for each call: threads share the session
             results = self._compiled.create_infer_request().infer({"lr": lr})
         except Exception as error:
@@ -100,9 +100,11 @@ def import_openvino() -> ModuleType:
     return openvino
 
 
-def _check_contract(compiled: CompiledModel, name: str) -> None:
-    """Input lr (batch, 3, 16, 16), output sr (batch, 3, 128, 128), float32, with any batch."""
-    sides = (("input", compiled.inputs, "lr", LR_SIDE), ("output", compiled.outputs, "sr", SR_SIDE))
+def _check_contract(compiled: CompiledModel, name: str) -> int:
+    """S of the input lr (batch, 3, S, S); output sr (batch, 3, 128, 128), float32, any batch."""
+    shape = compiled.inputs[0].partial_shape if compiled.inputs else ()
+    lr_side = contract_side([size.get_length() if size.is_static else None for size in shape])
+    sides = (("input", compiled.inputs, "lr", lr_side), ("output", compiled.outputs, "sr", SR_SIDE))
     for kind, tensors, expected_name, side in sides:
         found = [
             (t.any_name, t.element_type.get_type_name(), str(t.partial_shape)) for t in tensors
@@ -113,6 +115,7 @@ def _check_contract(compiled: CompiledModel, name: str) -> None:
                 f"{name}: {kind} is {listed}, expected {expected_name} f32 [?,3,{side},{side}];"
                 f" {MEND}"
             )
+    return lr_side
 
 
 def _last_line(error: Exception) -> str:

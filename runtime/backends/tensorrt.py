@@ -19,7 +19,7 @@ from runtime.backends.base import Closing, check_lr
 from runtime.backends.cuda import Device, Gpu
 from runtime.cache import cache_folder
 from runtime.errors import EXIT_MISSING, EdgeError
-from runtime.image import LR_SIDE, SR_SIDE, Tensor
+from runtime.image import SR_SIDE, Tensor
 from runtime.manifest import Manifest
 
 LIBRARIES = ("tensorrt", "tensorrt-rtx")
@@ -44,6 +44,7 @@ class TensorRtSession(Closing):
         self.version: str = self._library.__version__
         check_version(manifest, self.version, name)
         self._file = name
+        self.lr_side = manifest.lr_side
         self._gpu = Gpu()
         self._lock = threading.Lock()
         self._graphs: dict[int, Any] = {}
@@ -68,14 +69,14 @@ class TensorRtSession(Closing):
         self._check_contract()
         self._most = int(self._engine.get_tensor_profile_shape("lr", 0)[2][0])
         self._context = self._create_context(engine)
-        self._lr = self._gpu.allocate((self._most, 3, LR_SIDE, LR_SIDE))
+        self._lr = self._gpu.allocate((self._most, 3, self.lr_side, self.lr_side))
         self._sr = self._gpu.allocate((self._most, 3, SR_SIDE, SR_SIDE))
         self._context.set_tensor_address("lr", self._lr.address)
         self._context.set_tensor_address("sr", self._sr.address)
 
     def run(self, lr: Tensor) -> Tensor:
-        """Enlarge lr (N, 3, 16, 16), float32 in [0, 1], to (N, 3, 128, 128), not clipped."""
-        check_lr(lr)
+        """Upscale lr (N, 3, S, S), float32 in [0, 1], to (N, 3, 128, 128), not clipped."""
+        check_lr(lr, self.lr_side)
         sr = np.empty((len(lr), 3, SR_SIDE, SR_SIDE), np.float32)
         with self._lock:
             for start in range(0, len(lr), self._most):
@@ -89,7 +90,7 @@ class TensorRtSession(Closing):
         if count in self._graphs:
             self._graphs[count]()
         else:
-            self._context.set_input_shape("lr", (count, 3, LR_SIDE, LR_SIDE))
+            self._context.set_input_shape("lr", (count, 3, self.lr_side, self.lr_side))
             self._enqueue(count)  # once before it is captured: it allocates what it needs
             if not self._rtx and len(self._graphs) < MAX_GRAPHS:
                 self._gpu.wait()
@@ -133,7 +134,7 @@ class TensorRtSession(Closing):
             for name in names
         ]
         expected = [
-            ("lr", "FLOAT", (-1, 3, LR_SIDE, LR_SIDE)),
+            ("lr", "FLOAT", (-1, 3, self.lr_side, self.lr_side)),
             ("sr", "FLOAT", (-1, 3, SR_SIDE, SR_SIDE)),
         ]
         if sorted(found) != expected:

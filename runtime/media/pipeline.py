@@ -230,7 +230,7 @@ class Pipeline:
             nonlocal faces, left_alone
             if not self._is_photo(frame):
                 faces += 1
-                return self._session.enlarge(frame, reduce=self._manner.reduce)
+                return self._session.upscale(frame, reduce=self._manner.reduce)
             scale = self._manner.scale or video.largest_scale(*frame.shape[:2])
             photo = upscale_photo(frame, self._session, self._detector, scale)
             faces += photo.enlarged
