@@ -14,8 +14,7 @@ import numpy as np
 
 from runtime.errors import EdgeError
 from runtime.image import MAX_BYTES, SR_SIDE, Pixels, decode_image, read_image
-
-IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
+from runtime.image_formats import IMAGE_SUFFIXES
 
 Read = Callable[[], Pixels]
 

@@ -101,7 +101,7 @@ def test_exif_rotation(kind):
 
 def test_animation_is_refused():
     frames = [Image.fromarray(GRAY), Image.fromarray(255 - GRAY)]
-    with pytest.raises(EdgeError, match="is an animation, expected one picture"):
+    with pytest.raises(EdgeError, match=r"is an animation \(2\), expected one"):
         read(frames[0], "PNG", save_all=True, append_images=frames[1:])
 
 
