@@ -25,7 +25,7 @@ with needs("train,export,quantize,tensorrt-rtx,eval", __name__):
     from aminet.checkpoint import weights_path
     from aminet.config import MODELS
     from calib_data.generate import PROBE_STRIP, unstrip
-    from export.onnx import export
+    from export.exporter import export
     from export.tensorrt import SOURCES
     from export.tensorrt import describe as describe_engine
     from export.trt.build import Engine, compile_engines

@@ -1,7 +1,7 @@
-"""The gate before every TensorRT build: what it cannot take, or would silently get wrong.
+"""The gate before every TensorRT build: graphs that TensorRT rejects or silently misinterprets.
 
-TensorRT-RTX 1.7 was seen to build engines of opset 99, of infinite weights and, with a warning, of
-uint8 pairs read as int8 ones.
+TensorRT-RTX 1.7 was observed to build engines from opset 99, from infinite weights and, with a
+warning, from uint8 Q/DQ pairs that it read as int8.
 """
 
 from collections import Counter
@@ -18,7 +18,7 @@ from runtime.errors import EXIT_DRIFT, EdgeError
 EIGHT_BITS = (TensorProto.INT8, TensorProto.UINT8)
 PAIR = ("QuantizeLinear", "DequantizeLinear")
 INTEGER_OPERATORS = ("QLinear", "ConvInteger", "MatMulInteger", "DynamicQuantizeLinear")
-# What the parsed network must have as often, and in the same types, as the graph.
+# Layers that the parsed network must have as often, and in the same types, as the graph.
 COUNTED = {"Conv": "CONVOLUTION", "QuantizeLinear": "QUANTIZE", "DequantizeLinear": "DEQUANTIZE"}
 TYPE_NAMES = {TensorProto.FLOAT: "FLOAT", TensorProto.FLOAT16: "HALF", TensorProto.INT8: "INT8"}
 
@@ -26,12 +26,12 @@ Faults = Iterator[str]
 
 
 def read_graph(content: bytes, name: str) -> ModelProto:
-    """The graph in an ONNX file, of the project's contract; EdgeError for anything else."""
+    """Parse an ONNX file that meets the contract; EdgeError for anything else."""
     try:
         model = onnx.load_model_from_string(content)
     except DecodeError as error:
         raise EdgeError(
-            f"{name}: is not ONNX, or truncated; make it again: python -m export.onnx"
+            f"{name}: not an ONNX file, or truncated. Make it again: python -m export.onnx"
         ) from error
     try:
         check_contract(model)
@@ -51,22 +51,22 @@ def check_for_tensorrt(model: ModelProto, name: str) -> None:
     for rule in RULES:
         for fault in rule(model):
             raise EdgeError(
-                f"{name}: {fault}; TensorRT would refuse it or compute something else; quantize it"
-                " with python -m quantize.int8 --target tensorrt",
+                f"{name}: {fault}; TensorRT would reject it or compute something else. Quantize for"
+                " it: python -m quantize.int8 --target tensorrt",
                 EXIT_DRIFT,
             )
 
 
 def stored_numbers_are_finite(model: ModelProto) -> Faults:
-    """TensorRT compiles an infinite weight, such as one that FP16 cannot hold, without a word."""
+    """TensorRT silently compiles infinite weights, such as those that overflow in FP16."""
     for name, tensor in _constants(model).items():
         values = numpy_helper.to_array(tensor)
         if values.dtype.kind == "f" and not np.isfinite(values).all():
             yield f"{name} holds numbers that are not finite"
 
 
-def pairs_are_int8(model: ModelProto) -> Faults:
-    """TensorRT reads uint8 as int8 with the same scale: all above half range is clipped."""
+def qdq_pairs_are_int8(model: ModelProto) -> Faults:
+    """TensorRT reads uint8 as int8 with the same scale: everything above half range is clipped."""
     constants = _constants(model)
     for node in _pairs(model):
         zero_point = constants.get(node.input[2]) if len(node.input) > 2 else None
@@ -86,7 +86,7 @@ def zero_points_are_zero(model: ModelProto) -> Faults:
 
 
 def dequantized_constants_are_int8(model: ModelProto) -> Faults:
-    """Biases quantized to int32 are refused: TensorRT wants them in the type of the sums."""
+    """Reject biases quantized to int32: TensorRT expects them in the accumulator's type."""
     constants = _constants(model)
     for node in _pairs(model):
         stored = constants.get(node.input[0])
@@ -104,8 +104,8 @@ def quantized_constants_are_dequantized(model: ModelProto) -> Faults:
                 yield f"{_called(node)} reads {name} in 8 bits without a DequantizeLinear"
 
 
-def quantized_values_are_dequantized(model: ModelProto) -> Faults:
-    """Q and DQ come in pairs: TensorRT has no operators on integers."""
+def quantized_activations_are_dequantized(model: ModelProto) -> Faults:
+    """Q and DQ come in pairs: TensorRT has no integer operators."""
     made = {name: node for node in model.graph.node for name in node.output}
     for node in model.graph.node:
         if node.op_type.startswith(INTEGER_OPERATORS):
@@ -127,12 +127,12 @@ def scales_are_positive(model: ModelProto) -> Faults:
 
 
 def activations_have_one_scale(model: ModelProto) -> Faults:
-    """Only weights, which are constants, have a scale a channel."""
+    """Only weights, which are constants, may have per-channel scales."""
     constants = _constants(model)
     for node in _pairs(model):
         scale = constants.get(node.input[1])
         if node.input[0] not in constants and scale is not None and np.prod(scale.dims) > 1:
-            yield f"{_called(node)} has {np.prod(scale.dims)} scales, expected one for a feature"
+            yield f"{_called(node)} has {np.prod(scale.dims)} scales, expected one per tensor"
 
 
 def _unpacked_weights(model: ModelProto) -> str | None:
@@ -147,20 +147,20 @@ def _unpacked_weights(model: ModelProto) -> str | None:
 
 RULES: tuple[Callable[[ModelProto], Faults], ...] = (
     stored_numbers_are_finite,
-    pairs_are_int8,
+    qdq_pairs_are_int8,
     zero_points_are_zero,
     dequantized_constants_are_int8,
     quantized_constants_are_dequantized,
-    quantized_values_are_dequantized,
+    quantized_activations_are_dequantized,
     scales_are_positive,
     activations_have_one_scale,
 )
 
 
 def types_of(model: ModelProto) -> dict[str, dict[str, int]]:
-    """How many convolutions, quantizations and dequantizations make which type.
+    """Count the convolutions, Q and DQ nodes by output type, in TensorRT's terms.
 
-    {"CONVOLUTION": {"HALF": 89}, ...}, in TensorRT's words, to be found again in its network.
+    {"CONVOLUTION": {"HALF": 89}, ...} is compared with the network that TensorRT parsed.
     """
     graph = onnx.shape_inference.infer_shapes(model).graph
     types = {
@@ -176,7 +176,7 @@ def types_of(model: ModelProto) -> dict[str, dict[str, int]]:
 
 
 def _constants(model: ModelProto) -> Mapping[str, TensorProto]:
-    """All stored tensors by name, whether initializers or Constant nodes."""
+    """Map names to stored tensors: initializers and Constant nodes."""
     constants = {tensor.name: tensor for tensor in model.graph.initializer}
     for node in model.graph.node:
         if node.op_type == "Constant" and node.attribute[0].name == "value":

@@ -1,18 +1,21 @@
-"""The probes of a model: pictures of nobody, with what the FP32 model in torch makes of them."""
+"""The probes of a model: synthetic faces and stress images, with the FP32 model's outputs."""
 
 from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 import torch
-from torch import nn
 
+from aminet.model import AMINet
 from runtime.drift import PROBE_FACES, Probes
 from runtime.errors import EdgeError
-from runtime.image import LR_SIDE, Pixels, Tensor, read_image, to_pixels, to_tensor
+from runtime.image import Pixels, Tensor, read_image, to_pixels, to_tensor
 
-STRIP = Path(__file__).with_name("probe_faces.png")  # 12 faces side by side, of calib_data.generate
-STRIP_SHAPE = (LR_SIDE, PROBE_FACES * LR_SIDE, 3)
+# PROBE_FACES synthetic faces side by side, from calib_data.generate, for each input side in px.
+STRIPS = {
+    side: Path(__file__).with_name(name)
+    for side, name in ((16, "probe_faces.png"), (64, "probe_faces_64.png"))
+}
 
 # Where activations are largest: flat, saturated, and the highest frequency.
 COLORS: Mapping[str, tuple[int, int, int]] = {
@@ -27,34 +30,38 @@ COLORS: Mapping[str, tuple[int, int, int]] = {
 }
 
 
-def probe_pictures(strip: Path = STRIP) -> tuple[Pixels, tuple[str, ...]]:
-    """The faces, then the extremes, (N, 16, 16, 3), and their N names."""
+def probe_images(side: int = 16, strip: Path | None = None) -> tuple[Pixels, tuple[str, ...]]:
+    """Return the faces, then the stress images, uint8 (N, side, side, 3), and their N names."""
+    if strip is None and side not in STRIPS:
+        sides = " or ".join(map(str, STRIPS))
+        raise EdgeError(f"no probe faces of {side}x{side} px, expected {sides}")
+    strip = strip or STRIPS[side]
     pixels = read_image(strip)
-    if pixels.shape != STRIP_SHAPE:
+    if pixels.shape != (side, PROBE_FACES * side, 3):
         raise EdgeError(
-            f"{strip}: is {pixels.shape}, expected {STRIP_SHAPE}; draw it again:"
-            " python -m calib_data.generate probes"
+            f"{strip}: is {pixels.shape}, expected {(side, PROBE_FACES * side, 3)}; generate it"
+            " again: python -m calib_data.generate probes"
         )
     faces = np.split(pixels, PROBE_FACES, axis=1)
-    flat = [np.full((LR_SIDE, LR_SIDE, 3), color, np.uint8) for color in COLORS.values()]
+    flat = [np.full((side, side, 3), color, np.uint8) for color in COLORS.values()]
     names = [f"face-{number:02}" for number in range(PROBE_FACES)]
-    return np.stack([*faces, *flat, _checkerboard()]), (*names, *COLORS, "checkerboard")
+    return np.stack([*faces, *flat, _checkerboard(side)]), (*names, *COLORS, "checkerboard")
 
 
-def enlarge(network: nn.Module, lr: Tensor) -> Tensor:
-    """What torch makes of lr (N, 3, 16, 16): (N, 3, 128, 128), one by one, as faces come in use."""
+def upscale(network: AMINet, lr: Tensor) -> Tensor:
+    """Run lr (N, 3, S, S) through PyTorch one by one, as in use, to sr (N, 3, 128, 128)."""
     with torch.inference_mode():
         return np.concatenate([network(face).numpy() for face in torch.from_numpy(lr).split(1)])
 
 
-def make_probes(network: nn.Module) -> tuple[Probes, Tensor]:
-    """The probes of a network in eval mode, and its outputs before they were rounded to pixels."""
-    lr, names = probe_pictures()
-    sr = enlarge(network, to_tensor(lr))
+def make_probes(network: AMINet) -> tuple[Probes, Tensor]:
+    """Make the probes of a network in eval mode; return its outputs before rounding, too."""
+    lr, names = probe_images(network.config.lr_side)
+    sr = upscale(network, to_tensor(lr))
     return Probes(lr, to_pixels(sr), names), sr
 
 
-def _checkerboard() -> Pixels:
+def _checkerboard(side: int) -> Pixels:
     """Black and white, one pixel a field."""
-    row, column = np.indices((LR_SIDE, LR_SIDE))
+    row, column = np.indices((side, side))
     return np.repeat(((row + column) % 2 * 255).astype(np.uint8)[..., None], 3, axis=2)

@@ -1,7 +1,7 @@
-"""Graph passes: each a function ModelProto -> ModelProto that leaves its argument as it was.
+"""Graph passes, each a function ModelProto -> ModelProto that does not change its argument.
 
-They are for graphs without control flow, as the exporter gives. The caller proves after each that
-the outputs are what they were (export.parity).
+They expect a graph without control flow, as the exporter emits. The caller proves that the outputs
+are unchanged (export.parity).
 """
 
 from collections import Counter
@@ -22,16 +22,16 @@ BROADCASTING = ("Add", "Sub", "Mul", "Div")
 
 
 def fold_constants(model: ModelProto) -> ModelProto:
-    """onnxsim: what needs no input becomes an initializer, what does nothing goes."""
+    """Fold constants and remove no-ops by onnxsim."""
     simplified, _ = onnxsim.simplify(model)  # its own check is on random inputs: ours is parity
     return simplified
 
 
 def drop_expands(model: ModelProto) -> ModelProto:
-    """Pass by an Expand before an operator that broadcasts to the same shape by itself.
+    """Bypass each Expand whose consumer broadcasts to the same shape by itself.
 
-    F.normalize leaves two in each attention, with the shape's arithmetic. Where the shapes are not
-    known to be the same, the Expand stays.
+    F.normalize leaves two in each attention, with the shape arithmetic. Where the shapes are not
+    known to be equal, the Expand stays.
     """
     model = _copy(model)
     shapes = _shapes(model)
@@ -46,9 +46,9 @@ def drop_expands(model: ModelProto) -> ModelProto:
 
 
 def merge_pixel_shuffles(model: ModelProto) -> ModelProto:
-    """Add two features, then shuffle their pixels once: it moves values, it does not change them.
+    """Rewrite the sum of two pixel shuffles as one shuffle of the sum.
 
-    The residual of a network that works at 16x16 is such a sum of two x8 shuffles.
+    The residual of a network whose body works at a low resolution is such a sum.
     """
     model = _copy(model)
     shapes, reads = _shapes(model), _reads(model.graph)
@@ -69,7 +69,7 @@ def merge_pixel_shuffles(model: ModelProto) -> ModelProto:
 
 
 def remove_unused(model: ModelProto) -> ModelProto:
-    """Remove nodes and initializers that no output needs, and shapes of values that are gone."""
+    """Remove nodes and initializers that no output needs, and the shapes of removed tensors."""
     model = _copy(model)
     graph = model.graph
     needed = {value.name for value in graph.output}
@@ -88,13 +88,13 @@ def remove_unused(model: ModelProto) -> ModelProto:
 
 
 def strip_metadata(model: ModelProto) -> ModelProto:
-    """Remove metadata and doc strings: the exporter leaves paths and lines of source in them."""
+    """Remove metadata and doc strings, in which the exporter leaves source paths and lines."""
     model = _copy(model)
     _strip(model)
     return model
 
 
-# onnxsim first: what it folds is what the others look at.
+# onnxsim first: the other passes match the folded graph.
 PASSES: tuple[Pass, ...] = (
     fold_constants,
     drop_expands,
@@ -111,7 +111,7 @@ def _copy(message: Proto) -> Proto:
 
 
 def _shapes(model: ModelProto) -> dict[str, Shape]:
-    """The shapes of all values that have one, by name."""
+    """Map the names of all tensors with a known shape to it."""
     graph = onnx.shape_inference.infer_shapes(model, data_prop=True).graph
     shapes = {tensor.name: tuple(tensor.dims) for tensor in graph.initializer}
     values = [*graph.input, *graph.value_info, *graph.output]
@@ -123,7 +123,7 @@ def _same_shape(a: str, b: str, shapes: Mapping[str, Shape]) -> bool:
 
 
 def _are_alike(a: NodeProto, b: NodeProto, shapes: Mapping[str, Shape]) -> bool:
-    """Whether two nodes do the same to inputs of the same shape."""
+    """Whether two nodes have equal attributes and inputs of the same shape."""
     attributes = [
         {entry.name: onnx.helper.get_attribute_value(entry) for entry in node.attribute}
         for node in (a, b)
@@ -132,7 +132,7 @@ def _are_alike(a: NodeProto, b: NodeProto, shapes: Mapping[str, Shape]) -> bool:
 
 
 def _reads(graph: GraphProto) -> Counter[str]:
-    """How often each value is read, by nodes and as an output."""
+    """Count the readers of each tensor, graph outputs included."""
     reads = Counter(name for node in graph.node for name in node.input)
     return reads + Counter(value.name for value in graph.output)
 

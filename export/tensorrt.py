@@ -20,12 +20,12 @@ SOURCES = ("fp32.onnx", "fp16-trt.onnx", "int8-trt.onnx", "int8-trt-fp16.onnx")
 
 
 def default_artifacts(model: str = DEFAULT_MODEL) -> list[Path]:
-    """The files of a model that are made for TensorRT, as far as they are there."""
+    """The existing files of a model that are made for TensorRT."""
     folder = Path("artifacts", model)
     found = [folder / name for name in SOURCES if (folder / name).is_file()]
     if not found:
         raise EdgeError(
-            f"{folder}: holds none of {', '.join(SOURCES)}; make them: python -m export.onnx, then"
+            f"{folder}: none of {', '.join(SOURCES)} found. Make them: python -m export.onnx, then"
             " python -m quantize.fp16 and python -m quantize.int8"
         )
     return found
@@ -65,14 +65,14 @@ def _main(arguments: argparse.Namespace) -> int:
 
 
 def as_json(made: Engines) -> dict[str, Any]:
-    """All engines and failures; the keys of the first engine stand outside as well."""
+    """All engines and failures; the first engine's keys are repeated at the top level."""
     engines = [asdict(engine) for engine in made.engines]
     failures = [str(failure) for failure in made.failures]
     return {**(engines[0] if engines else {}), "engines": engines, "failures": failures}
 
 
 def describe(engine: Engine) -> str:
-    """One line on an engine, which has not run."""
+    """One line on an engine, which has not been run."""
     capabilities = ", ".join(engine.compute_capabilities)
     least, best, most = engine.profile
     done = "up to date, made" if engine.up_to_date else f"built in {engine.seconds:.1f} s"
@@ -80,7 +80,8 @@ def describe(engine: Engine) -> str:
     return (
         f"{engine.engine}: {engine.precision}, {engine.bytes / 2**20:.1f} MiB, {done} by"
         f" {engine.builder} {engine.builder_version} for compute capability {capabilities},"
-        f" batches {least}-{most}, tuned for {best}; compiled and gated, not executed{warned}"
+        f" batches {least}-{most}, tuned for {best}; compiled and statically checked; not run"
+        f"{warned}"
     )
 
 

@@ -71,7 +71,7 @@ def edge_artifact(tmp_path_factory):
 
     The manifest does not say so of random ones, for the runtime would refuse them.
     """
-    export = pytest.importorskip("export.onnx", reason="export.onnx is not there")
+    export = pytest.importorskip("export.exporter", reason="the extra export is not installed")
     out = tmp_path_factory.mktemp("edge") / "fp32.onnx"
     committed = ROOT / "aminet" / "weights" / "aminet-edge.safetensors"
     export.export("aminet-edge", out=out, random_seed=None if committed.exists() else 0)
@@ -82,7 +82,7 @@ def edge_artifact(tmp_path_factory):
 @pytest.fixture(scope="session")
 def tiny_model(tmp_path_factory):
     """A folder with a tiny AMINet's checkpoint.safetensors, fp32.onnx and int8.onnx."""
-    export = pytest.importorskip("export.onnx")
+    export = pytest.importorskip("export.exporter")
     int8 = pytest.importorskip("quantize.int8")
     build = pytest.importorskip("quantize.quantizer")
     from tiny_networks import BATCHED, traced, write_checkpoint

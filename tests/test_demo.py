@@ -95,5 +95,5 @@ def test_demo_shows_and_measures_the_trained_model(edge_artifact, monkeypatch, t
         ("int8-trt.engine", "tensorrt-rtx"),
         ("int8-trt-fp16.engine", "tensorrt-rtx"),
     ]
-    assert captured.err.count("compiled and gated, not executed") == 4
+    assert captured.err.count("compiled and statically checked; not run") == 4
     assert read_image(tmp_path / "demo.png").shape[1] == 4 * (demo.CELL + demo.BAND) + demo.BAND

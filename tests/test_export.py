@@ -16,9 +16,10 @@ import torch
 from aminet import checkpoint
 from aminet.blocks import ChannelLayerNorm, Hourglass
 from aminet.config import ABLATIONS, MODELS
-from export import onnx as export_onnx
+from export import exporter
 from export.contract import OPSET
-from export.onnx import export, main
+from export.exporter import export
+from export.onnx import main
 from runtime.atomic import sha256_file
 from runtime.backends.onnxruntime import OnnxRuntimeSession
 from runtime.drift import read_probes
@@ -31,7 +32,7 @@ ROOT = Path(__file__).parent.parent
 
 
 def trace_before(network):
-    """In the place of export.onnx.trace, which takes seconds, for networks of tiny_networks."""
+    """In place of export.exporter.trace, which takes seconds, for networks of tiny_networks."""
     return traced(network.config)
 
 
@@ -41,7 +42,7 @@ def exported(tmp_path_factory):
     folder = tmp_path_factory.mktemp("exported")
     weights = write_checkpoint(folder / "tiny.safetensors", LAYERED)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(export_onnx, "trace", trace_before)
+        patch.setattr(exporter, "trace", trace_before)
         return export(checkpoint=weights, out=folder / "tiny" / "fp32.onnx")
 
 
@@ -55,7 +56,7 @@ def old(exported, tmp_path):
 @pytest.fixture
 def new(tmp_path, monkeypatch):
     """A checkpoint of another network; its graph was traced before."""
-    monkeypatch.setattr(export_onnx, "trace", trace_before)
+    monkeypatch.setattr(exporter, "trace", trace_before)
     return write_checkpoint(tmp_path / "new.safetensors", BATCHED, psnr_y=None)
 
 
@@ -85,7 +86,7 @@ def test_the_artifact_is_of_the_contract(exported):
 
 
 @pytest.mark.parametrize("batch", [1, 3, 8])
-def test_any_batch_is_enlarged_as_in_torch(exported, batch):
+def test_any_batch_is_upscaled_as_in_torch(exported, batch):
     lr = np.random.default_rng(batch).random((batch, 3, 16, 16), np.float32)
     with torch.inference_mode():
         expected = network(LAYERED)(torch.from_numpy(lr)).numpy()
@@ -122,7 +123,7 @@ def test_a_session_opens_it(exported):
 
 def test_random_weights_are_for_tests_and_refused_by_a_session(new, tmp_path, monkeypatch):
     loaded = replace(checkpoint.load_checkpoint(new), random_weights=True)
-    monkeypatch.setattr(export_onnx, "load_model", lambda *_: (network(BATCHED), loaded))
+    monkeypatch.setattr(exporter, "load_model", lambda *_: (network(BATCHED), loaded))
     out = tmp_path / "fp32.onnx"
     assert export("tiny", out=out, random_seed=3).random_weights
     assert read_manifest(out).random_weights
@@ -174,8 +175,8 @@ def test_parity_over_the_budget_writes_nothing(old, new, monkeypatch, capsys):
     broken = traced(BATCHED)
     shuffle = next(node for node in broken.graph.node if node.op_type == "DepthToSpace")
     next(entry for entry in shuffle.attribute if entry.name == "mode").s = b"DCR"
-    monkeypatch.setattr(export_onnx, "trace", lambda network: broken)
-    assert main(["--checkpoint", str(new), "--out", str(old)]) == EXIT_DRIFT
+    monkeypatch.setattr(exporter, "trace", lambda network: broken)
+    assert main(["--checkpoint", str(new), "--out", str(old), "--overwrite"]) == EXIT_DRIFT
     assert "after tracing the graph differs from torch" in capsys.readouterr().err
     assert main(["--checkpoint", str(new), "--out", str(old.parent / "b" / "x.onnx")]) == EXIT_DRIFT
     assert content(old.parent) == before
@@ -183,7 +184,8 @@ def test_parity_over_the_budget_writes_nothing(old, new, monkeypatch, capsys):
 
 def test_a_tighter_budget_is_kept(old, new, capsys):
     before = content(old.parent)
-    arguments = ["--checkpoint", str(new), "--out", str(old), "--max-abs-diff", "1e-9"]
+    arguments = ["--checkpoint", str(new), "--out", str(old), "--overwrite"]
+    arguments += ["--max-abs-diff", "1e-9"]
     assert main(arguments) == EXIT_DRIFT
     assert "at most 1.0e-09" in capsys.readouterr().err
     assert content(old.parent) == before
@@ -191,14 +193,15 @@ def test_a_tighter_budget_is_kept(old, new, capsys):
 
 def test_a_pass_that_changes_the_outputs_is_named(old, new, monkeypatch):
     def spoil_weights(model):
+        model = onnx.ModelProto.FromString(model.SerializeToString())
         bias = next(tensor for tensor in model.graph.initializer if tensor.name == "exit.conv.bias")
         bias.raw_data = bytes(len(bias.raw_data))
         return model
 
-    monkeypatch.setattr(export_onnx.simplify, "PASSES", (spoil_weights,))
+    monkeypatch.setattr(exporter.simplify, "PASSES", (spoil_weights,))
     before = content(old.parent)
     with pytest.raises(EdgeError, match="after spoil weights the graph differs"):
-        export(checkpoint=new, out=old)
+        export(checkpoint=new, out=old, overwrite=True)
     assert content(old.parent) == before
 
 
@@ -206,10 +209,10 @@ def test_another_opset_than_asked_for_is_refused(old, new, monkeypatch):
     """The exporter may give another one silently."""
     other = traced(BATCHED)
     other.opset_import[0].version = 21
-    monkeypatch.setattr(export_onnx, "trace", lambda network: other)
+    monkeypatch.setattr(exporter, "trace", lambda network: other)
     before = content(old.parent)
     with pytest.raises(EdgeError, match=r"opset {'': 21}, expected 20"):
-        export(checkpoint=new, out=old)
+        export(checkpoint=new, out=old, overwrite=True)
     assert content(old.parent) == before
 
 
@@ -231,7 +234,7 @@ def test_killed_between_files_it_leaves_the_old_artifact_or_none(old, new, monke
 
     monkeypatch.setattr(os, "replace", replace_and_die)
     with pytest.raises(Killed):
-        export(checkpoint=new, out=old)
+        export(checkpoint=new, out=old, overwrite=True)
     monkeypatch.undo()
 
     assert done == ["probes.npz", "fp32.onnx"][:renamed]
@@ -252,7 +255,7 @@ def test_a_full_disk_leaves_the_old_artifact(old, new, monkeypatch, capsys):
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(Path, "write_bytes", write_nothing)
-    assert main(["--checkpoint", str(new), "--out", str(old)]) == EXIT_ERROR
+    assert main(["--checkpoint", str(new), "--out", str(old), "--overwrite"]) == EXIT_ERROR
     assert "the disk is full" in capsys.readouterr().err
     assert content(old.parent) == before
 
@@ -301,40 +304,73 @@ def test_trained_and_random_weights_exclude_each_other(capsys):
 def test_a_model_name_that_leads_elsewhere_is_refused(new, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     write_checkpoint(new, BATCHED, name="../elsewhere")
-    with pytest.raises(EdgeError, match="is no name for a folder"):
+    loaded = replace(checkpoint.load_checkpoint(new), path=None)
+    monkeypatch.setattr(exporter, "load_model", lambda *_: (network(BATCHED), loaded))
+    with pytest.raises(EdgeError, match="not a folder name"):
         export(checkpoint=new)
 
 
 # The command
 
 
-def test_the_command_writes_below_artifacts_and_prints_one_object(
+def test_the_command_writes_beside_the_checkpoint_and_prints_one_object(
     new, tmp_path, monkeypatch, capsys
 ):
     monkeypatch.chdir(tmp_path)
     assert main(["--checkpoint", str(new), "--json"]) == 0
     out, err = capsys.readouterr()
     result = json.loads(out)
-    assert result["artifact"] == str(Path("artifacts", "tiny", "fp32.onnx"))
+    assert result["artifact"] == str(new.with_name("fp32.onnx"))
     assert result["nodes_after"] < result["nodes_before"]
     assert result.keys() >= {"max_abs_diff", "psnr_db", "opset", "sha256"}
     assert err == ""
     assert read_manifest(result["artifact"]).psnr_y is None
 
 
-def test_the_command_tells_people_on_stderr(new, tmp_path, capsys):
+def test_the_result_is_one_line_on_stdout(new, tmp_path, capsys):
     assert main(["--checkpoint", str(new), "--out", str(tmp_path / "fp32.onnx")]) == 0
     out, err = capsys.readouterr()
-    assert out == ""
-    assert err.count("\n") == 1
-    assert "nodes, opset 20" in err
+    assert (out.count("\n"), err) == (1, "")
+    assert "nodes, opset 20" in out
 
 
-def test_artifacts_of_the_weights_before_are_named(old, new, capsys):
-    for path in (old, manifest_path(old)):
-        shutil.copy(path, str(path).replace("fp32", "int8"))
-    assert main(["--checkpoint", str(new), "--out", str(old)]) == 0
-    assert f"outdated: {old.with_name('int8.onnx')}" in capsys.readouterr().err
+def test_weights_below_bicubic_are_named(new, tmp_path, monkeypatch, capsys):
+    metrics = {"validation/psnr_y": 20.0, "validation/bicubic_psnr_y": 23.9}
+    loaded = replace(checkpoint.load_checkpoint(new), metrics=metrics)
+    monkeypatch.setattr(exporter, "load_model", lambda *_: (network(BATCHED), loaded))
+    assert main(["--checkpoint", str(new), "--out", str(tmp_path / "fp32.onnx")]) == 0
+    out, err = capsys.readouterr()
+    assert "20.00 dB PSNR-Y" in out
+    assert "bicubic upscaling has 23.90: train it longer" in err
+
+
+def test_an_artifact_of_another_checkpoint_is_replaced_only_on_demand(old, new, capsys):
+    before = content(old.parent)
+    assert main(["--checkpoint", str(new), "--out", str(old)]) == EXIT_ERROR
+    assert "other weights" in capsys.readouterr().err
+    assert content(old.parent) == before
+    assert main(["--checkpoint", str(new), "--out", str(old), "--overwrite"]) == 0
+    assert content(old.parent) != before
+
+
+def test_outdated_artifacts_and_engines_are_named(old, new, capsys):
+    engine = old.parent / "trt" / "8.6-1" / "fp32.engine"
+    engine.parent.mkdir(parents=True)
+    for copied in (old.with_name("int8.onnx"), engine):
+        shutil.copy(old, copied)
+        shutil.copy(manifest_path(old), manifest_path(copied))
+    assert main(["--checkpoint", str(new), "--out", str(old), "--overwrite"]) == 0
+    err = capsys.readouterr().err
+    assert f"{old.with_name('int8.onnx')} is outdated" in err
+    assert f"{engine} is outdated" in err
+
+
+def test_the_file_says_what_it_is(exported):
+    model = onnx.load(exported.artifact)
+    properties = {entry.key: entry.value for entry in model.metadata_props}
+    assert (properties["model"], properties["input_range"]) == ("tiny", "[0, 1]")
+    assert "non-commercial" in properties["license"]
+    assert "super-resolution" in model.doc_string
 
 
 def test_the_same_graph_gives_the_same_files(new, tmp_path):

@@ -12,7 +12,7 @@ from benchmarks import latency
 from benchmarks.harness import baselines, entries, machine, race, roofline
 from benchmarks.harness.race import Contender, Timing, Worker
 from benchmarks.studies import sizes
-from export import onnx as onnx_export
+from export import exporter
 from runtime.errors import EXIT_ERROR, EXIT_USAGE, EdgeError
 from runtime.manifest import read_manifest
 from tiny_networks import BATCHED, traced
@@ -29,7 +29,7 @@ def measured(tiny_model, tmp_path_factory):
     out = tmp_path_factory.mktemp("measured") / "latency.json"
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(out.parent)
-        patch.setattr(onnx_export, "trace", lambda network: traced(BATCHED))  # traced once a run
+        patch.setattr(exporter, "trace", lambda network: traced(BATCHED))  # traced once a run
         status = latency.main(
             [
                 *("--artifact", *(str(tiny_model / f"{name}.onnx") for name in ("fp32", "int8"))),
@@ -212,7 +212,7 @@ def test_files_for_tensorrt_are_left_out_and_said(tiny_model):
 def test_what_is_not_installed_is_left_out_and_said(tiny_model, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(entries.openvino, "is_installed", lambda: False)
-    monkeypatch.setattr(onnx_export, "trace", lambda network: traced(BATCHED))
+    monkeypatch.setattr(exporter, "trace", lambda network: traced(BATCHED))
     monkeypatch.setitem(sys.modules, "nncf", None)
     said = []
     found = entries.find_entries(

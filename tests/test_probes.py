@@ -1,4 +1,4 @@
-"""Probes: twelve faces of nobody, extreme pictures, and what FP32 makes of them."""
+"""Probes: twelve synthetic faces, stress images, and what FP32 makes of them."""
 
 import numpy as np
 import pytest
@@ -19,14 +19,14 @@ def made():
 def test_faces_come_first_and_are_those_of_the_strip(made):
     lr = made[0].lr[:PROBE_FACES]
     assert made[0].faces == PROBE_FACES
-    assert np.array_equal(np.concatenate(list(lr), axis=1), probes.read_image(probes.STRIP))
+    assert np.array_equal(np.concatenate(list(lr), axis=1), probes.read_image(probes.STRIPS[16]))
     assert len(np.unique(lr.reshape(PROBE_FACES, -1), axis=0)) == PROBE_FACES
 
 
 @pytest.mark.parametrize(
     ("name", "color"), [("black", (0, 0, 0)), ("white", (255, 255, 255)), ("red", (255, 0, 0))]
 )
-def test_extremes_are_flat_and_saturated(made, name, color):
+def test_stress_images_are_flat_and_saturated(made, name, color):
     assert (made[0].lr[made[0].names.index(name)] == color).all()
 
 
@@ -61,4 +61,4 @@ def test_probes_are_read_as_they_were_written(made, tmp_path):
 def test_a_strip_of_another_size_is_named(tmp_path):
     write_image(tmp_path / "strip.png", np.zeros((16, 160, 3), np.uint8))
     with pytest.raises(EdgeError, match=r"strip.png.*expected \(16, 192, 3\).*calib_data.generate"):
-        probes.probe_pictures(tmp_path / "strip.png")
+        probes.probe_images(16, tmp_path / "strip.png")

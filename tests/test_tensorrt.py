@@ -129,7 +129,7 @@ def test_an_engine_has_a_manifest(made, sources, name, precision, types):
     path = sources / "trt" / "8.6-1.7.1.116" / f"{name}.engine"
     manifest, parent = read_manifest(path), read_manifest(sources / f"{name}.onnx")
     assert (manifest.precision, manifest.target) == (precision, "tensorrt")
-    assert manifest.executes_as == f"{precision}, as the parsed network says; not executed yet"
+    assert manifest.executes_as == f"{precision}, as the parsed network says; not run yet"
     assert manifest.sha256 == sha256_file(path)
     assert manifest.parent_sha256 == parent.sha256
     assert manifest.probes_sha256 == parent.probes_sha256

@@ -49,10 +49,10 @@ FAULTS = {
         gate.stored_numbers_are_finite,
         "local_weight holds numbers that are not finite",
     ),
-    "uint8": (model(feature_zero=np.uint8(0)), gate.pairs_are_int8, "is uint8, expected int8"),
+    "uint8": (model(feature_zero=np.uint8(0)), gate.qdq_pairs_are_int8, "is uint8, expected int8"),
     "no zero point": (
         model(WITHOUT_ZERO_POINT),
-        gate.pairs_are_int8,
+        gate.qdq_pairs_are_int8,
         "the QuantizeLinear of quantized has no constant zero point, so is uint8",
     ),
     "zero points": (
@@ -72,7 +72,7 @@ FAULTS = {
     ),
     "a feature cast": (
         model(WITHOUT_DEQUANTIZE),
-        gate.quantized_values_are_dequantized,
+        gate.quantized_activations_are_dequantized,
         "the Cast of feature reads quantized in 8 bits",
     ),
     "scales": (
@@ -87,7 +87,7 @@ FAULTS = {
             feature_zero=np.zeros(16, np.int8),
         ),
         gate.activations_have_one_scale,
-        "has 16 scales, expected one for a feature",
+        "has 16 scales, expected one per tensor",
     ),
 }
 
@@ -130,8 +130,8 @@ def changed(change):
 
 NO_ONNX = {
     "empty": (b"", "is not valid ONNX"),
-    "garbage": (b"garbage" * 99, "is not ONNX, or truncated"),
-    "truncated": (tiny_artifact.build()[:4000], "is not ONNX, or truncated"),
+    "garbage": (b"garbage" * 99, "not an ONNX file, or truncated"),
+    "truncated": (tiny_artifact.build()[:4000], "not an ONNX file, or truncated"),
     "operator": (changed(lambda m: setattr(m.graph.node[2], "op_type", "Enlarge")), "Enlarge"),
     "opset": (changed(lambda m: setattr(m.opset_import[0], "version", 99)), "99"),
     "contract": (tiny_artifact.build(FP32.replace("lr", "low")), "input is low"),

@@ -8,7 +8,7 @@ from onnx import ModelProto
 from aminet.checkpoint import save_checkpoint
 from aminet.config import ModelConfig
 from aminet.model import AMINet
-from export.onnx import trace
+from export.exporter import trace
 
 # The paper's blocks at 32 and 16.
 LAYERED = ModelConfig(

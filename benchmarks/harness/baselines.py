@@ -80,7 +80,7 @@ def make_peers(
 def _make(path: Path, checkpoint: Checkpoint, faces: Pixels) -> None:
     exported = path.with_name(ONNX)
     if not exported.is_file():
-        from export.onnx import trace
+        from export.exporter import trace
 
         write_bytes(exported, trace(build_model(checkpoint)).SerializeToString())
     if path.name == DYNAMIC:

@@ -1,9 +1,9 @@
-"""TensorRT engines of ONNX files, each with a manifest; `export.tensorrt` is the command.
+"""Build TensorRT engines from ONNX files, each with a manifest; `export.tensorrt` is the command.
 
 With `tensorrt` and a GPU, an engine is built for that GPU; else TensorRT-RTX builds ahead of time,
-on the CPU, for the capabilities that are named. Precision comes from the ONNX file alone. What a
-builder would misread is refused before the build (export.gate), the build is a process of its own
-(export.trt.worker), and the engine has a manifest as every artifact has.
+on the CPU, for the given compute capabilities. Precision comes from the ONNX file alone. The gate
+(export.gate) rejects graphs that a builder would misread; each build runs in a subprocess
+(export.trt.worker).
 """
 
 import os
@@ -23,16 +23,16 @@ from runtime.atomic import sha256_file, write_bytes, writing
 from runtime.errors import EXIT_MISSING, EXIT_USAGE, EdgeError
 from runtime.manifest import Manifest, manifest_path, read_manifest, write_manifest
 
-CAPABILITIES = ("8.6",)  # where a GPU does not decide: Ampere, which the later ones run too
+CAPABILITIES = ("8.6",)  # without a GPU: Ampere, whose engines later GPUs run too
 MAX_BATCH = 1024
 
 
 @dataclass(frozen=True)
 class Options:
-    """How to build; EdgeError with status 2 for what cannot be.
+    """How to build; EdgeError with status 2 for invalid values.
 
-    `capabilities`: () is that of the GPU here, else CAPABILITIES. `profile`: the least batch, the
-    one to tune for, and the largest.
+    `capabilities`: () is that of the GPU here, else CAPABILITIES. `profile`: the smallest,
+    optimal and largest batch.
     """
 
     builder: str = "auto"
@@ -61,7 +61,7 @@ class Options:
 
 @dataclass(frozen=True)
 class Engine:
-    """An engine and how it came to be. `seconds` is the time it took, 0 where `up_to_date`."""
+    """An engine and how it was built. `seconds` is the build time, 0 where `up_to_date`."""
 
     engine: str
     artifact: str
@@ -83,7 +83,7 @@ class Engine:
 
 @dataclass(frozen=True)
 class Engines:
-    """What was built, and why some files have no engine."""
+    """The engines that were built, and why some files have none."""
 
     engines: tuple[Engine, ...]
     failures: tuple[EdgeError, ...]
@@ -94,9 +94,9 @@ def compile_engines(
     options: Options | None = None,
     progress: Progress = lambda step: None,
 ) -> Engines:
-    """Build an engine of each ONNX file, whatever becomes of the others.
+    """Build an engine of each ONNX file, independently of failures of the others.
 
-    EdgeError if none can be: no builder, or one that does not build for these capabilities.
+    Raises EdgeError if none can be built: no builder, or one without these capabilities.
     """
     options = options or Options()
     found = find_builder(options)
@@ -115,10 +115,10 @@ def compile_engine(
     options: Options,
     progress: Progress = lambda step: None,
 ) -> Engine:
-    """Build the engine of an ONNX file with its manifest, if it is not there already.
+    """Build the engine of an ONNX file with its manifest, unless it is up to date.
 
-    Two at once build it once. EdgeError if the file cannot be read, does not pass the gate or
-    cannot be built; an engine of other content that was there is gone then.
+    Concurrent calls build it once. Raises EdgeError if the file cannot be read, does not pass the
+    gate or cannot be built; an outdated engine is removed first.
     """
     source = read_artifact(Path(artifact))
     capabilities = _capabilities(options, found)
@@ -143,7 +143,7 @@ def compile_engine(
 
 
 def find_builder(options: Options) -> Found:
-    """The builder that starts here; EdgeError with status 5 if none does, or not for these."""
+    """Find a builder that starts here; EdgeError with status 5 if there is none."""
     with tempfile.TemporaryDirectory() as work:
         question = {"find": options.builder}
         step = "looking for a builder"
@@ -168,7 +168,7 @@ def _capabilities(options: Options, found: Found) -> tuple[str, ...]:
 
 
 def _is_up_to_date(engine: Path, source: Artifact, found: Found, flags: dict[str, Any]) -> bool:
-    """Whether the engine is whole, of this very source, and built in this very way."""
+    """Whether the engine is intact and was built from this source with these flags."""
     try:
         manifest = read_manifest(engine)
         whole = sha256_file(engine) == manifest.sha256
@@ -191,7 +191,7 @@ def _build(
     timeout_s: float,
     progress: Progress,
 ) -> None:
-    """Gate, build, and write engine and manifest; the manifest, the first to be read, last."""
+    """Check, build, and write engine and manifest; the manifest last, since it is read first."""
     graph = read_graph(source.model, str(source.path))
     check_for_tensorrt(graph, str(source.path))
     request = Request(
@@ -219,7 +219,7 @@ def _build(
 
 
 def _keep_log(work: Path, engine: Path) -> str:
-    """Put what the builder had to say, if anything, beside the engine; where that is."""
+    """Move the builder's log, if any, beside the engine; return where it is, for a message."""
     if not (work / LOG).is_file():
         return ""
     os.replace(work / LOG, _log_path(engine))
@@ -238,7 +238,7 @@ def _manifest(
         sha256=engine_sha256,
         checkpoint_sha256=parent.checkpoint_sha256,
         probes_sha256=parent.probes_sha256,
-        executes_as=f"{parent.precision}, {seen}; not executed yet",
+        executes_as=f"{parent.precision}, {seen}; not run yet",
         parent_sha256=parent.sha256,
         calibration_sha256=parent.calibration_sha256,
         psnr_y=parent.psnr_y,

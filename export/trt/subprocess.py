@@ -1,4 +1,4 @@
-"""What a build needs around it: one process at a time, a folder of its own, and an end."""
+"""Run a build in a subprocess: one at a time, in its own folder, with a timeout."""
 
 import contextlib
 import ctypes
@@ -19,35 +19,35 @@ from runtime.errors import FULL_DISK, EdgeError
 
 try:
     import fcntl
-except ImportError:  # Windows: two builds at once are not held apart
+except ImportError:  # Windows: concurrent builds are not serialized
     fcntl = None  # type: ignore[assignment]
 
 POLL_S = 0.2
 ADDR_NO_RANDOMIZE = 0x0040000  # linux/personality.h
 LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None
 NEEDED = "(PATH|LD_LIBRARY_PATH|SYSTEMROOT|CUDA_|NVIDIA_)"
-PACKAGES = str(Path(__file__).parents[2])  # where this very package is
+PACKAGES = str(Path(__file__).parents[2])  # the folder that holds this package
 
 Progress = Callable[[str], None]
 
 
 @contextlib.contextmanager
 def alone(engine: Path, progress: Progress) -> Iterator[None]:
-    """Hold off other builds of the same engine until the block is left."""
+    """Serialize builds of the same engine by a lock file."""
     with _writing_near(engine):
         lock = engine.parent / ".work" / f"{engine.name}.lock"
         lock.parent.mkdir(parents=True, exist_ok=True)
         file = lock.open("w")
     with file:
         if fcntl is not None:
-            progress(f"{engine.name}: waiting until no other process builds it")
+            progress(f"{engine.name}: waiting for another process that builds it")
             fcntl.flock(file, fcntl.LOCK_EX)
         yield
 
 
 @contextlib.contextmanager
 def work_folder(engine: Path) -> Iterator[Path]:
-    """A folder on the engine's disk, empty, gone afterwards; only for who is `alone`."""
+    """Yield an empty folder on the engine's disk, removed afterwards; only within `alone`."""
     folder = engine.parent / ".work" / engine.stem
     with _writing_near(engine):
         shutil.rmtree(folder, ignore_errors=True)  # of a process that was killed
@@ -71,7 +71,7 @@ def _writing_near(engine: Path) -> Iterator[None]:
 def ask(
     work: Path, question: dict[str, Any], step: str, timeout_s: float, progress: Progress
 ) -> dict[str, Any]:
-    """Have export.trt.worker answer in a process of its own; EdgeError for what it refuses."""
+    """Have export.trt.worker answer in a subprocess; EdgeError with the status that it reports."""
     write_bytes(work / REQUEST, json.dumps(question).encode())
     printed = work / "printed"
     with printed.open("wb") as file:
@@ -85,7 +85,7 @@ def ask(
 
 
 def _run(work: Path, out: BinaryIO, step: str, timeout_s: float, progress: Progress) -> int | None:
-    """The exit status, None after a time-out; the process does not outlive an interrupt of this."""
+    """The exit status, None after a timeout; an interrupt ends the subprocess too."""
     process = subprocess.Popen(
         [sys.executable, "-m", "export.trt.worker"],
         cwd=work,
@@ -108,16 +108,16 @@ def _run(work: Path, out: BinaryIO, step: str, timeout_s: float, progress: Progr
 
 
 def _environment() -> dict[str, str]:
-    """What the builder may need of this process's environment; more would move its memory."""
+    """The environment variables that a builder may need; more would shift its memory addresses."""
     kept = {name: value for name, value in os.environ.items() if re.match(NEEDED, name)}
     return {**kept, "PYTHONPATH": PACKAGES, "PYTHONSAFEPATH": "1", "PYTHONHASHSEED": "0"}
 
 
 def _fix_addresses() -> None:
-    """Give the process to come the same addresses each time.
+    """Switch off address randomization for the subprocess.
 
-    TensorRT-RTX numbers what it compiles by the order of pointers: otherwise each build of the same
-    graph has other bytes. Where a container forbids this, engines are as good, but not the same.
+    TensorRT-RTX numbers compiled kernels by pointer order: otherwise each build of the same graph
+    has other bytes. Where a container forbids it, engines are equivalent but not byte-equal.
     """
     if LIBC:
         LIBC.personality(ADDR_NO_RANDOMIZE)
@@ -126,7 +126,7 @@ def _fix_addresses() -> None:
 def _how_it_died(status: int | None, printed: Path, timeout_s: float) -> str:
     if status is None:
         return (
-            f"the builder took longer than {timeout_s:g} s, nothing was written; give --timeout-s"
+            f"the builder took longer than {timeout_s:g} s, nothing was written; raise --timeout-s"
         )
     lines = printed.read_text(errors="replace").split("\n")
     last = next((line.strip() for line in reversed(lines) if line.strip()), "it printed nothing")

@@ -1,9 +1,9 @@
-"""One build, in a process and a folder of its own: `python -m export.trt.worker`.
+"""One TensorRT build in its own process and folder: `python -m export.trt.worker`.
 
-After a failed build TensorRT makes another engine of the same network, and its C library prints
-past its logger. So export.trt.build starts a process for each build and hands everything over in
-files, whose names are always the same ones: paths of other lengths would move what is in memory,
-and with it the order in which TensorRT-RTX numbers what it compiles.
+After a failed build TensorRT builds a different engine of the same network, and its C library
+prints past its logger. So export.trt.build starts a process per build and exchanges files with it,
+whose names never change: paths of other lengths would shift memory addresses, and with them the
+order in which TensorRT-RTX numbers compiled kernels.
 """
 
 import json
@@ -27,12 +27,12 @@ from runtime.errors import (
     EdgeError,
 )
 
-# In the folder where the process starts; the log is there only if there is something in it.
+# In the working directory; the log exists only if the builder reported something.
 REQUEST, RESULT = "request.json", "result.json"
 SOURCE, ENGINE, LOG = "source.onnx", "out.engine", "builder.log"
 KEPT = ("INTERNAL_ERROR", "ERROR", "WARNING")  # severities that go to the log
-# A builder that warns so computes something else than the file says. The gate refuses what causes
-# the ones that are known; these are for the others.
+# Words of warnings after which a builder computes something else than the file says. The gate
+# rejects the known causes; these are for the unknown ones.
 WRONG_NUMBERS = ("uint8", "instead", "clamp", "out of range", "overflow", "missing scale")
 
 Tensor: TypeAlias = tuple[str, str, tuple[int, ...]]  # name, type, shape
@@ -40,9 +40,9 @@ Tensor: TypeAlias = tuple[str, str, tuple[int, ...]]  # name, type, shape
 
 @dataclass(frozen=True)
 class Request:
-    """What to build of SOURCE, for which capabilities, such as "8.6".
+    """How to build SOURCE, for which compute capabilities, such as "8.6".
 
-    `types` is what the parsed network must count (export.gate.types_of).
+    `types` are the layer counts that the parsed network must have (export.gate.types_of).
     """
 
     builder: str
@@ -54,7 +54,7 @@ class Request:
 
 @dataclass(frozen=True)
 class Found:
-    """A builder that starts here. `capability` is that of the GPU it builds for, if it needs one.
+    """A builder that starts here. `capability` is that of the GPU, for a builder that needs one.
 
     `offered` are those that it can build for without a GPU.
     """
@@ -67,10 +67,9 @@ class Found:
 
 @dataclass(frozen=True)
 class Built:
-    """What the parsed network is, read before the build, and what the builder had to say.
+    """The parsed network, read before the build, and the number of the builder's warnings.
 
-    `engine_types` counts the types of the engine's own layers; None where no GPU is, which reading
-    them needs.
+    `engine_types` counts the engine's layers by type; None without a GPU, which reading them needs.
     """
 
     inputs: tuple[Tensor, ...]
@@ -81,9 +80,9 @@ class Built:
 
 
 def find_builder(wanted: str) -> Found:
-    """The builder that is wanted, or of 'auto' the first that starts: tensorrt, which needs a GPU.
+    """The wanted builder; for 'auto' the first that starts, `tensorrt` before TensorRT-RTX.
 
-    EdgeError with status 5 if there is none.
+    Raises EdgeError with status 5 if there is none.
     """
     reasons = []
     for name in LIBRARIES if wanted == "auto" else (wanted,):
@@ -92,8 +91,8 @@ def find_builder(wanted: str) -> Found:
             library.Builder(library.Logger(library.Logger.ERROR))
         except EdgeError as error:
             reasons.append(str(error))
-        except TypeError:  # pybind's word for a null pointer
-            reasons.append(f"{name} is installed, but starts no builder here: has it a GPU?")
+        except TypeError:  # how pybind reports a null pointer
+            reasons.append(f"{name} is installed, but starts no builder here: is there a GPU?")
         else:
             return _describe(name, library)
     raise EdgeError(f"no builder: {'; '.join(reasons)}", EXIT_MISSING)
@@ -111,7 +110,7 @@ def _describe(name: str, library: ModuleType) -> Found:
 
 
 def build(request: Request) -> Built:
-    """Parse, compare with what was asked for, build, write; EdgeError where one of them fails."""
+    """Parse, compare with the request, build, write; EdgeError where one of them fails."""
     library = import_library(request.builder)
     log = _log(library)
     builder = library.Builder(log)
@@ -131,7 +130,7 @@ def build(request: Request) -> Built:
     config = _configure(library, builder, network, request)
     serialized = builder.build_serialized_network(network, config)
     if serialized is None:
-        reason = log.last_error or "it does not say why"
+        reason = log.last_error or "no reason given"
         raise EdgeError(
             f"{request.builder} cannot build it for {', '.join(request.capabilities)}: {reason}"
         )
@@ -147,7 +146,7 @@ def build(request: Request) -> Built:
 
 
 def _configure(library: ModuleType, builder: Any, network: Any, request: Request) -> Any:
-    """Batches by a profile, a limit on the workspace, FP32 that is FP32; nothing on precision."""
+    """Set the optimization profile, the workspace limit and no TF32; precision is in the graph."""
     config = builder.create_builder_config()
     config.set_memory_pool_limit(library.MemoryPoolType.WORKSPACE, request.workspace_mib << 20)
     config.clear_flag(library.BuilderFlag.TF32)
@@ -165,7 +164,7 @@ def _configure(library: ModuleType, builder: Any, network: Any, request: Request
 
 
 def _log(library: ModuleType) -> Any:
-    """A logger that writes each warning and error once, as it comes."""
+    """Make a logger that writes each distinct warning and error once."""
 
     class Log(library.ILogger):  # type: ignore[name-defined]
         def __init__(self) -> None:
@@ -192,7 +191,7 @@ def _log(library: ModuleType) -> Any:
 def _errors(parser: Any) -> str:
     faults = [parser.get_error(i) for i in range(parser.num_errors)]
     listed = [f"{fault.node_name()}: {fault.desc()}".removeprefix(": ") for fault in faults]
-    return " ".join("; ".join(listed).split()) or "it finds no network in it"
+    return " ".join("; ".join(listed).split()) or "no network in it"
 
 
 def _network_types(network: Any) -> dict[str, dict[str, int]]:
@@ -210,7 +209,7 @@ def _tensors(tensors: Iterable[Any]) -> tuple[Tensor, ...]:
 
 def _engine_types(library: ModuleType, log: Any, serialized: Any) -> dict[str, int] | None:
     engine = library.Runtime(log).deserialize_cuda_engine(serialized)
-    if engine is None:  # of a GPU that is not here
+    if engine is None:  # built for another GPU
         return None
     information = engine.create_engine_inspector().get_engine_information(
         library.LayerInformationFormat.JSON
@@ -219,7 +218,7 @@ def _engine_types(library: ModuleType, log: Any, serialized: Any) -> dict[str, i
 
 
 def count_engine_types(information: str) -> dict[str, int]:
-    """How many layers make which type, from the engine inspector's JSON: {"Half": 80, ...}."""
+    """Count layers by output type, from the engine inspector's JSON: {"Half": 80, ...}."""
     counts: Counter[str] = Counter()
     for described in json.loads(information)["Layers"]:
         outputs = described.get("Outputs", ()) if isinstance(described, dict) else ()

@@ -1,0 +1,106 @@
+"""The console script: `aminet-edge infer face.png` is `python -m runtime.infer face.png`."""
+
+from __future__ import annotations
+
+import runpy
+import sys
+from collections.abc import Sequence
+from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
+
+from runtime.errors import EXIT_MISSING, EXIT_USAGE
+
+# Subcommand -> module, what it does; in the order of a model's way to a device.
+COMMANDS = {
+    "infer": ("runtime.infer", "upscale faces in images, folders, photos and videos"),
+    "check": ("runtime.check", "measure an artifact's drift from FP32 on this machine"),
+    "doctor": ("runtime.doctor", "show what this machine has and what runs here"),
+    "align": ("runtime.align", "cut 128x128 training faces out of photos"),
+    "export": ("export.onnx", "export a model to ONNX"),
+    "quantize": ("quantize.int8", "make INT8 artifacts within a drift budget"),
+    "fp16": ("quantize.fp16", "make an FP16 artifact within a drift budget"),
+    "sensitivity": ("quantize.sensitivity", "measure what each layer costs in INT8"),
+    "compare": ("export.compare", "compare two ONNX files layer by layer"),
+    "tensorrt": ("export.tensorrt", "compile TensorRT engines"),
+    "litert": ("export.litert", "write .tflite files for phones"),
+    "ncnn": ("export.ncnn", "write ncnn files for phones and small boards"),
+    "coreml": ("export.coreml", "write a Core ML package"),
+    "web": ("export.web", "make a page that upscales faces in the browser"),
+    "pack": ("export.pack", "pack all that a device needs into one zip"),
+    "train": ("aminet.train", "train a model"),
+    "info": ("aminet.info", "show the size, cost and quality of the models"),
+    "bench": ("benchmarks.latency", "measure latency against the usual baselines"),
+    "report": ("benchmarks.report", "write what to deploy on this machine as one HTML page"),
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a subcommand as `python -m` would; return its exit status."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(_usage())  # noqa: T201
+        return 0 if arguments else EXIT_USAGE
+    if arguments[0] == "--version":
+        print(f"aminet-edge {_version()}")  # noqa: T201
+        return 0
+    name, *rest = arguments
+    if name not in COMMANDS:
+        known = ", ".join(_available())
+        return _complain(f"{name}: unknown command, expected one of {known}", EXIT_USAGE)
+    module, _ = COMMANDS[name]
+    if not _is_installed(module):
+        return _complain(
+            f"{name}: {module} is not part of this installation; run it in a checkout of the"
+            f" project: python -m {module}",
+            EXIT_MISSING,
+        )
+    return _run(module, name, rest)
+
+
+def _run(module: str, name: str, arguments: Sequence[str]) -> int:
+    sys.argv = [f"aminet-edge {name}", *arguments]
+    try:
+        runpy.run_module(module, run_name="__main__", alter_sys=True)
+    except SystemExit as end:
+        return end.code if isinstance(end.code, int) else 0
+    return 0
+
+
+def _usage() -> str:
+    width = max(map(len, COMMANDS))
+    rows = [f"  {name:<{width}}  {COMMANDS[name][1]}" for name in _available()]
+    return "\n".join(
+        [
+            "usage: aminet-edge COMMAND ...",
+            "",
+            "Face super-resolution that proves on the device that it has not drifted from FP32.",
+            "",
+            *rows,
+            "",
+            "aminet-edge COMMAND --help explains a command; --version prints the version.",
+        ]
+    )
+
+
+def _available() -> list[str]:
+    return [name for name, (module, _) in COMMANDS.items() if _is_installed(module)]
+
+
+def _is_installed(module: str) -> bool:
+    """Whether the module exists; __init__ files are empty, so nothing heavy is imported."""
+    try:
+        return find_spec(module) is not None
+    except ModuleNotFoundError:
+        return False
+
+
+def _version() -> str:
+    try:
+        return version("aminet-edge")
+    except PackageNotFoundError:
+        return "(not installed)"
+
+
+def _complain(message: str, status: int) -> int:
+    print(f"error: {message}", file=sys.stderr)  # noqa: T201
+    return status
