@@ -260,6 +260,7 @@ def _write(
             checkpoint_sha256=checkpoint.sha256,
             probes_sha256=sha256_file(new_probes),
             executes_as="fp32",
+            lr_side=checkpoint.config.lr_side,
             random_weights=checkpoint.random_weights,
             psnr_y=_psnr_y(checkpoint),
             tools={tool: version(tool) for tool in TOOLS},

@@ -239,6 +239,7 @@ def _manifest(
         checkpoint_sha256=parent.checkpoint_sha256,
         probes_sha256=parent.probes_sha256,
         executes_as=f"{parent.precision}, {seen}; not run yet",
+        lr_side=parent.lr_side,
         parent_sha256=parent.sha256,
         calibration_sha256=parent.calibration_sha256,
         psnr_y=parent.psnr_y,
