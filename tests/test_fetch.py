@@ -66,7 +66,9 @@ def test_a_failed_download_says_why(tmp_path, monkeypatch):
 
 
 def test_unknown_names_are_usage_errors():
-    with pytest.raises(EdgeError, match="expected one of lpips, mobilenetv2, identity") as unknown:
+    with pytest.raises(
+        EdgeError, match="expected one of lpips, mobilenetv2, identity, realesrgan"
+    ) as unknown:
         fetch.fetch(["inception"])
     assert unknown.value.status == EXIT_USAGE
 

@@ -1,0 +1,94 @@
+"""What upscales frames of any size to 128x128 faces, each behind one interface."""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from aminet.training.degradation import resample
+from benchmarks.metrics.upscalers import checkpoint_contender
+from runtime.image import LR_SIDE, SR_SIDE, Pixels, to_pixels, to_tensor
+from runtime.media.photo import keep_what_is_known
+from runtime.session import open_session
+
+BATCH = 16
+
+Run = Callable[[Pixels], Pixels]  # (N, lr_side, lr_side, 3) -> (N, 128, 128, 3)
+
+
+@dataclass(frozen=True)
+class FrameUpscaler:
+    """Upscales frames (S, S, 3) of one size; the name and backend that its rows go by."""
+
+    name: str
+    backend: str
+    upscale: Callable[[Sequence[Pixels]], Pixels]
+
+    def upscale_all(self, frames: Sequence[Pixels]) -> Pixels:
+        """Any number of frames -> (N, 128, 128, 3), a batch at a time."""
+        starts = range(0, len(frames), BATCH)
+        return np.concatenate([self.upscale(frames[start : start + BATCH]) for start in starts])
+
+
+@contextmanager
+def bicubic_upscaler() -> Iterator[FrameUpscaler]:
+    """Pillow's bicubic filter, the baseline."""
+    yield FrameUpscaler("bicubic", "pillow", lambda frames: _resampled(frames, SR_SIDE))
+
+
+@contextmanager
+def checkpoint_upscaler(path: str | Path) -> Iterator[FrameUpscaler]:
+    """A checkpoint in PyTorch, FP32."""
+    from aminet.checkpoint import load_checkpoint
+
+    with checkpoint_contender(path) as contender:
+        side = load_checkpoint(path).config.lr_side
+        yield network_upscaler(contender.artifact, "torch", contender.enlarge, side)
+
+
+@contextmanager
+def artifact_upscaler(path: str | Path) -> Iterator[FrameUpscaler]:
+    """An exported model, in the backend that the runtime chooses."""
+    with open_session(path) as session:
+        name = f"{session.manifest.model} {session.artifact.stem}"
+
+        def run(lr: Pixels) -> Pixels:
+            return to_pixels(session.run(to_tensor(lr)))
+
+        yield network_upscaler(name, session.backend, run, session.lr_side)
+
+
+def network_upscaler(name: str, backend: str, run: Run, lr_side: int) -> FrameUpscaler:
+    """Frames resampled to the network's input; a 16-px one's faces are back-projected to them.
+
+    That is what photo mode did with 16-px networks: what a frame knows beyond 16 px is kept.
+    """
+
+    def upscale(frames: Sequence[Pixels]) -> Pixels:
+        sr = run(_resampled(frames, lr_side))
+        if lr_side > LR_SIDE:
+            return sr
+        return np.stack([keep_what_is_known(a, b) for a, b in zip(sr, frames, strict=True)])
+
+    if lr_side == LR_SIDE:
+        name = f"{name} at 16 px + back-projection"
+    return FrameUpscaler(name, backend, upscale)
+
+
+@contextmanager
+def realesrgan_upscaler() -> Iterator[FrameUpscaler]:
+    """Real-ESRGAN x4plus (Wang et al. 2021) in ncnn: a frame upscaled by 4, resampled to 128."""
+    from benchmarks.metrics.realesrgan import RealESRGAN
+
+    network = RealESRGAN.load()
+    yield FrameUpscaler(
+        "Real-ESRGAN x4plus",
+        "ncnn",
+        lambda frames: _resampled([network(frame) for frame in frames], SR_SIDE),
+    )
+
+
+def _resampled(frames: Sequence[Pixels], side: int) -> Pixels:
+    return np.stack([resample(frame, side) for frame in frames])

@@ -1,0 +1,227 @@
+"""Quality on degraded faces of 12 to 64 px: clean, from a camera, in the dark.
+
+    python -m benchmarks.wild --data celeba-test.tar lfw-test.tar helen-test.tar
+
+Every 128x128 face is shrunk to a frame of each size and degraded as each kind says (fixed seeds):
+
+clean    bicubic shrinking alone
+camera   a slight blur, noise of 2 to 8 levels, JPEG of quality 50 to 93
+dark     two stops under, noise of 1 to 4 levels after the darkening, JPEG
+
+The ground truth is the clean face under the same light. A network with 64-px input sees the frame
+resampled to 64x64; a 16-px network sees it at 16x16, and its face is then corrected by
+back-projection, as photo mode did. Figures are means of the faces' own. `gain` is PSNR-Y over
+bicubic upscaling of the same frame, with a 95 % bootstrap interval in the JSON; --turn measures
+faces that are turned by some degrees after alignment.
+"""
+
+import argparse
+import json
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+
+from runtime.errors import EXIT_USAGE, EdgeError, needs, run_command
+
+with needs("train,eval", __name__):
+    from aminet.training.degradation import KINDS, turn
+    from aminet.training.wild_validation import WildCell
+    from benchmarks.accuracy import Metric, load_metrics
+    from benchmarks.metrics.ssim_vif import interval
+    from benchmarks.metrics.wild_upscalers import (
+        FrameUpscaler,
+        artifact_upscaler,
+        bicubic_upscaler,
+        checkpoint_upscaler,
+        realesrgan_upscaler,
+    )
+
+from runtime.atomic import write_bytes
+from runtime.dataset import load_faces
+from runtime.progress import Progress, Steps, silent
+
+SIZES = (12, 16, 20, 24, 32, 40, 48, 64)  # px of the frame
+METRICS = ("ssim_y", "lpips", "identity")  # beside PSNR-Y and its gain
+FORMATS = {
+    **{"psnr_y": "{:.2f}", "gain": "{:+.2f}", "ssim_y": "{:.3f}"},
+    **{"lpips": "{:.3f}", "identity": "{:.3f}"},
+}
+
+
+@dataclass(frozen=True)
+class WildRow:
+    """One upscaler on the frames of one size and kind; None: not measured."""
+
+    data: str
+    kind: str
+    size: int
+    upscaler: str
+    backend: str
+    n: int
+    psnr_y: float
+    gain: float
+    gain_interval: tuple[float, float]
+    worse: float  # share of the faces that bicubic upscaling serves better
+    ssim_y: float | None = None
+    lpips: float | None = None
+    identity: float | None = None
+
+
+@dataclass(frozen=True)
+class Wild:
+    """All rows of one run, and what they were made with."""
+
+    seed: int
+    turn: float  # degrees, to either side in turn
+    rows: tuple[WildRow, ...]
+
+
+def wild(
+    data: Sequence[str | Path],
+    upscalers: Sequence[FrameUpscaler],
+    *,
+    sizes: Sequence[int] = SIZES,
+    kinds: Sequence[str] = tuple(KINDS),
+    faces: int | None = None,
+    turned: float = 0.0,
+    metrics: Sequence[str] = (),
+    seed: int = 0,
+    progress: Progress = silent,
+) -> Wild:
+    """Measure each upscaler in every cell of data set, kind and size, on up to `faces` faces."""
+    measured = {name: metric for name, metric in load_metrics(metrics, progress).items()}
+    measured = {name: metric for name, metric in measured.items() if name in metrics}
+    rows = []
+    for source in data:
+        hr = list(load_faces([source], limit=faces))
+        if turned:
+            hr = [turn(face, turned * (-1) ** place) for place, face in enumerate(hr)]
+        for kind in kinds:
+            for size in sizes:
+                progress(f"{Path(source).stem}, {kind}, {size} px")
+                cell = WildCell.make(kind, size, hr, seed)
+                rows += [compare(cell, Path(source).stem, one, measured) for one in upscalers]
+    return Wild(seed, turned, tuple(rows))
+
+
+def compare(
+    cell: WildCell, data: str, upscaler: FrameUpscaler, metrics: dict[str, Metric]
+) -> WildRow:
+    """Upscale the frames of a cell and measure them against the clean faces."""
+    sr, hr = upscaler.upscale_all(cell.frames), np.stack(cell.hr)
+    psnr_y = cell.psnr_y(list(sr))
+    gain = psnr_y - cell.bicubic
+    return WildRow(
+        data,
+        cell.kind,
+        cell.size,
+        upscaler.name,
+        upscaler.backend,
+        len(sr),
+        float(psnr_y.mean()),
+        float(gain.mean()),
+        interval(gain),
+        float((gain < 0).mean()),
+        **{name: float(np.mean(metric(sr, hr))) for name, metric in metrics.items()},
+    )
+
+
+def table(rows: Sequence[WildRow]) -> str:
+    """Markdown: a table for each data set and metric, kinds and sizes across."""
+    parts = []
+    for data in dict.fromkeys(row.data for row in rows):
+        here = [row for row in rows if row.data == data]
+        for metric, form in FORMATS.items():
+            if all(getattr(row, metric) is not None for row in here):
+                parts.append(f"{data}, {here[0].n} faces: {metric}\n\n{_grid(here, metric, form)}")
+    return "\n\n".join(parts)
+
+
+def _grid(rows: Sequence[WildRow], metric: str, form: str) -> str:
+    sizes = list(dict.fromkeys(row.size for row in rows))
+    lines = ["| kind | upscaler | " + " | ".join(f"{size} px" for size in sizes) + " |"]
+    lines.append("| --- | --- |" + " ---: |" * len(sizes))
+    found = {(row.kind, row.upscaler, row.size): getattr(row, metric) for row in rows}
+    for kind, name in dict.fromkeys((row.kind, row.upscaler) for row in rows):
+        if metric == "gain" and name == "bicubic":
+            continue
+        cells = " | ".join(form.format(found[kind, name, size]) for size in sizes)
+        lines.append(f"| {kind} | {name} | {cells} |")
+    return "\n".join(lines)
+
+
+def write_json(path: Path, result: Wild) -> None:
+    rounded = asdict(result) | {"rows": [_rounded(row) for row in result.rows]}
+    write_bytes(path, f"{json.dumps(rounded, indent=1)}\n".encode())
+
+
+def _rounded(row: WildRow) -> dict[str, object]:
+    values = asdict(row) | {"gain_interval": [round(end, 4) for end in row.gain_interval]}
+    return {k: round(v, 4) if isinstance(v, float) else v for k, v in values.items()}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    given = _parse(argv)
+    if given.faces is not None and given.faces < 1:
+        raise EdgeError(f"wild: --faces {given.faces}, expected 1 or more", EXIT_USAGE)
+    with ExitStack() as stack, Steps() as progress:
+        upscalers = [stack.enter_context(opening) for opening in _openings(given)]
+        result = wild(
+            given.data,
+            upscalers,
+            sizes=given.sizes,
+            kinds=given.kinds,
+            faces=given.faces,
+            turned=given.turn,
+            metrics=given.metrics,
+            seed=given.seed,
+            progress=progress,
+        )
+    if given.out:
+        write_json(given.out, result)
+    print(json.dumps(asdict(result)) if given.json else table(result.rows))
+    return 0
+
+
+def _openings(given: argparse.Namespace) -> Iterator[AbstractContextManager[FrameUpscaler]]:
+    yield bicubic_upscaler()
+    for checkpoint in given.checkpoint:
+        yield checkpoint_upscaler(checkpoint)
+    for artifact in given.artifact:
+        yield artifact_upscaler(artifact)
+    if given.realesrgan:
+        yield realesrgan_upscaler()
+
+
+def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.wild",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = parser.add_argument
+    add("--data", nargs="+", required=True, metavar="TAR_OR_DIR", help="128x128 faces")
+    add("--checkpoint", nargs="+", default=[], metavar="F", help="a checkpoint, in PyTorch")
+    add("--artifact", nargs="+", default=[], metavar="F", help="an exported model")
+    add(
+        "--realesrgan",
+        action="store_true",
+        help="Real-ESRGAN x4plus too, which takes seconds a face",
+    )
+    add("--sizes", nargs="+", type=int, default=SIZES, metavar="PX", choices=range(4, 129))
+    add("--kinds", nargs="+", default=tuple(KINDS), choices=tuple(KINDS))
+    add("--faces", type=int, help="only so many of each data set")
+    add("--turn", type=float, default=0.0, metavar="DEGREES", help="turn the faces, to either side")
+    add("--metrics", nargs="*", default=(), choices=METRICS, help="beside PSNR-Y; slow")
+    add("--seed", type=int, default=0)
+    add("--out", type=Path, metavar="F.json")
+    add("--json", action="store_true", help="print one JSON object")
+    return parser.parse_args(argv)
+
+
+if __name__ == "__main__":
+    sys.exit(run_command(main))
