@@ -29,9 +29,9 @@ from runtime.backends.onnxruntime import OnnxRuntimeSession
 from runtime.cpu import processor
 from runtime.drift import Fidelity, Probes
 from runtime.errors import EXIT_DRIFT, EdgeError
+from runtime.formats import ENGINE
 from runtime.image import Tensor, to_tensor
 from runtime.manifest import (
-    ENGINE,
     Manifest,
     Measurement,
     manifest_path,
