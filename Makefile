@@ -15,7 +15,7 @@ EXTRAS := train,export,quantize,openvino,litert,tensorrt-rtx,photo,video,eval,be
 # The wheel carries the INT8 model; `make wheel FP32=1` the FP32 one as well, four times its size.
 PACKED := runtime/models/aminet-edge
 
-.PHONY: demo test soak bench report setup wheel clean
+.PHONY: demo test soak bench arm report setup wheel clean
 
 demo: setup
 	@$(BIN)/python -m benchmarks.demo
@@ -34,6 +34,10 @@ bench: setup
 	$(BIN)/python -m benchmarks.latency --out docs/measured/latency.json
 	$(BIN)/python -m benchmarks.studies.sizes --out docs/measured/sizes.json
 	$(BIN)/python -m benchmarks.studies.settings --out docs/measured/settings.json
+
+# On emulated ARM processors: half an hour, and 120 MB of downloads the first time.
+arm: setup
+	$(BIN)/python -m benchmarks.arm --out docs/measured/arm.json --doc docs/arm.md
 
 report: setup
 	$(BIN)/python -m benchmarks.report

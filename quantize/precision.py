@@ -22,8 +22,13 @@ WARM_UP_RUNS, TIMED_RUNS = 5, 40
 
 
 def int8_layers_onnxruntime(content: bytes, layers: Sequence[Layer]) -> set[str]:
-    """The names of the layers that ONNX Runtime fused into an INT8 operator."""
-    nodes = [n for n in optimized_graph(content).graph.node if n.op_type in INT8_OPERATORS]
+    """The names of the layers that ONNX Runtime fuses into an INT8 operator on this processor."""
+    return fused_int8_layers(optimized_graph(content), layers)
+
+
+def fused_int8_layers(optimized: ModelProto, layers: Sequence[Layer]) -> set[str]:
+    """The names of the layers in INT8 in a graph that ONNX Runtime optimized, here or elsewhere."""
+    nodes = [node for node in optimized.graph.node if node.op_type in INT8_OPERATORS]
     weights = {name for node in nodes for name in node.input}
     # A fused operator has the name of the convolution in it, with a number added.
     names = {node.name.partition("_token_")[0] for node in nodes}

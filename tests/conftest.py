@@ -80,6 +80,22 @@ def edge_artifact(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
+def edge_quantized(edge_artifact):
+    """What quantize.int8 says of aminet-edge's INT8 files, which lie beside its fp32.onnx."""
+    int8 = pytest.importorskip("quantize.int8")
+    quantizer = pytest.importorskip("quantize.quantizer")
+    options = quantizer.Options(require_precision=True)
+    return int8.quantize(edge_artifact, [ROOT / "calib_data"], options=options)
+
+
+@pytest.fixture(scope="session")
+def edge_int8(edge_quantized, edge_artifact):
+    """aminet-edge in INT8, for CPUs."""
+    assert edge_quantized.failures == ()
+    return edge_artifact.with_name("int8.onnx")
+
+
+@pytest.fixture(scope="session")
 def tiny_model(tmp_path_factory):
     """A folder with a tiny AMINet's checkpoint.safetensors, fp32.onnx and int8.onnx."""
     export = pytest.importorskip("export.exporter")

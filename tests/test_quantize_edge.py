@@ -6,8 +6,6 @@ import pytest
 
 from face_tars import ROOT, face_tars
 from quantize.fp16 import convert
-from quantize.int8 import quantize
-from quantize.quantizer import Options
 from runtime.check import check
 
 WEIGHTS = ROOT / "aminet" / "weights" / "aminet-edge.safetensors"
@@ -24,8 +22,8 @@ pytestmark = pytest.mark.skipif(not WEIGHTS.is_file(), reason=f"{WEIGHTS} is not
 
 
 @pytest.fixture(scope="module")
-def made(edge_artifact):
-    return quantize(edge_artifact, [ROOT / "calib_data"], options=Options(require_precision=True))
+def made(edge_quantized):
+    return edge_quantized
 
 
 def test_nearly_all_is_int8_and_holds_the_budget(made, edge_artifact):

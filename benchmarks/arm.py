@@ -1,0 +1,244 @@
+"""Artifacts on emulated ARM processors: `python -m benchmarks.arm --out docs/measured/arm.json`.
+
+Each artifact is checked on its probes by the runtime's own ARM kernels, a face is upscaled, and the
+pack for CPUs is unpacked and checked. Files that compute in FP32 are checked on a few probes: each
+takes 20 s. QEMU emulates the processors, so no speed is measured.
+"""
+
+import argparse
+import json
+import sys
+import tempfile
+import zipfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from runtime.errors import EXIT_DRIFT, EdgeError, needs, run_command
+
+with needs("quantize,bench", __name__):
+    from benchmarks.harness.arm_check import DRIFTS, check_file, last_line
+    from benchmarks.harness.arm_faults import Fault, find_faults
+    from export.pack import FACE, pack
+
+from benchmarks.harness.emulated_arm import CPUS, EmulatedArm, bring_arm, qemu_version
+from benchmarks.harness.machine import machine
+from benchmarks.harness.targets import TargetRow, targets_table, write_rows
+from runtime.atomic import write_bytes
+from runtime.image import read_image
+from runtime.session import DEFAULT_MODEL, open_session
+
+FOLDER = Path("artifacts", DEFAULT_MODEL)
+ROOT = Path(__file__).parents[1]
+OUT, DOC = Path("docs", "measured", "arm.json"), Path("docs", "arm.md")
+BEGIN, END = "<!-- benchmarks.arm -->", "<!-- end -->"
+FILES = (
+    *("int8.onnx", "fp16.onnx", "fp16-trt.onnx", "fp32.onnx", "int8-trt.onnx"),
+    "litert/int8.tflite",
+)
+INFERRED = "int8.onnx"  # what a phone would be given
+ALL_PROBES = ("int8.onnx", "litert/int8.tflite")
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Face:
+    """A face that an emulated processor upscaled. `levels`: how far from this machine's, of 255."""
+
+    cpu: str
+    artifact: str
+    levels: int
+    command: str
+
+
+@dataclass(frozen=True)
+class PackRun:
+    """The commands of a pack's README that were run on an emulated processor, and ended well."""
+
+    cpu: str
+    archive: str
+    commands: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class ArmReport:
+    """`features` are those of each processor, as its Linux has them; `code`: wheel or tree."""
+
+    rows: tuple[TargetRow, ...]
+    faces: tuple[Face, ...]
+    packs: tuple[PackRun, ...]
+    faults: tuple[Fault, ...]
+    features: dict[str, tuple[str, ...]]
+    qemu: str
+    code: str
+
+
+def measure(
+    folder: str | Path = FOLDER,
+    files: Sequence[str] = (),
+    cpus: Sequence[str] = tuple(CPUS),
+    wheel: Path | None = None,
+    say: Say = lambda line: None,
+) -> ArmReport:
+    """Check the files of a model's folder, or those of FILES that it has, on each processor.
+
+    Raises EdgeError, with status 5 where QEMU or what runs in it cannot be brought.
+    """
+    folder = Path(folder).resolve()
+    files = files or [name for name in FILES if (folder / name).is_file()]
+    if not files:
+        raise EdgeError(f"{folder}: holds none of {', '.join(FILES)}; python -m export.onnx")
+    rows, faces, packs, faults, features = [], [], [], [], {}
+    with tempfile.TemporaryDirectory() as name:
+        work = Path(name)
+        code = _unpack(wheel, work / "code") if wheel else ROOT
+        for cpu in cpus:
+            say(f"{cpu}: bringing QEMU, Python and wheels for arm64")
+            arm = bring_arm(cpu)
+            features[cpu] = arm.features
+            for file in files:
+                say(f"{cpu}: {file}")
+                few = file not in ALL_PROBES
+                rows.append(check_file(arm, folder / file, code, work, few=few))
+            if INFERRED in files:
+                say(f"{cpu}: a face")
+                faces.append(upscale_face(arm, folder / INFERRED, code, work))
+            faults += find_faults(arm, work)
+        if wheel:
+            say(f"{cpus[0]}: the pack")
+            packs.append(check_pack(bring_arm(cpus[0]), folder, wheel, work))
+    return ArmReport(
+        tuple(rows),
+        tuple(faces),
+        tuple(packs),
+        tuple(faults),
+        features,
+        qemu_version(),
+        wheel.name if wheel else "the checkout",
+    )
+
+
+def upscale_face(arm: EmulatedArm, artifact: Path, code: Path, work: Path) -> Face:
+    """A synthetic face by `runtime.infer`, compared with what this machine makes of it."""
+    out = work / f"{arm.cpu}.png"
+    words = ["runtime.infer", str(FACE), "--artifact", str(artifact), "--backend", "onnxruntime"]
+    _succeed(arm, [*words, "--out", str(out)], [code], work)
+    with open_session(artifact, "onnxruntime") as session:
+        here = session.upscale(read_image(FACE))
+    levels = int(np.abs(read_image(out).astype(int) - here.astype(int)).max())
+    name = f"{FOLDER.name}/{artifact.name}"
+    return Face(arm.cpu, name, levels, f"python -m runtime.infer face.png --artifact {name}")
+
+
+def check_pack(arm: EmulatedArm, folder: Path, wheel: Path, work: Path) -> PackRun:
+    """The pack for CPUs, unpacked: its README's commands for INT8, with its own code."""
+    made = pack("cpu", folder, wheel, work / "pack.zip")
+    place = work / "pack"
+    zipfile.ZipFile(made.archive).extractall(place)
+    code = _unpack(place / wheel.name, place / "site")
+    lines = (place / "README.md").read_text().splitlines()
+    commands = [line.strip() for line in lines if line.startswith("    python -m runtime.")]
+    run = [command for command in commands if "int8" in command]
+    if not run:
+        raise EdgeError(f"{made.archive}: its README.md has no command for INT8")
+    for command in run:
+        _succeed(arm, command.split()[2:], [code], place)
+    return PackRun(arm.cpu, f"{folder.name}-cpu.zip", tuple(run))
+
+
+def _unpack(wheel: Path, folder: Path) -> Path:
+    zipfile.ZipFile(wheel).extractall(folder)
+    return folder
+
+
+def _succeed(arm: EmulatedArm, words: Sequence[str], path: Sequence[Path], work: Path) -> None:
+    """Run a module; EdgeError with its own last line, and its status, if it fails."""
+    done = arm.run(["-m", *words], path, work, {"XDG_CACHE_HOME": str(work / "cache")})
+    if done.returncode:
+        line = last_line(done.stderr).removeprefix("error: ")
+        raise EdgeError(f"{arm.cpu}: {' '.join(words)}: {line}", abs(done.returncode))
+
+
+def tables(measured: Mapping[str, Any]) -> str:
+    """The tables of docs/arm.md, from the JSON that --out writes."""
+    faults = ["| FP16 graph | processor | ONNX Runtime |", "| --- | --- | --- |"]
+    faults += [
+        f"| {fault['graph']} | {fault['cpu']} | {fault['fault'] or 'right'} |"
+        for fault in measured["faults"]
+    ]
+    faces = [f"{face['cpu']} {face['levels']}" for face in measured["faces"]]
+    packs = [f"`{command}`" for pack in measured["packs"] for command in pack["commands"]]
+    return "\n\n".join(
+        [
+            targets_table([TargetRow(**row) for row in measured["rows"]]),
+            "\n".join(faults),
+            "A face by runtime.infer differs from x86's by at most so many of 255 levels:"
+            f" {', '.join(faces) or 'not run'}. Of the unpacked pack's README ran"
+            f" {', '.join(packs) or 'nothing, for no wheel was built'}.",
+        ]
+    )
+
+
+def write_tables(doc: str | Path, measured: Mapping[str, Any]) -> None:
+    """Put the tables between BEGIN and END in a page; EdgeError where these are missing."""
+    before, begin, rest = Path(doc).read_text().partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not begin or not end:
+        raise EdgeError(f"{doc}: has no {BEGIN} and {END} for the tables to stand between")
+    write_bytes(doc, f"{before}{BEGIN}\n{tables(measured)}\n{END}{after}".encode())
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    arguments = _parser().parse_args(argv)
+    return run_command(lambda: _run(arguments))
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    report = measure(
+        arguments.artifact,
+        arguments.file,
+        arguments.cpu,
+        arguments.wheel or find_wheel(),
+        say=lambda line: print(line, file=sys.stderr),
+    )
+    content = asdict(report)
+    if arguments.out:
+        facts = {name: value for name, value in content.items() if name != "rows"}
+        write_rows(arguments.out, report.rows, {**facts, "machine": asdict(machine())})
+    if arguments.doc:
+        write_tables(arguments.doc, content)
+    print(json.dumps(content) if arguments.json else tables(content))
+    drifted = [row for row in report.rows if row.precision.endswith(DRIFTS)]
+    return EXIT_DRIFT if drifted else 0
+
+
+def find_wheel() -> Path | None:
+    """The one in dist/, if there is one."""
+    return next(iter(sorted(Path("dist").glob("aminet_edge-*.whl"))), None)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.arm",
+        description="Check artifacts on emulated ARM processors; QEMU and Debian are needed.",
+    )
+    parser.add_argument("--artifact", default=FOLDER, metavar="D", help=f"default: {FOLDER}")
+    parser.add_argument(
+        "--file", nargs="+", default=(), metavar="F", help=f"default: {' '.join(FILES)}"
+    )
+    parser.add_argument("--cpu", nargs="+", choices=CPUS, default=tuple(CPUS), help="default: all")
+    parser.add_argument(
+        "--wheel", type=Path, metavar="F", help="whose code is run (default: dist/, else the tree)"
+    )
+    parser.add_argument("--out", metavar="F.json", help=f"write it too, such as {OUT}")
+    parser.add_argument("--doc", metavar="F.md", help=f"put the tables into it, such as {DOC}")
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())
