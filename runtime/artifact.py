@@ -1,13 +1,21 @@
-"""An artifact's bytes, read only if they are the ones that its manifest describes."""
+"""An artifact's files: read only if its manifest describes them, and written atomically."""
 
+import contextlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from runtime import drift
-from runtime.atomic import read_bytes, sha256_bytes
+from runtime.atomic import read_bytes, sha256_bytes, writing
 from runtime.errors import EdgeError
 from runtime.formats import ONNX, format_of
-from runtime.manifest import Manifest, probes_path, read_manifest
+from runtime.manifest import (
+    Manifest,
+    encode_manifest,
+    manifest_path,
+    probes_path,
+    read_manifest,
+)
 
 MAX_ARTIFACT_BYTES = 1 << 30
 
@@ -47,6 +55,33 @@ def read_artifact(path: Path) -> Artifact:
             f"{path}: has random weights, for tests; export trained ones: python -m export.onnx"
         )
     return Artifact(path, manifest, model, probes)
+
+
+def write_artifact(
+    path: Path,
+    content: bytes,
+    manifest: Manifest,
+    *,
+    probes: bytes | None = None,
+    parts: Mapping[str, bytes] | None = None,
+) -> None:
+    """Write an artifact's file and its manifest, and if given its model's probes and more files.
+
+    `parts` are the content of files beside it, by name. All are written first and then renamed, the
+    manifest last: killed in between, it leaves a manifest whose hashes fit no file, which nothing
+    opens. Raises EdgeError if one cannot be written; then all stay as they were.
+    """
+    files = {path.with_name(name): part for name, part in (parts or {}).items()} | {path: content}
+    if probes is not None:
+        files[probes_path(path)] = probes
+        if sha256_bytes(probes) != manifest.probes_sha256:
+            raise ValueError(f"{probes_path(path)}: the manifest is of other probes")
+    if sha256_bytes(content) != manifest.sha256:
+        raise ValueError(f"{path}: the manifest is of another file")
+    files = {manifest_path(path): encode_manifest(manifest)} | files
+    with contextlib.ExitStack() as stack:  # what it opens first it renames last
+        for target, data in files.items():
+            stack.enter_context(writing(target)).write_bytes(data)
 
 
 def _maker(path: Path, manifest: Manifest) -> str:

@@ -21,24 +21,24 @@ from runtime.cpu import processor
 from runtime.dataset import load_faces
 from runtime.drift import expected_drift_db
 from runtime.errors import EXIT_DRIFT, run_command
-from runtime.image import Pixels, mse_y, psnr_of_mse, psnr_y, shrink, to_pixels, to_tensor
+from runtime.evaluation import Evaluator, psnr_each, upscale_faces
+from runtime.image import shrink
 from runtime.manifest import probes_path
 from runtime.verification import measure
-
-BATCH = 8  # faces run at a time
 
 
 @dataclass(frozen=True)
 class RealDrift:
     """What real faces show: the artifact's PSNR-Y, and what it lost against FP32.
 
-    In dB, means over the faces; a positive drift is worse. The drift and the fidelity are None if
-    fp32.onnx is not beside the artifact.
+    As in an Evaluation, but the drift and the fidelity are None if fp32.onnx is not beside the
+    artifact.
     """
 
     faces: int
     psnr_y: float
     fidelity_db: float | None
+    worst_fidelity_db: float | None
     drift_db: float | None
     worst_drift_db: float | None
 
@@ -69,11 +69,11 @@ def check(artifact: str, backend: str = "auto", data: Sequence[str] = ()) -> Che
 
     A report that did not pass is returned; EdgeError is for what could not be checked.
     """
-    subject = read_artifact(Path(artifact))
-    manifest = subject.manifest
-    with open_backend(backend, subject) as runner:
-        verdict = measure(runner, subject)
-        real = _real_drift(runner, subject, data) if data else None
+    read = read_artifact(Path(artifact))
+    manifest = read.manifest
+    with open_backend(backend, read) as runner:
+        verdict = measure(runner, read)
+        real = _real_drift(runner, read, data) if data else None
     fidelity, fp32_psnr_y = verdict.fidelity, manifest.psnr_y
     drift_db = real.drift_db if real else None
     return CheckReport(
@@ -97,61 +97,20 @@ def check(artifact: str, backend: str = "auto", data: Sequence[str] = ()) -> Che
     )
 
 
-def _real_drift(runner: Runner, subject: Artifact, data: Sequence[str]) -> RealDrift:
-    faces = load_faces(data)
-    sr = _enlarge(runner, faces)
-    each_db = _psnr_each(sr, faces)
-    reference_sr = _enlarge_in_fp32(subject, faces)
-    if reference_sr is None:
-        return RealDrift(len(faces), _mean(each_db), None, None, None)
-    reference_db = _psnr_each(reference_sr, faces)
-    drops_db = [before - after for before, after in zip(reference_db, each_db, strict=True)]
-    return RealDrift(
-        faces=len(faces),
-        psnr_y=_mean(each_db),
-        fidelity_db=_fidelity_db(sr, reference_sr),
-        drift_db=_mean(drops_db),
-        worst_drift_db=max(drops_db),
-    )
-
-
-def _enlarge_in_fp32(subject: Artifact, faces: Pixels) -> Pixels | None:
-    """What fp32.onnx, beside the artifact, makes of the faces; None if it is not there."""
-    path = probes_path(subject.path).with_name("fp32.onnx")
+def _real_drift(runner: Runner, artifact: Artifact, data: Sequence[str]) -> RealDrift:
+    hr = load_faces(data)
+    lr = np.stack([shrink(face, runner.lr_side) for face in hr])
+    path = probes_path(artifact.path).with_name("fp32.onnx")
     if not path.is_file():
-        return None
-    with open_backend("onnxruntime", read_artifact(path)) as reference:
-        return _enlarge(reference, faces)
-
-
-def _enlarge(runner: Runner, faces: Pixels) -> Pixels:
-    """Faces (N, 128, 128, 3), shrunk and enlarged again; what is not finite becomes black."""
-    sr = np.empty_like(faces)
-    for start in range(0, len(faces), BATCH):
-        batch = slice(start, start + BATCH)
-        lr = np.stack([shrink(face, runner.lr_side) for face in faces[batch]])
-        sr[batch] = to_pixels(np.nan_to_num(runner.run(to_tensor(lr)), posinf=0, neginf=0))
-    return sr
-
-
-def _psnr_each(sr: Pixels, faces: Pixels) -> list[float]:
-    """PSNR-Y in dB of each face, one by one: the luma of a whole set takes gigabytes."""
-    return [psnr_y(enlarged, face) for enlarged, face in zip(sr, faces, strict=True)]
-
-
-def _fidelity_db(sr: Pixels, reference_sr: Pixels) -> float:
-    """By the mean of the error over the faces, not of their dB."""
-    pairs = zip(sr, reference_sr, strict=True)
-    return psnr_of_mse(_mean([float(mse_y(a[None], b[None])[0]) for a, b in pairs]))
-
-
-def _mean(values: Sequence[float]) -> float:
-    return sum(values) / len(values)
+        psnr_y = psnr_each(upscale_faces(runner.run, lr), hr).mean()
+        return RealDrift(len(hr), float(psnr_y), None, None, None, None)
+    with open_backend("onnxruntime", read_artifact(path)) as fp32:
+        evaluator = Evaluator(fp32.run, lr, hr)
+    return RealDrift(**asdict(evaluator.evaluate(runner.run)))
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    arguments = _parser().parse_args(argv)
-    return run_command(lambda: _run(arguments))
+    return run_command(_parser(), _run, argv)
 
 
 def _run(arguments: argparse.Namespace) -> int:

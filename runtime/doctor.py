@@ -18,6 +18,7 @@ from runtime import cache
 from runtime.backends.installed import PACKAGES, has_nvidia_driver, installed_version
 from runtime.cpu import (
     ARM_FEATURES,
+    INT8_DOT_PRODUCTS,
     X86_FEATURES,
     computes_in_fp16,
     cpu_features,
@@ -31,7 +32,6 @@ from runtime.manifest import Manifest, read_manifest
 
 ARTIFACTS = Path("artifacts")
 PACKED = Path(__file__).parent / "models"
-QUICK_INT8 = ("avx512_vnni", "avx_vnni", "amx_int8", "asimddp", "i8mm")
 EXTRAS = {  # a backend, or the module that an extra brings, and the command that installs it
     "onnxruntime": "pip install onnxruntime",
     "openvino": "pip install 'aminet-edge[openvino]'",
@@ -207,7 +207,7 @@ def _advise_by_features() -> list[str]:
             "this system does not say what the processor has, so whether INT8 is fast on it has to"
             " be measured: the first start of python -m runtime.infer does"
         ]
-    if not features & set(QUICK_INT8):
+    if not features & set(INT8_DOT_PRODUCTS):
         missing = "asimddp" if is_arm() else "VNNI"
         advice.append(
             f"this processor has no 8-bit dot products ({missing}): INT8 saves memory, and gains"

@@ -17,7 +17,6 @@ import numpy as np
 from runtime.atomic import read_bytes, write_bytes
 from runtime.errors import EdgeError
 from runtime.image import (
-    PSNR_CAP_DB,
     SR_SIDE,
     Pixels,
     Tensor,
@@ -28,7 +27,6 @@ from runtime.image import (
 )
 from runtime.manifest import LR_SIDES, Manifest
 
-FIDELITY_CAP_DB = PSNR_CAP_DB  # identical pictures
 # Sums in another order (another processor, another build) move values by 1e-6 and flip a gray level
 # here and there: 90 dB and more. Between here and there nobody sees a difference, but it is one.
 ROUNDING_DB = 82.0
@@ -121,13 +119,18 @@ def decode_probes(data: bytes, name: str) -> Probes:
         ) from error
 
 
-def write_probes(path: str | Path, probes: Probes) -> None:
-    """Write `probes.npz`: the same bytes for the same probes, whole or not at all."""
+def encode_probes(probes: Probes) -> bytes:
+    """The content of `probes.npz`: the same bytes for the same probes."""
     buffer = io.BytesIO()
     np.savez_compressed(
         buffer, lr=probes.lr, sr=probes.sr, names=np.array(probes.names), faces=probes.faces
     )
-    write_bytes(path, buffer.getvalue())
+    return buffer.getvalue()
+
+
+def write_probes(path: str | Path, probes: Probes) -> None:
+    """Write `probes.npz` atomically."""
+    write_bytes(path, encode_probes(probes))
 
 
 def budget_fidelity_db(psnr_y: float, max_drop_db: float) -> float:

@@ -8,11 +8,15 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from runtime.atomic import read_bytes, sha256_bytes, write_bytes
+from runtime.cpu import processor
 from runtime.errors import EdgeError
 from runtime.formats import format_of
+
+if TYPE_CHECKING:
+    from runtime.drift import Fidelity
 
 SCHEMA_VERSION = 2
 LR_SIDES = (16, 32, 64)  # px of the faces that a model may read; the paper's networks: 16
@@ -40,6 +44,21 @@ class Measurement:
     worst_fidelity_db: float
     extremes_fidelity_db: float
     emulated: bool = False
+
+    @classmethod
+    def of(
+        cls, fidelity: Fidelity, backend: str, backend_version: str, *, emulated: bool = False
+    ) -> Measurement:
+        """What the probes showed in a backend on this machine."""
+        return cls(
+            backend=backend,
+            backend_version=backend_version,
+            processor=processor(),
+            fidelity_db=fidelity.fidelity_db,
+            worst_fidelity_db=fidelity.worst_fidelity_db,
+            extremes_fidelity_db=fidelity.extremes_fidelity_db,
+            emulated=emulated,
+        )
 
 
 @dataclass(frozen=True)
@@ -103,10 +122,14 @@ def probes_path(artifact: str | Path) -> Path:
 
 
 def write_manifest(artifact: str | Path, manifest: Manifest) -> None:
-    """Write the manifest of `artifact` with its digest, whole or not at all."""
+    """Write the manifest of `artifact` atomically."""
+    write_bytes(manifest_path(artifact), encode_manifest(manifest))
+
+
+def encode_manifest(manifest: Manifest) -> bytes:
+    """The content of a manifest's file: JSON with the digest."""
     content = {**asdict(manifest), "digest": manifest.digest}
-    text = json.dumps(content, indent=2, sort_keys=True, allow_nan=False)
-    write_bytes(manifest_path(artifact), f"{text}\n".encode())
+    return f"{json.dumps(content, indent=2, sort_keys=True, allow_nan=False)}\n".encode()
 
 
 def read_manifest(artifact: str | Path) -> Manifest:

@@ -106,3 +106,15 @@ def test_random_weights_are_refused(artifact):
 def test_an_unknown_psnr_gives_no_expected_drift(artifact):
     assert Manifest.psnr_y is None
     assert check.check(str(artifact)).expected_drift_db is None
+
+
+def test_errors_are_one_json_object_too(tmp_path, capsys):
+    for arguments, status in (([tmp_path / "absent.onnx"], 1), (["--backend"], 2)):
+        try:
+            ended = check.main([*map(str, arguments), "--json"])
+        except SystemExit as usage:
+            ended = usage.code
+        said = capsys.readouterr()
+        answer = json.loads(said.out)
+        assert (ended, answer["status"]) == (status, status)
+        assert f"error: {answer['error']}" in said.err

@@ -15,6 +15,7 @@ from runtime import drift
 from runtime.backends.onnxruntime import OnnxRuntimeSession
 from runtime.drift import Fidelity, Limit
 from runtime.errors import EdgeError
+from runtime.image import PSNR_CAP_DB
 from runtime.manifest import probes_path, read_manifest
 from tiny_artifact import FP32, INT8
 
@@ -50,7 +51,7 @@ def test_fidelity_is_of_the_mean_error_not_of_the_mean_db():
     sr = PROBES.sr.astype(np.float64).transpose(0, 3, 1, 2) / 255
     sr[0] = np.clip(sr[0] - 20 / 255, 0, 1)
     fidelity = drift.compare(sr, PROBES.sr, PROBES.faces)
-    assert fidelity.extremes_fidelity_db == drift.FIDELITY_CAP_DB
+    assert fidelity.extremes_fidelity_db == PSNR_CAP_DB
     twelve_to_one_db = 10 * np.log10(12)
     assert fidelity.fidelity_db - fidelity.worst_fidelity_db == pytest.approx(twelve_to_one_db)
 
@@ -242,7 +243,7 @@ def test_swapped_channels_are_caught_at_both_ends():
 def test_a_batch_that_runs_otherwise_than_single_faces_is_caught(sound_limits):
     with OnnxRuntimeSession(tiny_artifact.build(), "tiny") as session:
         fidelity = drift.measure(lambda lr: np.repeat(session.run(lr)[:1], len(lr), 0), PROBES)
-    assert fidelity.fidelity_db == drift.FIDELITY_CAP_DB
+    assert fidelity.fidelity_db == PSNR_CAP_DB
     assert not sound_limits[FP32].allows(fidelity)
 
 
