@@ -1,4 +1,4 @@
-"""The drift budget: what a smaller artifact may lose, and the loop that keeps it."""
+"""The drift budget: what a smaller artifact may lose, and the loop that meets it."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -6,61 +6,18 @@ from dataclasses import dataclass
 import numpy as np
 
 from quantize.layers import Layer
-from runtime.drift import BUDGET_DB, Fidelity, Run, budget_fidelity_db
+from quantize.targets import CORRELATION
+from runtime.drift import BUDGET_DB, Fidelity, budget_fidelity_db
 from runtime.errors import EXIT_DRIFT, EdgeError
-from runtime.image import Pixels, mse_y, psnr_of_mse, psnr_y, shrink, to_pixels, to_tensor
+from runtime.evaluation import Evaluation
 
-BATCH = 8  # faces run at a time
-BUDGET_PSNR_Y_DB = 27.0  # where the FP32 model's is not known, as BUDGET_DB has it
-WORST = 5.0  # the worst face may lose so many times what all lose in the mean
-# What the worst face loses is not the energy of its error against FP32 but how that correlates with
-# FP32's own error against the truth: so much, of an error as large as the faces that judge have, in
-# int8.onnx at most on 1,200 training faces (docs/quantization.md).
-CORRELATION = 0.28
+BUDGET_PSNR_Y_DB = 27.0  # where the FP32 model's is not known; BUDGET_DB is of the same
+WORST = 5.0  # the worst face may lose so many times the mean's budget
 NAMED = 5  # layers in a message
-# A layer in FP32 among INT8 ones brings conversions with it, whatever its size: it is counted with
-# so many multiply-adds more, so that few layers are given back and not many small ones.
+# A layer in FP32 among INT8 ones brings conversions with it, whatever its size. Each counts as so
+# many multiply-adds more, so that few layers are kept in FP32 rather than many small ones.
 CONVERSION_MACS = 4e6
 LEAST_SHARE = 0.5  # of the multiply-adds: with less in INT8 it is not worth a file
-
-
-@dataclass(frozen=True)
-class Judgement:
-    """What faces that did not calibrate show: dB to FP32 and, where the truth is known, dB lost."""
-
-    fidelity_db: float
-    worst_fidelity_db: float
-    drift_db: float | None = None
-    worst_drift_db: float | None = None
-
-
-class Evaluator:
-    """Compares a network with FP32 on low-resolution faces, and on real ones (N, 128, 128, 3)."""
-
-    def __init__(self, fp32: Run, held_out: Pixels, real: Pixels | None = None) -> None:
-        self._faces, self._real = held_out, real
-        self._expected = enlarge(fp32, held_out)
-        self._lr = None if real is None else np.stack([shrink(face) for face in real])
-        self._expected_db = None if self._lr is None else self._psnr(enlarge(fp32, self._lr))
-
-    def judge(self, run: Run) -> Judgement:
-        errors = mse_y(enlarge(run, self._faces), self._expected)
-        fidelity = psnr_of_mse(errors.mean()), psnr_of_mse(errors.max())
-        if self._lr is None:
-            return Judgement(*fidelity)
-        lost_db = self._expected_db - self._psnr(enlarge(run, self._lr))
-        return Judgement(*fidelity, float(lost_db.mean()), float(lost_db.max()))
-
-    def _psnr(self, sr: Pixels) -> np.ndarray:
-        assert self._real is not None
-        return np.array([psnr_y(a, b) for a, b in zip(sr, self._real, strict=True)])
-
-
-def enlarge(run: Run, faces: Pixels) -> Pixels:
-    """Faces (N, 16, 16, 3) to (N, 128, 128, 3); what is not finite becomes black."""
-    lr = to_tensor(faces)
-    batches = [run(lr[start : start + BATCH]) for start in range(0, len(lr), BATCH)]
-    return to_pixels(np.nan_to_num(np.concatenate(batches), posinf=0, neginf=0))
 
 
 @dataclass(frozen=True)
@@ -89,51 +46,87 @@ class Budget:
         ratio = WORST * self.max_drop_db * np.log(10) / (20 * self.correlation)
         return float(psnr_y - 20 * np.log10(ratio))
 
-    def least_seen_db(self) -> float:
-        """What faces that did not calibrate must show where no real ones do."""
+    def least_expected_db(self) -> float:
+        """The fidelity that synthetic and held-out faces must have where no real ones measure."""
         return max(self.least_fidelity_db(), self.least_for_the_worst_db())
 
-    def allows(self, seen: Judgement, probed: Fidelity) -> bool:
-        """Faces in the mean and the worst; and the probes, which every start will ask."""
-        if not probed.finite or probed.fidelity_db < self.least_fidelity_db():
-            return False
-        if seen.drift_db is not None and seen.worst_drift_db is not None:
-            worst_db = WORST * self.max_drop_db
-            return seen.drift_db <= self.max_drop_db and seen.worst_drift_db <= worst_db
+    def allows(self, candidate: "Candidate") -> bool:
+        return self.fault(candidate) is None
+
+    def fault(self, candidate: "Candidate") -> str | None:
+        """What misses the budget, in words; None if nothing does.
+
+        The probes' faces count whatever set calibrated: they come with the model, and every start
+        will run them. Measured drift on real faces outweighs what fidelity lets expect.
+        """
+        probes, real = candidate.probes, candidate.real
+        if not probes.finite:
+            return "numbers that are not finite"
+        sets = {"the probes' synthetic faces": (probes.fidelity_db, probes.worst_fidelity_db)}
+        if real is None:
+            held_out = candidate.held_out
+            sets["held-out faces"] = (held_out.fidelity_db, held_out.worst_fidelity_db)
+        elif fault := self._drift_fault(real):
+            return fault
+        least_db = self.least_expected_db() if real is None else self.least_fidelity_db()
+        least_worst_db = self.least_fidelity_db(WORST)
+        for name, (fidelity_db, worst_db) in sets.items():
+            if fidelity_db < least_db or worst_db < least_worst_db:
+                return (
+                    f"fidelity {fidelity_db:.1f} dB on {name}, worst {worst_db:.1f}, expected"
+                    f" {least_db:.1f} and {least_worst_db:.1f}"
+                )
+        return None
+
+    def _drift_fault(self, real: Evaluation) -> str | None:
+        assert real.drift_db is not None
+        assert real.worst_drift_db is not None
+        most_db, most_worst_db = self.max_drop_db, WORST * self.max_drop_db
+        if real.drift_db <= most_db and real.worst_drift_db <= most_worst_db:
+            return None
         return (
-            seen.fidelity_db >= self.least_seen_db()
-            and seen.worst_fidelity_db >= self.least_fidelity_db(WORST)
+            f"{real.drift_db:.3f} dB lost on real faces, worst {real.worst_drift_db:.3f}, expected"
+            f" {most_db:g} and {most_worst_db:g}"
         )
 
-    def check(self, seen: Judgement, probed: Fidelity, name: str) -> None:
-        """EdgeError with status 3 if it is not allowed."""
-        if not self.allows(seen, probed):
-            lost = "" if seen.drift_db is None else f", {seen.drift_db:.3f} dB lost"
+    def check(self, candidate: "Candidate", name: str) -> None:
+        """EdgeError with status 3 if the budget is missed."""
+        if fault := self.fault(candidate):
             raise EdgeError(
-                f"{name}: does not hold {self.max_drop_db} dB: fidelity {seen.fidelity_db:.1f} dB"
-                f" (worst face {seen.worst_fidelity_db:.1f}, probes {probed.fidelity_db:.1f}),"
-                f" expected {self.least_seen_db():.1f}{lost}; nothing was written; allow more:"
-                " --max-drop-db",
+                f"{name}: misses the budget of {self.max_drop_db} dB: {fault}; nothing was written;"
+                " allow more: --max-drop-db",
                 EXIT_DRIFT,
             )
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """A file with some layers in INT8, and what was seen of it in a backend.
+    """A file with these layers in INT8, and how it did in its backend.
 
-    `computed` are the layers that the backend really computes in INT8.
+    `real` is None where no real faces were given: then the fidelity lets expect the drift.
+
+    `computed`: the layers that the backend really computes in INT8. `choice`: why it was kept
+    where two engines were compared.
     """
 
     content: bytes
     layers: tuple[Layer, ...]
-    seen: Judgement
-    probed: Fidelity
+    held_out: Evaluation
+    real: Evaluation | None
+    probes: Fidelity
     computed: frozenset[str]
     backend_version: str
+    engine: str = "native"
+    engine_version: str = ""
+    choice: str | None = None
+
+    @property
+    def fidelity_db(self) -> float:
+        """The lower of the fidelities on held-out faces and on the probes' faces."""
+        return min(self.held_out.fidelity_db, self.probes.fidelity_db)
 
 
-def hold(
+def meet_budget(
     budget: Budget,
     layers: Sequence[Layer],
     total_macs: int,
@@ -142,39 +135,39 @@ def hold(
 ) -> Candidate:
     """Quantize all layers, or as many as the budget allows.
 
-    The first to be given back are those that cost most for their size and the conversions that they
-    bring: `errors` has a layer's squared error when it alone is INT8, and is asked only if it is
-    needed. EdgeError with status 3 if less than LEAST_SHARE of all multiply-adds would be left.
+    The first to be kept in FP32 are the most sensitive for their size and the conversions that they
+    bring: `errors` has a layer's squared error when it alone is INT8, and is called only if it is
+    needed. EdgeError with status 3 if less than LEAST_SHARE of all multiply-adds would be INT8.
     """
-    made = attempt(layers)
-    if budget.allows(made.seen, made.probed):
-        return made
+    all_int8 = attempt(layers)
+    if budget.allows(all_int8):
+        return all_int8
     cost = errors()
     order = sorted(
         layers, key=lambda layer: cost[layer.name] / (layer.macs + CONVERSION_MACS), reverse=True
     )
-    spare = _that_may_be_given_back(order, total_macs)
+    spare = _layers_to_spare(order, total_macs)
 
     def without(count: int) -> Candidate:
-        given_back = {layer.name for layer in spare[:count]}
-        return attempt([layer for layer in layers if layer.name not in given_back])
+        kept_fp32 = {layer.name for layer in spare[:count]}
+        return attempt([layer for layer in layers if layer.name not in kept_fp32])
 
     too_few, enough = 0, len(spare)
-    held = without(enough) if enough else made
-    costly = ", ".join(layer.name for layer in spare[:NAMED]) or "none"
-    share = f"INT8 with half of the multiply-adds ({enough} layers given back: {costly}, ...)"
-    budget.check(held.seen, held.probed, share)
+    met = without(enough) if enough else all_int8
+    sensitive = ", ".join(layer.name for layer in spare[:NAMED]) or "none"
+    half = f"INT8 with half of the multiply-adds ({enough} layers kept in FP32: {sensitive}, ...)"
+    budget.check(met, half)
     while enough - too_few > 1:
         middle = (too_few + enough) // 2
-        made = without(middle)
-        if budget.allows(made.seen, made.probed):
-            enough, held = middle, made
+        candidate = without(middle)
+        if budget.allows(candidate):
+            enough, met = middle, candidate
         else:
             too_few = middle
-    return held
+    return met
 
 
-def _that_may_be_given_back(order: Sequence[Layer], total_macs: int) -> list[Layer]:
+def _layers_to_spare(order: Sequence[Layer], total_macs: int) -> list[Layer]:
     """Those of these layers, in this order, without which LEAST_SHARE is left."""
     left, spare = sum(layer.macs for layer in order), []
     for layer in order:

@@ -1,12 +1,11 @@
-"""Graph passes that let the channels of a value use its 8 bits alike.
+"""Cross-layer equalization (CLE): graph passes that bring an activation's channels to one range.
 
-A value is quantized with one scale, so a channel a tenth as large as the largest has a tenth of the
-steps. Between two convolutions the channels can be scaled for nothing: what makes them times s,
-what reads them divided by s, and weights have a scale for each channel anyway (Nagel et al. 2019,
-"Data-Free Quantization through Weight Equalization and Bias Correction"; Xiao et al. 2022,
-"SmoothQuant"). Additions, pooling, concatenation and products with a map of weights pass s on. All
-else keeps its channels as they are; there a multiplication before the layer does it, which costs
-next to nothing and is put where it gains most.
+An activation has one scale, so a channel a tenth as large as the largest has a tenth of the steps.
+Between two convolutions channels are scaled at no cost: the weights that make them are multiplied
+by s, those that read them divided by s, and weights have a scale per channel anyway (Nagel et al.
+2019, "Data-Free Quantization through Weight Equalization and Bias Correction"; Xiao et al. 2022,
+"SmoothQuant"). Additions, pooling, concatenation and products with a weight map propagate s. Other
+operators fix their channels; there a Mul before the layer scales them, inserted only where it pays.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -16,14 +15,14 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
-from quantize.layers import Layer, value_shapes
+from quantize.layers import Layer, activation_shapes
 from quantize.qdq import copy, set_nodes
 
-# 1 would make all channels as large as the largest; then each of them, not one, is the first that a
-# face unlike the calibration's drives out of the range.
+# At 1 all channels would be as large as the largest, and a face unlike the calibration set could
+# drive any of them out of the range, not just one.
 STRENGTH = 0.75
-LEAST_GAIN = 1.8  # of the largest channel over the root of their mean square: for a multiplication
-MOST = 32.0  # a channel grows at most so many times: a dead one needs no steps
+LEAST_GAIN = 1.8  # largest channel over the root mean square of all, from which an extra Mul pays
+MOST = 32.0  # largest factor of a channel: a dead one needs no steps
 FIXED = 0  # the class of channels that cannot be scaled
 
 Ids = NDArray[np.int64]
@@ -33,16 +32,16 @@ Factors = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Equalized:
-    """A graph of the same function, and by what the channels of its values were multiplied."""
+    """A graph of the same function, and the factors of its activations' channels."""
 
     model: ModelProto
     factors: Mapping[str, Factors]
 
 
 def equalize(model: ModelProto, sizes: Mapping[str, Sizes]) -> Equalized:
-    """Bring the channels of these values near the size of their largest, as far as it is free.
+    """Scale the channels of these activations towards their largest, where that costs nothing.
 
-    `sizes` has the largest magnitude of each channel of the values that are to be quantized.
+    `sizes`: the largest magnitude of each channel of the activations that are to be quantized.
     """
     model = copy(model)
     channels = _Channels(model)
@@ -50,18 +49,21 @@ def equalize(model: ModelProto, sizes: Mapping[str, Sizes]) -> Equalized:
     constants = {tensor.name: tensor for tensor in model.graph.initializer}
     for node in model.graph.node:
         if channels.is_scalable(node):
-            made, read = (factors[channels.ids(name)] for name in (node.output[0], node.input[0]))
-            _scale_convolution(node, constants, made, read)
+            of_output, of_input = (
+                factors[channels.ids(node.output[0])],
+                factors[channels.ids(node.input[0])],
+            )
+            _scale_convolution(node, constants, of_output, of_input)
     return Equalized(model, {name: factors[channels.ids(name)] for name in sizes})
 
 
-def scale_sources(
+def scale_inputs(
     model: ModelProto, layers: Sequence[Layer], sizes: Mapping[str, Sizes]
 ) -> tuple[ModelProto, tuple[Layer, ...], dict[str, Factors]]:
-    """Multiply what some layers read, where its channels differ much, and divide their weights.
+    """Insert a Mul before layers whose input channels differ much, and divide their weights.
 
-    `sizes` as for `equalize`, of this graph. Also the layers, of which some read other values now,
-    and by what the channels of those new values were multiplied.
+    `sizes` as for `equalize`, of this graph. Returns the graph, the layers with their new inputs,
+    and the factors of those inputs' channels.
     """
     model = copy(model)
     channels = _Channels(model)
@@ -70,59 +72,59 @@ def scale_sources(
     scaled: dict[str, Factors] = {}
     changed = []
     for layer in layers:
-        size, node = sizes[layer.source], convolutions.get(layer.made)
+        size, node = sizes[layer.input], convolutions.get(layer.output)
         if node is None or size.max() < LEAST_GAIN * np.sqrt(np.mean(size**2)):
             changed.append(layer)
             continue
-        name = f"{layer.source}_scaled"
+        name = f"{layer.input}_scaled"
         scaled[name] = _towards_largest(size / size.max())
         _scale_convolution(node, constants, np.ones(constants[node.input[1]].dims[0]), scaled[name])
         node.input[0] = name
-        changed.append(replace(layer, source=name))
+        changed.append(replace(layer, input=name))
     _insert_multiplications(model, scaled)
     return model, tuple(changed), scaled
 
 
 def _insert_multiplications(model: ModelProto, scaled: Mapping[str, Factors]) -> None:
-    """Make each value NAME_scaled of NAME, right behind it."""
-    made = {}
+    """Insert the Mul that makes NAME_scaled of each NAME, right behind it."""
+    inserted = {}
     for name, factors in scaled.items():
         constant = factors.astype(np.float32).reshape(1, -1, 1, 1)
         model.graph.initializer.append(numpy_helper.from_array(constant, f"{name}_factors"))
         source = name.removesuffix("_scaled")
         inputs = [source, f"{name}_factors"]
-        made[source] = helper.make_node("Mul", inputs, [name], name=f"{name}_Mul")
-    nodes = [made.pop(value.name) for value in model.graph.input if value.name in made]
+        inserted[source] = helper.make_node("Mul", inputs, [name], name=f"{name}_Mul")
+    nodes = [inserted.pop(value.name) for value in model.graph.input if value.name in inserted]
     for node in model.graph.node:
-        nodes += [node, *(made.pop(name) for name in node.output if name in made)]
+        nodes += [node, *(inserted.pop(name) for name in node.output if name in inserted)]
     set_nodes(model, nodes)
 
 
 def _towards_largest(share: Factors | Sizes) -> Factors:
-    """The factors of channels that have this share of the largest, over 0 and up to 1."""
+    """The factors of channels that have this share of the largest channel, 0 to 1."""
     return np.minimum(np.maximum(share, 1e-9).astype(np.float64) ** -STRENGTH, MOST)
 
 
 def _scale_convolution(
-    node: NodeProto, constants: Mapping[str, TensorProto], made: Factors, read: Factors
+    node: NodeProto, constants: Mapping[str, TensorProto], of_output: Factors, of_input: Factors
 ) -> None:
-    """Times the factors of what it makes, divided by those of what it reads."""
+    """Multiply the weights by the factors of the output, divide by those of the input."""
     weight = constants[node.input[1]]
     values = numpy_helper.to_array(weight).astype(np.float64)
     by_output, by_input = (-1, *[1] * (values.ndim - 1)), (1, -1, *[1] * (values.ndim - 2))
     is_depthwise = _attribute(node, "group", 1) > 1
-    read = read.reshape(by_output if is_depthwise else by_input)
-    _store(weight, values * made.reshape(by_output) / read)
+    of_input = of_input.reshape(by_output if is_depthwise else by_input)
+    _store(weight, values * of_output.reshape(by_output) / of_input)
     if len(node.input) > 2:
         bias = constants[node.input[2]]
-        _store(bias, numpy_helper.to_array(bias) * made)
+        _store(bias, numpy_helper.to_array(bias) * of_output)
 
 
 class _Channels:
-    """Which channels of a graph must be scaled alike: a class of each channel of each value."""
+    """Which channels of a graph must have one factor: the class of each activation's channels."""
 
     def __init__(self, model: ModelProto) -> None:
-        self._shapes = value_shapes(model)
+        self._shapes = activation_shapes(model)
         self._constants = {tensor.name: tensor for tensor in model.graph.initializer}
         self._parents = [FIXED]
         self._ids: dict[str, Ids] = {}
@@ -142,7 +144,7 @@ class _Channels:
         return np.array([self._root(each) for each in known])
 
     def factors(self, sizes: Mapping[str, Sizes]) -> Factors:
-        """What the channels of each class are to be multiplied by: from 1 to MOST."""
+        """The factor of each class of channels, 1 to MOST."""
         share = np.zeros(len(self._parents))
         for name, size in sizes.items():
             ids = self.ids(name)
@@ -154,7 +156,7 @@ class _Channels:
         return factors
 
     def is_scalable(self, node: NodeProto) -> bool:
-        """Whether it is a convolution, dense or depthwise, with constants of its own."""
+        """Whether it is a dense or depthwise convolution whose constants nothing else reads."""
         if node.op_type != "Conv" or not set(node.input[1:]) <= self._constants.keys():
             return False
         if self._shared & set(node.input[1:]):
@@ -190,7 +192,7 @@ class _Channels:
             self._join(ids, np.full(len(ids), FIXED))
 
     def _pass(self, node: NodeProto) -> bool:
-        """What it makes has the channels of its first input."""
+        """The output has the channels of the first input."""
         if len(self._shapes[node.output[0]]) != len(self._shapes[node.input[0]]):
             return False
         self._ids[node.output[0]] = self.ids(node.input[0])
@@ -204,7 +206,7 @@ class _Channels:
         return self._pass(node)
 
     def _multiply(self, node: NodeProto) -> bool:
-        """Features times weights that are fixed already."""
+        """Feature maps times a weight map whose channels are fixed."""
         for features, weights in (node.input, reversed(node.input)):
             if (
                 not self.ids(weights).any()
@@ -231,7 +233,7 @@ class _Channels:
         return True
 
     def _mean(self, node: NodeProto) -> bool:
-        """Over the pixels."""
+        """The mean over the pixels."""
         axes = self._constants.get(node.input[1]) if len(node.input) > 1 else None
         if axes is None or sorted(numpy_helper.to_array(axes) % 4) != [2, 3]:
             return False
@@ -240,6 +242,8 @@ class _Channels:
 
 _FOLLOW: Mapping[str, Callable[[_Channels, NodeProto], bool]] = {
     "Relu": _Channels._pass,
+    "LeakyRelu": _Channels._pass,
+    "PRelu": _Channels._pass,  # factors are positive, so its slopes stay
     "AveragePool": _Channels._pass,
     "MaxPool": _Channels._pass,
     "Resize": _Channels._pass,

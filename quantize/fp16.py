@@ -21,12 +21,13 @@ with needs("quantize", __name__):
 
 from quantize.fp16_passes import round_to_half, store_weights_in_half, to_half
 from quantize.fp16_sums import open_summed_in_half
+from quantize.options import ARTIFACT
 from quantize.precision import computes_in_half
-from quantize.source import ARTIFACT, Subject, open_content, read_subject, write_artifact
+from quantize.source import SourceModel, read_source
 from runtime import drift
+from runtime.artifact import write_artifact
 from runtime.atomic import sha256_bytes
 from runtime.backends.onnxruntime import fp16_fault
-from runtime.cpu import processor
 from runtime.drift import Probes
 from runtime.manifest import Manifest, Measurement
 
@@ -83,35 +84,35 @@ def convert(
             " file that computes in FP16, or drop --require-precision",
             EXIT_PRECISION,
         )
-    subject = read_subject(artifact)
-    made = [MAKE[target](subject) for target in targets]
+    source = read_source(artifact)
+    made = [MAKE[target](source) for target in targets]
     for each in made:
-        _check_budget(subject, each)
-    return tuple(_write(subject, each) for each in made)
+        _check_budget(source, each)
+    return tuple(_write(source, each) for each in made)
 
 
-def _for_cpu(subject: Subject) -> _Made:
-    content = _content(store_weights_in_half(subject.model))
-    measured = _measure(subject, content, HERE)
+def _for_cpu(source: SourceModel) -> _Made:
+    content = _content(store_weights_in_half(source.model))
+    measured = _measure(source, content, HERE)
     return _Made("cpu", content, "fp32, weights stored in FP16", (measured,))
 
 
-def _for_tensorrt(subject: Subject) -> _Made:
-    content = _content(to_half(subject.model))
-    rounded = _content(round_to_half(subject.model))
+def _for_tensorrt(source: SourceModel) -> _Made:
+    content = _content(to_half(source.model))
+    rounded = _content(round_to_half(source.model))
     measured_on = [
-        _measure(subject, rounded, FP32_SUMS, emulated=True),
-        _measure_fp16_sums(subject),
+        _measure(source, rounded, FP32_SUMS, emulated=True),
+        _measure_fp16_sums(source),
     ]
     executes_as = "fp16, as the file says"
     if fp16_fault(content, version(HERE)) is None:  # else it is not opened here
-        measured_on.append(_measure(subject, content, HERE, emulated=True))
+        measured_on.append(_measure(source, content, HERE, emulated=True))
         if not computes_in_half(content):
             executes_as = "fp32 in ONNX Runtime, weights and activations rounded to FP16"
     return _Made("tensorrt", content, executes_as, tuple(measured_on))
 
 
-MAKE: dict[str, Callable[[Subject], _Made]] = {"cpu": _for_cpu, "tensorrt": _for_tensorrt}
+MAKE: dict[str, Callable[[SourceModel], _Made]] = {"cpu": _for_cpu, "tensorrt": _for_tensorrt}
 
 
 def _content(model: ModelProto) -> bytes:
@@ -119,54 +120,40 @@ def _content(model: ModelProto) -> bytes:
 
 
 def _measure(
-    subject: Subject, content: bytes, backend: str, *, emulated: bool = False
+    source: SourceModel, content: bytes, backend: str, *, emulated: bool = False
 ) -> Measurement:
-    with open_content(subject, HERE, content) as runner:
-        fidelity = drift.measure(runner.run, subject.probes)
-        return _measurement(backend, runner.version, fidelity, emulated)
+    with source.open(content, HERE) as runner:
+        fidelity = drift.measure(runner.run, source.probes)
+        return Measurement.of(fidelity, backend, runner.version, emulated=emulated)
 
 
-def _measure_fp16_sums(subject: Subject) -> Measurement:
+def _measure_fp16_sums(source: SourceModel) -> Measurement:
     """On some probes only, faces and extremes."""
-    probes = subject.probes
+    probes = source.probes
     some = [*range(SUMMED_FACES), *range(len(probes.names))[-SUMMED_EXTREMES:]]
     names = tuple(probes.names[i] for i in some)
     few = Probes(probes.lr[some], probes.sr[some], names, SUMMED_FACES)
-    fidelity = drift.measure(open_summed_in_half(subject.model), few)
-    return _measurement(FP16_SUMS, version("numpy"), fidelity, emulated=True)
+    fidelity = drift.measure(open_summed_in_half(source.model), few)
+    return Measurement.of(fidelity, FP16_SUMS, version("numpy"), emulated=True)
 
 
-def _measurement(
-    backend: str, backend_version: str, fidelity: drift.Fidelity, emulated: bool
-) -> Measurement:
-    return Measurement(
-        backend=backend,
-        backend_version=backend_version,
-        processor=processor(),
-        fidelity_db=fidelity.fidelity_db,
-        worst_fidelity_db=fidelity.worst_fidelity_db,
-        extremes_fidelity_db=fidelity.extremes_fidelity_db,
-        emulated=emulated,
-    )
-
-
-def _check_budget(subject: Subject, made: _Made) -> None:
+def _check_budget(source: SourceModel, made: _Made) -> None:
     """EdgeError under LEAST_FIDELITY_DB; FP16 sums, which are rare, may use the drift budget up."""
-    budget = drift.limit(subject.manifest, backend="").fidelity_db
+    budget = drift.limit(source.manifest, backend="").fidelity_db
     for measured in made.measured_on:
         least_db = budget if measured.backend == FP16_SUMS else LEAST_FIDELITY_DB
         if min(measured.fidelity_db, measured.extremes_fidelity_db) < least_db:
             raise EdgeError(
-                f"{subject.path}: FP16 keeps {measured.fidelity_db:.1f} dB on faces and"
+                f"{source.path}: FP16 keeps {measured.fidelity_db:.1f} dB on faces and"
                 f" {measured.extremes_fidelity_db:.1f} on extremes ({measured.backend}), expected"
                 f" {least_db:.0f}; nothing was written; stay with FP32 or take INT8",
                 EXIT_DRIFT,
             )
 
 
-def _write(subject: Subject, made: _Made) -> Fp16Artifact:
-    path = subject.path.with_name(FILES[made.target])
-    write_artifact(path, made.content, _manifest(subject, made))
+def _write(source: SourceModel, made: _Made) -> Fp16Artifact:
+    path = source.path.with_name(FILES[made.target])
+    write_artifact(path, made.content, _manifest(source, made))
     first, *others = made.measured_on
     sums_db = [m.fidelity_db for m in others if m.backend == FP16_SUMS]
     return Fp16Artifact(
@@ -182,8 +169,8 @@ def _write(subject: Subject, made: _Made) -> Fp16Artifact:
     )
 
 
-def _manifest(subject: Subject, made: _Made) -> Manifest:
-    fp32 = subject.manifest
+def _manifest(source: SourceModel, made: _Made) -> Manifest:
+    fp32 = source.manifest
     return Manifest(
         model=fp32.model,
         precision="fp16",

@@ -1,4 +1,4 @@
-"""The effective precision and the time of each layer, read from a backend's own optimized graph."""
+"""The effective precision and the time of each layer, read from a backend's optimized graph."""
 
 import json
 import tempfile
@@ -13,12 +13,20 @@ from onnx import ModelProto, NodeProto, TensorProto
 
 from quantize.layers import Layer
 from runtime.backends.onnxruntime import SILENT
+from runtime.backends.open import Runner
 from runtime.backends.openvino import OpenVinoSession
-from runtime.image import LR_SIDE
 
 INT8_OPERATORS = ("QLinearConv", "ConvInteger")
 INT8_TYPES = ("u8", "i8")
 WARM_UP_RUNS, TIMED_RUNS = 5, 40
+
+
+def int8_layers(runner: Runner, content: bytes, layers: Sequence[Layer]) -> set[str]:
+    """The names of the layers of this file that the backend open in `runner` computes in INT8."""
+    if isinstance(runner, OpenVinoSession):
+        computed = runner.convolutions()
+        return {layer.name for layer in layers if computed.get(layer.node, "") in INT8_TYPES}
+    return int8_layers_onnxruntime(content, layers)
 
 
 def int8_layers_onnxruntime(content: bytes, layers: Sequence[Layer]) -> set[str]:
@@ -39,12 +47,6 @@ def fused_int8_layers(optimized: ModelProto, layers: Sequence[Layer]) -> set[str
     }
 
 
-def int8_layers_openvino(session: OpenVinoSession, layers: Sequence[Layer]) -> set[str]:
-    """The names of the layers that OpenVINO computes in INT8."""
-    computed = session.convolutions()
-    return {layer.name for layer in layers if computed.get(layer.node, "") in INT8_TYPES}
-
-
 def computes_in_half(content: bytes) -> bool:
     """Whether ONNX Runtime runs a convolution of an FP16 file in FP16, not in FP32 after a cast."""
     graph = optimized_graph(content).graph
@@ -54,7 +56,7 @@ def computes_in_half(content: bytes) -> bool:
 
 
 def optimized_graph(content: bytes) -> ModelProto:
-    """The graph that ONNX Runtime runs on this processor, in the end."""
+    """The graph that ONNX Runtime runs on this processor after all its optimizations."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "optimized.onnx")
         open_quietly(content, optimized_model_filepath=str(path))
@@ -62,7 +64,7 @@ def optimized_graph(content: bytes) -> ModelProto:
 
 
 def open_quietly(content: bytes, **settings: str | bool) -> onnxruntime.InferenceSession:
-    """A session of any graph on the CPU; what goes wrong is raised, not logged as well."""
+    """Open any graph on the CPU; errors are raised and not logged as well."""
     options = onnxruntime.SessionOptions()
     options.log_severity_level = SILENT
     for name, value in settings.items():
@@ -71,7 +73,7 @@ def open_quietly(content: bytes, **settings: str | bool) -> onnxruntime.Inferenc
 
 
 def layer_times_ms(content: bytes, layers: Sequence[Layer]) -> dict[str, float]:
-    """The median time of each layer's operator, for one face; layers that vanished are left out."""
+    """The median time of each layer's operator for one image; layers fused away are left out."""
     times_ms, optimized = node_times_ms(content)
     times = {}
     for layer in layers:
@@ -82,7 +84,7 @@ def layer_times_ms(content: bytes, layers: Sequence[Layer]) -> dict[str, float]:
 
 
 def node_times_ms(content: bytes) -> tuple[dict[str, float], ModelProto]:
-    """The median time of each node that ONNX Runtime runs for one face, and the graph of these."""
+    """The median time of each node that ONNX Runtime runs for one image, and its graph."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "optimized.onnx")
         session = open_quietly(
@@ -91,9 +93,10 @@ def node_times_ms(content: bytes) -> tuple[dict[str, float], ModelProto]:
             enable_profiling=True,
             profile_file_prefix=str(Path(folder, "profile")),
         )
-        lr = np.full((1, 3, LR_SIDE, LR_SIDE), 0.5, np.float32)
+        (graph_input,) = session.get_inputs()
+        lr = np.full((1, *graph_input.shape[1:]), 0.5, np.float32)
         for _ in range(WARM_UP_RUNS + TIMED_RUNS):
-            session.run(None, {"lr": lr})
+            session.run(None, {graph_input.name: lr})
         events = json.loads(Path(session.end_profiling()).read_text())
         optimized = onnx.load(path)
     times_us = _kernel_times_us(events)
@@ -110,9 +113,9 @@ def _kernel_times_us(events: Sequence[Mapping]) -> dict[str, list[float]]:
 
 
 def _computes(node: NodeProto, layer: Layer) -> bool:
-    """Whether an optimized node is this layer's: it still reads its constants, or has its name."""
+    """Whether an optimized node is this layer: it still reads its constants, or has its name."""
     constants = {layer.weight, f"{layer.weight}_quantized"} | (
         {layer.bias} if layer.bias else set()
     )
-    named = node.name == f"{layer.made}_nchwc"  # weights of a blocked layout have new names
+    named = node.name == f"{layer.output}_nchwc"  # weights of a blocked layout have new names
     return "Conv" in node.op_type and (named or bool(constants & set(node.input)))

@@ -1,8 +1,8 @@
-"""Graph passes that write into the graph what is computed in INT8.
+"""Graph passes that insert Q/DQ pairs: QuantizeLinear (Q) and DequantizeLinear (DQ).
 
-Between a QuantizeLinear (Q) and a DequantizeLinear (DQ) values are 8 bits wide. A backend computes
-a convolution in INT8 where DQ stand before its inputs and, in ONNX Runtime, Q after its result; it
-then fuses all of them, with the activation between, into one operator.
+Between the two an activation is 8 bits wide. A backend computes a convolution in INT8 where DQ
+stand before its inputs and, in ONNX Runtime, Q after its result; it then fuses all of them, with
+the ReLU between, into one operator.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -15,13 +15,13 @@ from onnx import ModelProto, NodeProto, helper, numpy_helper
 from quantize.layers import Layer
 from quantize.targets import Target
 
-LEAST_SCALE = 1e-10  # of what is always zero
+LEAST_SCALE = 1e-10  # of an activation or channel that is always zero
 BIAS_LIMIT = 1 << 30  # of an int32 bias, with room for the sum that it is added to
 
 
 @dataclass(frozen=True)
 class Range:
-    """The values that 8 bits stand for; zero is always one of them."""
+    """What 8 bits of an activation stand for; zero is always in it."""
 
     low: float
     high: float
@@ -38,32 +38,32 @@ class Range:
 def quantize_layers(
     model: ModelProto, layers: Sequence[Layer], ranges: Mapping[str, Range], target: Target
 ) -> ModelProto:
-    """Both passes; `ranges` has one for each input and result of these layers."""
-    model = quantize_values(model, layers, ranges, target)
+    """Apply both passes; `ranges` has one for each input and result of these layers."""
+    model = quantize_activations(model, layers, ranges, target)
     return quantize_constants(model, layers, target)
 
 
-def quantize_values(
+def quantize_activations(
     model: ModelProto, layers: Sequence[Layer], ranges: Mapping[str, Range], target: Target
 ) -> ModelProto:
-    """Put a pair after what these layers read and, if the target says so, after their results.
+    """Insert a Q/DQ pair before these layers and, if the target says so, after their results.
 
-    A result is read in 8 bits by all; what nothing quantized has made, only by these layers: a
-    residual keeps its full precision.
+    All readers of a result read its 8 bits. Any other activation is read in 8 bits by these layers
+    alone, so a residual keeps its full precision.
     """
     model = copy(model)
     graph = model.graph
     results = {layer.result for layer in layers} if target.quantized_results else set()
-    paired = results | {layer.source for layer in layers}
-    convolutions = {layer.made for layer in layers}
-    nodes = [n for value in graph.input if value.name in paired for n in _pair(value.name)]
+    paired = results | {layer.input for layer in layers}
+    convolutions = {layer.output for layer in layers}
+    nodes = [n for value in graph.input if value.name in paired for n in _qdq_pair(value.name)]
     for node in graph.node:
         of_layer = node.output[0] in convolutions
         for place, name in enumerate(node.input):
             if name in results or (of_layer and place == 0 and name in paired):
                 node.input[place] = _dequantized(name)
         nodes.append(node)
-        nodes += [n for name in node.output if name in paired for n in _pair(name)]
+        nodes += [n for name in node.output if name in paired for n in _qdq_pair(name)]
     for name in sorted(paired):
         scale, zero_point = ranges[name].parameters(target.signed)
         _add_constants(model, {_scale(name): scale, _zero_point(name): zero_point})
@@ -71,23 +71,44 @@ def quantize_values(
     return model
 
 
-def quantize_constants(model: ModelProto, layers: Sequence[Layer], target: Target) -> ModelProto:
-    """Make the weights of these layers int8 and, if the target says so, their biases int32.
+def quantize_results(
+    model: ModelProto, layers: Sequence[Layer], ranges: Mapping[str, Range]
+) -> ModelProto:
+    """Insert a uint8 Q/DQ pair after these layers' results, where none follows yet.
 
-    The layers' inputs must have their pairs.
+    For a graph that has its pairs before the layers: ONNX Runtime fuses no other convolution.
+    """
+    model = copy(model)
+    quantized = {n.input[0] for n in model.graph.node if n.op_type == "QuantizeLinear"}
+    results = {layer.result for layer in layers} - quantized
+    nodes = []
+    for node in model.graph.node:
+        node.input[:] = [_dequantized(name) if name in results else name for name in node.input]
+        nodes += [node, *(n for name in node.output if name in results for n in _qdq_pair(name))]
+    for name in sorted(results):
+        scale, zero_point = ranges[name].parameters(signed=False)
+        _add_constants(model, {_scale(name): scale, _zero_point(name): zero_point})
+    set_nodes(model, nodes)
+    return model
+
+
+def quantize_constants(model: ModelProto, layers: Sequence[Layer], target: Target) -> ModelProto:
+    """Store the weights of these layers in int8 and, if the target says so, the biases in int32.
+
+    The layers' inputs must have their Q/DQ pairs already.
     """
     model = copy(model)
     constants = {tensor.name: tensor for tensor in model.graph.initializer}
     nodes = []
     for layer in layers:
-        source_scale = numpy_helper.to_array(constants[_scale(layer.source)])
+        input_scale = numpy_helper.to_array(constants[_scale(layer.input)])
         weight = numpy_helper.to_array(constants[layer.weight])
         bias = numpy_helper.to_array(constants[layer.bias]) if layer.bias else None
-        least = np.abs(bias) / (source_scale * BIAS_LIMIT) if bias is not None else LEAST_SCALE
+        least = np.abs(bias) / (input_scale * BIAS_LIMIT) if bias is not None else LEAST_SCALE
         levels, scale = quantize_weight(weight, least, target.weight_limit)
         quantized = {layer.weight: (levels, scale)}
         if layer.bias and bias is not None and target.quantized_bias:
-            bias_scale = (source_scale * scale).astype(np.float32)
+            bias_scale = (input_scale * scale).astype(np.float32)
             quantized[layer.bias] = (np.rint(bias / bias_scale).astype(np.int32), bias_scale)
         for name, (values, scales) in quantized.items():
             model.graph.initializer.remove(constants[name])
@@ -101,7 +122,7 @@ def quantize_constants(model: ModelProto, layers: Sequence[Layer], target: Targe
 def quantize_weight(
     weight: NDArray[np.float32], least_scale: NDArray[np.float32] | float, limit: int
 ) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
-    """int8 around zero with a scale for each output channel, none under `least_scale`."""
+    """Quantize to int8 around zero with a scale per output channel, none under `least_scale`."""
     largest = np.abs(weight).reshape(len(weight), -1).max(axis=1)
     scale = np.maximum(largest / limit, np.maximum(least_scale, LEAST_SCALE)).astype(np.float32)
     levels = np.rint(weight / scale.reshape(-1, *[1] * (weight.ndim - 1)))
@@ -114,7 +135,7 @@ def copy(model: ModelProto) -> ModelProto:
     return other
 
 
-def _pair(name: str) -> tuple[NodeProto, NodeProto]:
+def _qdq_pair(name: str) -> tuple[NodeProto, NodeProto]:
     parameters = [_scale(name), _zero_point(name)]
     return (
         _node("QuantizeLinear", [name, *parameters], _quantized(name)),

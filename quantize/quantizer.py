@@ -1,174 +1,246 @@
-"""One target's INT8 file: built, judged in its backend, held to the budget, written."""
+"""One source model's INT8 files: quantized by an engine, evaluated, within the budget, written."""
 
-from collections.abc import Callable, Sequence
-from contextlib import suppress
-from dataclasses import dataclass, replace
-from functools import partial
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack, suppress
+from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 
+import numpy as np
 import onnx
 from onnx import ModelProto
 
+from export.gate import check_for_tensorrt
 from quantize import sensitivity
-from quantize.budget import Budget, Candidate, Evaluator, hold
-from quantize.calibration import CalibrationSet, calibrate
+from quantize.budget import Budget, Candidate, meet_budget
+from quantize.calibration import CalibrationSet
+from quantize.engines.engine import Engine
+from quantize.engines.native import NativeEngine
+from quantize.engines.nncf import NncfEngine
 from quantize.fp16_passes import to_half
-from quantize.gate import check_for_tensorrt
 from quantize.layers import Layer
-from quantize.precision import int8_layers_onnxruntime, int8_layers_openvino
-from quantize.qdq import quantize_layers
-from quantize.record import Int8Artifact, make_manifest, measurement, record
-from quantize.source import Subject, open_content, write_artifact
+from quantize.options import ENGINES, Int8Options
+from quantize.precision import int8_layers
+from quantize.record import Int8Artifact, make_manifest, measurement_of, record
+from quantize.source import SourceModel
 from quantize.targets import Target
 from runtime import drift
-from runtime.artifact import read_artifact
+from runtime.artifact import read_artifact, write_artifact
 from runtime.backends.open import Runner
-from runtime.backends.openvino import OpenVinoSession
 from runtime.dataset import load_faces
-from runtime.errors import EXIT_PRECISION, EdgeError
+from runtime.errors import EXIT_DRIFT, EXIT_PRECISION, EdgeError
+from runtime.evaluation import Evaluator
+from runtime.image import shrink, to_tensor
 from runtime.manifest import manifest_path
+from runtime.progress import Progress
+from runtime.selection import take_turns
+
+TURNS = 10  # of the two engines' files, interleaved
+AS_FAST = 1.02  # times the other's milliseconds: noise
 
 
-@dataclass(frozen=True)
-class Options:
-    """`max_drop_db` is the mean's; the worst face may lose five times that; None: the target's own.
-
-    `data`: real faces of 128x128.
-    """
-
-    max_drop_db: float | None = None
-    data: tuple[str, ...] = ()
-    minutes: float = sensitivity.MINUTES
-    require_precision: bool = False
-
-
-class Builder:
-    """Makes the files of one artifact, calibrated and judged with the same faces."""
+class Quantizer:
+    """Makes the files of one source model, calibrated and evaluated with the same faces."""
 
     def __init__(
         self,
-        subject: Subject,
-        faces: CalibrationSet,
-        options: Options,
-        progress: Callable[[str], None],
+        source: SourceModel,
+        calibration: CalibrationSet,
+        options: Int8Options,
+        progress: Progress,
     ) -> None:
-        self._subject, self._faces, self._options = subject, faces, options
+        self._source, self._calibration, self._options = source, calibration, options
         self._progress = progress
-        progress("calibrating")
-        self._calibrated = calibrate(subject.model, subject.layers, faces.faces)
-        real = load_faces(options.data) if options.data else None
-        with open_content(subject, "onnxruntime", subject.artifact.model) as fp32:
-            self._judge = Evaluator(fp32.run, faces.held_out, real)
+        self._errors: dict[str, dict[str, float]] = {}  # of each target, of each layer alone
+        names = ENGINES if options.engine == "auto" else (options.engine,)
+        self._engines: list[Engine] = [self._open_engine(name) for name in names]
+        with source.open(source.content) as fp32:
+            self._held_out = Evaluator(fp32.run, calibration.held_out)
+            self._real = self._evaluator_on_real_faces(fp32) if options.data else None
 
     def make(self, target: Target) -> list[Int8Artifact]:
-        """The target's files; or what the file that it shares does in its backend."""
-        self._progress(f"{target.name}: quantizing")
-        if target.shares and (shared := self._try_shared(target, target.shares)):
+        """The target's files; or the file of another target that it shares, measured here."""
+        if target.shares and (shared := self._share(target, target.shares)):
             return [shared]
-        held = self._hold(target, self._calibrated.layers)
-        made = [self._write(target, target.file, held)]
+        engine, best = self._best(target)
+        made = [self._write(target, target.file, best)]
         if target.half_file:
-            half = self._hold(target, held.layers, to_half)
+            half = self._meet_budget(engine, target, best.layers, to_half)
             made.append(self._write(target, target.half_file, half))
         return made
 
-    def _hold(
+    def _evaluator_on_real_faces(self, fp32: Runner) -> Evaluator:
+        hr = load_faces(self._options.data)
+        return Evaluator(fp32.run, np.stack([shrink(face, fp32.lr_side) for face in hr]), hr)
+
+    def _open_engine(self, name: str) -> Engine:
+        if name == NativeEngine.name:
+            return self._native
+        return NncfEngine(self._source, self._calibration.faces)
+
+    @cached_property
+    def _native(self) -> NativeEngine:
+        self._progress("calibrating")
+        return NativeEngine(self._source, self._calibration.faces)
+
+    def _best(self, target: Target) -> tuple[Engine, Candidate]:
+        """The engine whose file is kept, and that file; EdgeError if none meets the budget."""
+        made: list[tuple[Engine, Candidate]] = []
+        failures: list[EdgeError] = []
+        for engine in self._engines:
+            try:
+                made.append((engine, self._meet_budget(engine, target, self._source.layers)))
+            except EdgeError as error:
+                if error.status != EXIT_DRIFT:
+                    raise
+                failures.append(error)
+        if not made:
+            raise failures[0]
+        if len(self._engines) == 1:
+            return made[0]
+        kept, why = choose([candidate for _, candidate in made], self._times_ms(target, made))
+        why = "; ".join([why, *(f"the other engine: {error}" for error in failures)])
+        return made[kept][0], replace(made[kept][1], choice=why)
+
+    def _times_ms(
+        self, target: Target, made: Sequence[tuple[Engine, Candidate]]
+    ) -> list[float] | None:
+        """The time of each file for one face, interleaved; None where only a proxy runs it."""
+        if target.emulated or len(made) < 2:
+            return None
+        self._progress(f"{target.name}: timing {len(made)} engines")
+        with ExitStack() as stack:
+            runners = [
+                self._source.open(candidate.content, target.backend) for _, candidate in made
+            ]
+            for runner in runners:
+                stack.callback(runner.close)
+            lr = to_tensor(self._source.probes.lr[:1])
+            turns_ms = take_turns([runner.run for runner in runners], lr, TURNS)
+        return [float(np.median(turns)) for turns in turns_ms]
+
+    def _meet_budget(
         self,
+        engine: Engine,
         target: Target,
         layers: Sequence[Layer],
         convert: Callable[[ModelProto], ModelProto] = lambda model: model,
     ) -> Candidate:
-        """As many of these layers as the budget allows, with the rest converted."""
+        """As many of these layers in INT8 as the budget allows, with the rest converted."""
 
         def attempt(layers: Sequence[Layer]) -> Candidate:
-            return self._attempt(target, convert(self._build(target, layers)), layers)
+            self._progress(f"{target.name}: {engine.name} with {len(layers)} layers in INT8")
+            content = convert(engine.quantize(layers, target)).SerializeToString(deterministic=True)
+            with self._source.open(content, target.backend) as runner:
+                candidate = self._evaluate(target, runner, content, layers)
+            return replace(candidate, engine=engine.name, engine_version=engine.version)
 
-        errors = partial(self._layer_errors, target)
-        return hold(self._budget(target), layers, self._subject.macs, attempt, errors)
+        def errors() -> Mapping[str, float]:
+            return self._layer_errors(target)
+
+        return meet_budget(self._budget(target), layers, self._source.macs, attempt, errors)
 
     def _budget(self, target: Target) -> Budget:
         asked_db = self._options.max_drop_db
         max_drop_db = target.max_drop_db if asked_db is None else asked_db
-        return Budget(max_drop_db, self._subject.manifest.psnr_y, target.correlation)
-
-    def _build(self, target: Target, layers: Sequence[Layer]) -> ModelProto:
-        return quantize_layers(self._calibrated.model, layers, self._calibrated.ranges, target)
+        return Budget(max_drop_db, self._source.manifest.psnr_y, target.correlation)
 
     def _layer_errors(self, target: Target) -> dict[str, float]:
-        return sensitivity.layer_errors(
-            self._subject,
-            self._calibrated,
-            target,
-            self._faces.held_out,
-            minutes=self._options.minutes,
-            progress=lambda step: self._progress(f"{target.name}: {step}"),
-        )
+        """Of each layer alone in INT8 by the native engine, which quantizes one in a second."""
+        if target.name not in self._errors:
+            self._errors[target.name] = sensitivity.layer_errors(
+                self._source,
+                self._native,
+                target,
+                self._calibration.held_out,
+                minutes=self._options.minutes,
+                progress=lambda step: self._progress(f"{target.name}: {step}"),
+            )
+        return self._errors[target.name]
 
-    def _attempt(self, target: Target, model: ModelProto, layers: Sequence[Layer]) -> Candidate:
-        content = model.SerializeToString(deterministic=True)
-        with open_content(self._subject, target.backend, content) as runner:
-            return self._measure(target, runner, content, layers)
-
-    def _measure(
+    def _evaluate(
         self, target: Target, runner: Runner, content: bytes, layers: Sequence[Layer]
     ) -> Candidate:
+        claimed = {layer.name for layer in layers}
         return Candidate(
             content=content,
             layers=tuple(layers),
-            seen=self._judge.judge(runner.run),
-            probed=drift.measure(runner.run, self._subject.probes),
-            computed=frozenset(_int8_layers(target, runner, content, layers)),
+            held_out=self._held_out.evaluate(runner.run),
+            real=self._real.evaluate(runner.run) if self._real else None,
+            probes=drift.measure(runner.run, self._source.probes),
+            computed=frozenset(
+                claimed if target.emulated else int8_layers(runner, content, layers)
+            ),
             backend_version=runner.version,
         )
 
-    def _try_shared(self, target: Target, file: str) -> Int8Artifact | None:
-        """Measure another target's file here; None if it is not ours or over the budget."""
-        path = self._subject.path.with_name(file)
+    def _share(self, target: Target, file: str) -> Int8Artifact | None:
+        """Measure another target's file here; None if it is not ours or misses the budget."""
+        path = self._source.path.with_name(file)
         try:
             artifact = read_artifact(path)
         except EdgeError:
             return None
-        if artifact.manifest.parent_sha256 != self._subject.manifest.sha256:
+        flags = artifact.manifest.flags
+        engine = flags.get("engine", NativeEngine.name)
+        of_source = artifact.manifest.parent_sha256 == self._source.manifest.sha256
+        if not of_source or engine not in [engine.name for engine in self._engines]:
             return None
-        reverted = artifact.manifest.flags.get("reverted", ())
-        layers = [layer for layer in self._subject.layers if layer.name not in reverted]
-        with open_content(self._subject, target.backend, artifact.model) as runner:
-            attempt = self._measure(target, runner, artifact.model, layers)
-        if not self._budget(target).allows(attempt.seen, attempt.probed):
+        kept_fp32 = flags.get("reverted", ())
+        layers = [layer for layer in self._source.layers if layer.name not in kept_fp32]
+        with self._source.open(artifact.model, target.backend) as runner:
+            candidate = self._evaluate(target, runner, artifact.model, layers)
+        candidate = replace(
+            candidate, engine=engine, engine_version=flags.get("engine_version", "")
+        )
+        if not self._budget(target).allows(candidate):
             return None
         others = [m for m in artifact.manifest.measured_on if m.backend != target.backend]
-        measured_on = (*others, measurement(target, attempt))
+        measured_on = (*others, measurement_of(candidate, target))
         write_artifact(path, artifact.model, replace(artifact.manifest, measured_on=measured_on))
-        _remove(self._subject.path.with_name(target.file))
-        return record(self._subject, target, path, attempt)
+        _remove(self._source.path.with_name(target.file))
+        return record(self._source, target, path, candidate, self._errors.get("cpu", {}))
 
-    def _write(self, target: Target, file: str, attempt: Candidate) -> Int8Artifact:
-        path = self._subject.path.with_name(file)
-        made = record(self._subject, target, path, attempt)
+    def _write(self, target: Target, file: str, candidate: Candidate) -> Int8Artifact:
+        path = self._source.path.with_name(file)
+        errors = self._errors.get(target.name, {})
+        made = record(self._source, target, path, candidate, errors)
         if target.name == "tensorrt":
-            check_for_tensorrt(onnx.load_model_from_string(attempt.content), str(path))
-        missing = [layer.name for layer in attempt.layers if layer.name not in attempt.computed]
+            check_for_tensorrt(onnx.load_model_from_string(candidate.content), str(path))
+        missing = [layer.name for layer in candidate.layers if layer.name not in candidate.computed]
         if missing and self._options.require_precision:
             raise EdgeError(
                 f"{path}: {target.backend} does not compute {len(missing)} of"
-                f" {len(attempt.layers)} quantized layers in INT8, such as {missing[0]}; drop"
+                f" {len(candidate.layers)} quantized layers in INT8, such as {missing[0]}; drop"
                 " --require-precision to allow it",
                 EXIT_PRECISION,
             )
         max_drop_db = self._budget(target).max_drop_db
-        manifest = make_manifest(self._subject, target, attempt, made, self._faces, max_drop_db)
-        write_artifact(path, attempt.content, manifest)
+        manifest = make_manifest(
+            self._source, target, candidate, made, self._calibration, max_drop_db
+        )
+        write_artifact(path, candidate.content, manifest)
         return made
 
 
-def _int8_layers(
-    target: Target, runner: Runner, content: bytes, layers: Sequence[Layer]
-) -> set[str]:
-    if target.emulated:
-        return {layer.name for layer in layers}
-    if isinstance(runner, OpenVinoSession):
-        return int8_layers_openvino(runner, layers)
-    return int8_layers_onnxruntime(content, layers)
+def choose(candidates: Sequence[Candidate], times_ms: Sequence[float] | None) -> tuple[int, str]:
+    """The place of the file to keep, and why: higher fidelity at equal or better speed.
+
+    All meet the budget. Where no speed was measured the share of INT8 stands in for it.
+    """
+    places = range(len(candidates))
+    most_faithful = max(places, key=lambda place: candidates[place].fidelity_db)
+    macs = [sum(layer.macs for layer in candidate.layers) for candidate in candidates]
+    cost = list(times_ms) if times_ms else [1 / max(each, 1) for each in macs]
+    kept = most_faithful
+    if cost[most_faithful] > AS_FAST * min(cost):
+        kept = cost.index(min(cost))
+    told = []
+    for place in places:
+        candidate = candidates[place]
+        speed = f"{times_ms[place]:.2f} ms" if times_ms else f"{len(candidate.layers)} layers INT8"
+        told.append(f"{candidate.engine} {candidate.fidelity_db:.1f} dB, {speed}")
+    return kept, f"{candidates[kept].engine} kept ({'; '.join(told)})"
 
 
 def _remove(path: Path) -> None:

@@ -1,31 +1,47 @@
 """What an INT8 file is and how it did: for people, for programs, and in its manifest."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 
+from quantize.activations import CONTRAST
 from quantize.budget import Candidate
-from quantize.calibration import CONTRAST, CalibrationSet
-from quantize.source import Subject
+from quantize.calibration import CalibrationSet
+from quantize.source import SourceModel
 from quantize.targets import Target
 from runtime.atomic import sha256_bytes
-from runtime.cpu import processor
 from runtime.drift import expected_drift_db
+from runtime.image import psnr_of_mse
 from runtime.manifest import Manifest, Measurement
 
 TOOLS = ("onnx", "onnxruntime", "numpy")
+NAMED = 6  # layers in a line; --json has all
+
+
+@dataclass(frozen=True)
+class Fp32Layer:
+    """A convolution that is not quantized, and why."""
+
+    name: str
+    macs: int
+    reason: str
 
 
 @dataclass(frozen=True)
 class Int8Artifact:
-    """A file that holds its budget, and what faces that did not calibrate show of it.
+    """A file that meets its budget, and how held-out and probe faces show it.
 
-    `int8_mac_share` is what the backend was seen to compute in INT8, of all multiply-adds; if it is
-    `emulated`, what the file says. `reverted` are the layers that were given back to FP32.
+    The fidelities are the lower ones of the two. `int8_mac_share` is what the backend was seen to
+    compute in INT8, of all multiply-adds; if it is `emulated`, what the file says. `reverted` are
+    the layers kept in FP32 for the budget, `fp32_layers` these with their reasons; `always_fp32`
+    counts the convolutions that are never quantized. `choice`: why this engine's file was kept.
     """
 
     artifact: str
     target: str
+    engine: str
+    engine_version: str
     measured_on: str
     emulated: bool
     bytes: int
@@ -36,71 +52,114 @@ class Int8Artifact:
     worst_drift_db: float | None
     int8_mac_share: float
     reverted: tuple[str, ...]
+    fp32_layers: tuple[Fp32Layer, ...]
+    always_fp32: Mapping[str, str]
+    choice: str | None
 
 
-def record(subject: Subject, target: Target, path: Path, attempt: Candidate) -> Int8Artifact:
-    """What is said of an attempt that is, or will be, the file at `path`."""
-    seen, psnr_y = attempt.seen, subject.manifest.psnr_y
-    computed = sum(layer.macs for layer in attempt.layers if layer.name in attempt.computed)
-    kept = {layer.name for layer in attempt.layers}
+def record(
+    source: SourceModel,
+    target: Target,
+    path: Path,
+    candidate: Candidate,
+    errors: Mapping[str, float],
+) -> Int8Artifact:
+    """Describe a candidate that is, or will be, the file at `path`.
+
+    `errors`: the squared error of each layer that was measured alone in INT8.
+    """
+    psnr_y = source.manifest.psnr_y
+    worst_db = min(candidate.held_out.worst_fidelity_db, candidate.probes.worst_fidelity_db)
+    computed = sum(layer.macs for layer in candidate.layers if layer.name in candidate.computed)
+    int8 = {layer.name for layer in candidate.layers}
+    reverted = tuple(
+        Fp32Layer(layer.name, layer.macs, _why(errors.get(layer.name)))
+        for layer in source.layers
+        if layer.name not in int8
+    )
     return Int8Artifact(
         artifact=str(path),
         target=target.name,
-        measured_on=f"{target.backend} {attempt.backend_version}",
+        engine=candidate.engine,
+        engine_version=candidate.engine_version,
+        measured_on=f"{target.backend} {candidate.backend_version}",
         emulated=target.emulated,
-        bytes=len(attempt.content),
-        fidelity_db=seen.fidelity_db,
-        worst_fidelity_db=seen.worst_fidelity_db,
-        expected_drift_db=expected_drift_db(psnr_y, seen.fidelity_db) if psnr_y else None,
-        drift_db=seen.drift_db,
-        worst_drift_db=seen.worst_drift_db,
-        int8_mac_share=computed / subject.macs,
-        reverted=tuple(layer.name for layer in subject.layers if layer.name not in kept),
+        bytes=len(candidate.content),
+        fidelity_db=candidate.fidelity_db,
+        worst_fidelity_db=worst_db,
+        expected_drift_db=expected_drift_db(psnr_y, candidate.fidelity_db) if psnr_y else None,
+        drift_db=candidate.real.drift_db if candidate.real else None,
+        worst_drift_db=candidate.real.worst_drift_db if candidate.real else None,
+        int8_mac_share=computed / source.macs,
+        reverted=tuple(layer.name for layer in reverted),
+        fp32_layers=reverted,
+        always_fp32=source.always_fp32,
+        choice=candidate.choice,
     )
 
 
+def _why(error: float | None) -> str:
+    if error is None:
+        return "over the budget in INT8"
+    return f"sensitive: {psnr_of_mse(error):.1f} dB when it alone is INT8"
+
+
 def describe(made: Int8Artifact) -> str:
-    """Two lines on an artifact."""
-    emulated = " (emulated)" if made.emulated else ""
+    """A few lines on an artifact."""
+    proxy = " as a proxy" if made.emulated else ""
     drift_db = made.expected_drift_db if made.drift_db is None else made.drift_db
     kind = "expected" if made.drift_db is None else "measured"
     lost = "" if drift_db is None else f", {kind} drift {drift_db:.3f} dB"
     worst = "" if made.worst_drift_db is None else f", worst face {made.worst_drift_db:.3f}"
-    return (
+    lines = [
         f"{made.artifact}: for {made.target}, {made.bytes / 2**20:.1f} MiB,"
-        f" {made.int8_mac_share:.1%} of the multiply-adds in INT8,"
-        f" {len(made.reverted)} layers given back\n"
-        f"  in {made.measured_on}{emulated}: fidelity {made.fidelity_db:.1f} dB,"
-        f" worst face {made.worst_fidelity_db:.1f}{lost}{worst}"
-    )
+        f" {made.int8_mac_share:.1%} of the multiply-adds in INT8, engine {made.engine}",
+        f"  in {made.measured_on}{proxy}: fidelity {made.fidelity_db:.1f} dB,"
+        f" worst face {made.worst_fidelity_db:.1f}{lost}{worst}",
+    ]
+    if made.fp32_layers:
+        lines.append(f"  kept in FP32 for the budget: {_listed(made.fp32_layers)}")
+    if made.choice:
+        lines.append(f"  {made.choice}")
+    return "\n".join(lines)
+
+
+def _listed(layers: tuple[Fp32Layer, ...]) -> str:
+    named = [f"{layer.name} ({layer.reason})" for layer in layers[:NAMED]]
+    rest = len(layers) - len(named)
+    count = "1 layer" if len(layers) == 1 else f"{len(layers)} layers"
+    return f"{count}: {', '.join(named)}{f' and {rest} more' if rest else ''}"
 
 
 def make_manifest(
-    subject: Subject,
+    source: SourceModel,
     target: Target,
-    attempt: Candidate,
+    candidate: Candidate,
     made: Int8Artifact,
-    faces: CalibrationSet,
+    calibration: CalibrationSet,
     max_drop_db: float,
 ) -> Manifest:
-    fp32 = subject.manifest
-    said = "as the file says" if target.emulated else "seen in the backend"
+    fp32 = source.manifest
+    seen = "as the file says" if target.emulated else "seen in the backend"
+    tools = (*TOOLS, *(["nncf"] if candidate.engine == "nncf" else []))
     return Manifest(
         model=fp32.model,
         precision="int8",
         target=target.name,
-        sha256=sha256_bytes(attempt.content),
+        sha256=sha256_bytes(candidate.content),
         checkpoint_sha256=fp32.checkpoint_sha256,
         probes_sha256=fp32.probes_sha256,
-        executes_as=f"int8, {made.int8_mac_share:.1%} of the multiply-adds, {said}",
+        executes_as=f"int8, {made.int8_mac_share:.1%} of the multiply-adds, {seen}",
         parent_sha256=fp32.sha256,
-        calibration_sha256=faces.sha256,
+        calibration_sha256=calibration.sha256,
         psnr_y=fp32.psnr_y,
         max_drop_db=max_drop_db,
-        tools={tool: version(tool) for tool in TOOLS},
+        tools={tool: version(tool) for tool in tools},
         flags={
+            "engine": candidate.engine,
+            "engine_version": candidate.engine_version,
             "weight_limit": target.weight_limit,
-            "calibration_faces": len(faces.faces),
+            "calibration_faces": len(calibration.faces),
             "calibration_contrast": CONTRAST,
             "int8_mac_share": made.int8_mac_share,
             "reverted": list(made.reverted),
@@ -108,18 +167,12 @@ def make_manifest(
             "drift_db": made.drift_db,
             "worst_drift_db": made.worst_drift_db,
         },
-        measured_on=(measurement(target, attempt),),
+        measured_on=(measurement_of(candidate, target),),
     )
 
 
-def measurement(target: Target, attempt: Candidate) -> Measurement:
-    """How the attempt did on the probes."""
-    return Measurement(
-        backend=target.backend,
-        backend_version=attempt.backend_version,
-        processor=processor(),
-        fidelity_db=attempt.probed.fidelity_db,
-        worst_fidelity_db=attempt.probed.worst_fidelity_db,
-        extremes_fidelity_db=attempt.probed.extremes_fidelity_db,
-        emulated=target.emulated,
+def measurement_of(candidate: Candidate, target: Target) -> Measurement:
+    """How the candidate did on the probes."""
+    return Measurement.of(
+        candidate.probes, target.backend, candidate.backend_version, emulated=target.emulated
     )

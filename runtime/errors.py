@@ -35,18 +35,21 @@ class EdgeError(Exception):
 
 
 @contextmanager
-def needs(extra: str, module: str) -> Iterator[None]:
-    """Around the imports of a command, `module`, that only an extra brings.
+def needs(extra: str, module: str = "") -> Iterator[None]:
+    """Wrap the imports that only an extra brings; without it raise EdgeError with status 5.
 
-    If one is not installed, the command ends with one line and status 5; whoever imports the module
-    as a library gets the ImportError.
+    Commands import inside the function that needs the library, so that --help and usage errors work
+    without it. At the top of a file that is a command, pass `__name__`: run as a command it ends
+    with one line and status 5, imported as a library it raises the ImportError.
     """
     try:
         yield
     except ModuleNotFoundError as error:
+        line = f"{error.name} is not installed; pip install 'aminet-edge[{extra}]'"
+        if not module:
+            raise EdgeError(line, EXIT_MISSING) from error
         if module != "__main__":
             raise
-        line = f"{error.name} is not installed; pip install 'aminet-edge[{extra}]'"
         sys.exit(_complain(line, EXIT_MISSING, as_json=JSON_FLAG in sys.argv[1:]))
 
 

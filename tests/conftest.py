@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 import tiny_artifact
+from calib_data.generate import draw_faces, read_statistics
 from runtime.backends import installed
 from runtime.manifest import read_manifest, write_manifest
 
@@ -83,8 +84,7 @@ def edge_artifact(tmp_path_factory):
 def edge_quantized(edge_artifact):
     """What quantize.int8 says of aminet-edge's INT8 files, which lie beside its fp32.onnx."""
     int8 = pytest.importorskip("quantize.int8")
-    quantizer = pytest.importorskip("quantize.quantizer")
-    options = quantizer.Options(require_precision=True)
+    options = pytest.importorskip("quantize.options").Int8Options(require_precision=True)
     return int8.quantize(edge_artifact, [ROOT / "calib_data"], options=options)
 
 
@@ -100,7 +100,7 @@ def tiny_model(tmp_path_factory):
     """A folder with a tiny AMINet's checkpoint.safetensors, fp32.onnx and int8.onnx."""
     export = pytest.importorskip("export.exporter")
     int8 = pytest.importorskip("quantize.int8")
-    build = pytest.importorskip("quantize.quantizer")
+    options = pytest.importorskip("quantize.options")
     from tiny_networks import BATCHED, traced, write_checkpoint
 
     folder = tmp_path_factory.mktemp("tiny-model")
@@ -108,11 +108,30 @@ def tiny_model(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(export, "trace", lambda network: traced(BATCHED))  # traced once a run
         fp32 = export.export(checkpoint=checkpoint, out=folder / "fp32.onnx").artifact
-    for number, face in enumerate(tiny_artifact.faces(24, seed=9)):
+    for number, face in enumerate(draw_faces(read_statistics(), seed=9, count=24)):
         Image.fromarray(face).save(folder / f"face-{number:02}.png")
-    made = int8.quantize(fp32, [folder / "face-*.png"], options=build.Options(max_drop_db=5))
+    made = int8.quantize(fp32, [folder / "face-*.png"], options=options.Int8Options(max_drop_db=5))
     assert made.failures == ()
     return folder
+
+
+@pytest.fixture
+def calib(tmp_path):
+    """A folder of 24 images, so 18 to calibrate with and 6 held out."""
+    folder = tmp_path / "calib"
+    folder.mkdir()
+    for number, face in enumerate(tiny_artifact.faces(24, seed=9)):
+        Image.fromarray(face).save(folder / f"{number:02}.png")
+    return folder
+
+
+@pytest.fixture
+def source(artifact, monkeypatch):
+    """A tiny fp32.onnx, of a model of 27 dB, in a folder that ./artifacts/aminet-edge is."""
+    monkeypatch.chdir(artifact.parents[2])
+    manifest = read_manifest(artifact)
+    tiny_artifact.write_artifact(artifact.parent, psnr_y=27.0, measured_on=manifest.measured_on)
+    return artifact
 
 
 @pytest.fixture

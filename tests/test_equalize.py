@@ -5,8 +5,8 @@ import pytest
 from onnx import numpy_helper, parser
 
 import tiny_artifact
-from quantize.calibration import calibrate, find_extremes
-from quantize.equalize import MOST, STRENGTH, equalize, scale_sources
+from quantize.activations import calibrate, find_extremes
+from quantize.equalize import MOST, STRENGTH, equalize, scale_inputs
 from quantize.layers import find_layers
 from quantize.precision import open_quietly
 from quantize.qdq import quantize_layers
@@ -114,9 +114,9 @@ def test_where_it_is_not_free_a_multiplication_does_it():
     layers = find_layers(model)
     for size, names in ((np.ones(8), []), (np.array([1, *[0.1] * 7]), ["both_scaled"])):
         sizes = {"lr": np.ones(3), "both": size}
-        made, changed, factors = scale_sources(model, layers, sizes)
+        made, changed, factors = scale_inputs(model, layers, sizes)
         assert list(factors) == names
-        assert [layer.source for layer in changed] == ["lr", *(names or ["both"])]
+        assert [layer.input for layer in changed] == ["lr", *(names or ["both"])]
         assert [n.output[0] for n in made.graph.node if n.op_type == "Mul"] == names
         assert np.allclose(run(made), run(model), rtol=1e-4)
     assert factors["both_scaled"] == pytest.approx([1, *[10**STRENGTH] * 7])

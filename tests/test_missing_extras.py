@@ -16,13 +16,11 @@ ABSENT = (
     "scipy",
     "skimage",
     "ai_edge_litert",
-    "ncnn",
 )
 EXTRAS = {
     "aminet.info": "train",
     "aminet.train": "train",
     "export.litert": "quantize,litert",
-    "export.ncnn": "quantize,ncnn",
     "export.onnx": "export",
     "quantize.int8": "quantize",
     "quantize.fp16": "quantize",
@@ -34,7 +32,6 @@ EXTRAS = {
     "benchmarks.fetch": "train",
     "benchmarks.release": "train,eval",
     "benchmarks.results": "train,quantize,eval",
-    "benchmarks.studies.real_faces": "quantize",
     "benchmarks.studies.quantizers": "quantize,bench",
     "benchmarks.latency": "train,export,quantize,bench",
     "benchmarks.studies.profile": "quantize",
@@ -52,6 +49,7 @@ class Absent:
 
 sys.meta_path.insert(0, Absent())
 for command in sys.argv[1:]:
+    sys.argv = [command]
     try:
         runpy.run_module(command, run_name="__main__", alter_sys=True)
     except SystemExit as end:

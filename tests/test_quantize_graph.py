@@ -6,8 +6,8 @@ import pytest
 from onnx import numpy_helper, parser
 
 import tiny_artifact
+from export.gate import check_for_tensorrt
 from quantize.fp16_passes import round_to_half, to_half
-from quantize.gate import check_for_tensorrt
 from quantize.layers import find_layers, total_macs
 from quantize.precision import computes_in_half, int8_layers_onnxruntime, open_quietly
 from quantize.qdq import BIAS_LIMIT, Range, quantize_layers, quantize_weight
@@ -46,9 +46,9 @@ def constants(model):
 
 def test_layers_are_convolutions_with_the_activation_that_follows(model):
     embed, local, global_ = find_layers(model)
-    assert (embed.source, embed.made, embed.result) == ("lr", "embedded", "feature")
+    assert (embed.input, embed.output, embed.result) == ("lr", "embedded", "feature")
     assert (embed.weight, embed.bias) == ("embed", "embed_bias")
-    assert (local.source, local.result, local.bias) == ("feature", "local", None)
+    assert (local.input, local.result, local.bias) == ("feature", "local", None)
     assert embed.macs == 16 * 3 * 9 * 16 * 16
     assert sum(layer.macs for layer in (embed, local, global_)) == total_macs(model)
 
@@ -192,10 +192,10 @@ def test_weights_have_seven_bits_on_avx2_without_vnni(model, processor, limit):
 @pytest.mark.parametrize(
     ("target", "spoil", "reason"),
     [
-        (CPU, None, "is not int8"),
+        (CPU, None, "is uint8, expected int8"),
         (TENSORRT, ("feature_zero_point", np.int8(3)), "zero point that is not 0"),
-        (TENSORRT, ("local_weight_quantized", np.uint8(1)), "is not int8"),
-        (TENSORRT, ("local_weight_quantized", np.int32(1)), "is not int8"),
+        (TENSORRT, ("local_weight_quantized", np.uint8(1)), "is uint8, expected int8"),
+        (TENSORRT, ("local_weight_quantized", np.int32(1)), "is int32, expected int8"),
     ],
 )
 def test_what_tensorrt_would_misread_is_refused(model, target, spoil, reason):

@@ -12,9 +12,10 @@ from onnx import helper, numpy_helper
 from benchmarks import baseline, regress
 from benchmarks.baseline import Speed, learn_tolerance
 from benchmarks.harness import facts
-from quantize.calibration import calibrate, read_faces
+from quantize.activations import calibrate
+from quantize.calibration import read_calibration
 from quantize.qdq import quantize_layers
-from quantize.source import read_subject
+from quantize.source import read_source
 from quantize.targets import TARGETS
 from runtime.atomic import sha256_bytes, write_bytes
 from runtime.errors import EXIT_DRIFT, EXIT_ERROR, EXIT_SLOWER, EXIT_USAGE
@@ -123,8 +124,8 @@ def test_a_broken_scale_is_worse(accepted, capsys):
 
 def test_a_lost_fusion_is_worse(accepted, capsys):
     """Without 8 bits after a convolution ONNX Runtime computes it in FP32."""
-    subject = read_subject(accepted / "fp32.onnx")
-    faces = read_faces([str(accepted / "face-*.png")]).faces
+    subject = read_source(accepted / "fp32.onnx")
+    faces = read_calibration([str(accepted / "face-*.png")]).faces
     seen = calibrate(subject.model, subject.layers, faces)
     target = replace(TARGETS["cpu"], quantized_results=False, quantized_bias=False)
     plant(accepted / "int8.onnx", quantize_layers(seen.model, seen.layers, seen.ranges, target))

@@ -11,7 +11,7 @@ import onnx
 from benchmarks.harness.emulated_arm import EmulatedArm, qemu_version
 from benchmarks.harness.targets import TargetRow
 from quantize.precision import fused_int8_layers
-from quantize.source import read_subject
+from quantize.source import read_source
 from runtime import drift
 from runtime.atomic import sha256_file
 from runtime.errors import EXIT_DRIFT
@@ -111,7 +111,7 @@ def _row(
 def _precision_of_graph(optimized: onnx.ModelProto, manifest: Manifest, artifact: Path) -> str:
     """What a graph computes in that ONNX Runtime made on the emulated processor."""
     if manifest.precision == "int8":
-        source = read_subject(artifact.with_name("fp32.onnx"))
+        source = read_source(artifact.with_name("fp32.onnx"))
         names = fused_int8_layers(optimized, source.layers)
         return _share(
             sum(layer.macs for layer in source.layers if layer.name in names) / source.macs

@@ -8,7 +8,7 @@ from aminet.checkpoint import Checkpoint, load_checkpoint, weights_path
 from aminet.info import measure_cost
 from benchmarks.harness.baselines import make_peers
 from benchmarks.harness.race import Contender
-from quantize.calibration import read_faces
+from quantize.calibration import read_calibration
 from runtime.artifact import read_artifact
 from runtime.backends import openvino
 from runtime.backends.openvino import OpenVinoSession
@@ -60,7 +60,7 @@ def find_entries(
         macs, probes = measure_cost(loaded.config).macs, probes_path(files[0])
         for path in files:
             entries += _ours(path, backends, loaded, macs, note)
-        faces, named = read_faces([CALIBRATION]).faces, tuple(peers)
+        faces, named = read_calibration([CALIBRATION]).faces, tuple(peers)
         others = make_peers(replace(loaded, model=model), faces, processor(), named, say, note)
         entries += [Entry(peer, macs, probes) for peer in others]
     return entries

@@ -8,7 +8,7 @@ from pathlib import Path
 import onnx
 
 from quantize.layers import Layer, find_layers, total_macs
-from quantize.precision import int8_layers_onnxruntime, int8_layers_openvino, optimized_graph
+from quantize.precision import int8_layers, optimized_graph
 from runtime import drift
 from runtime.artifact import Artifact, read_artifact
 from runtime.backends.open import open_backend
@@ -67,10 +67,9 @@ def gather(path: Path, backend: str) -> Facts:
         version = runner.version
         if isinstance(runner, OpenVinoSession):
             operators = _convolutions(runner, artifact.model)
-            computed = int8_layers_openvino(runner, layers)
         else:
             operators = Counter(n.op_type for n in optimized_graph(artifact.model).graph.node)
-            computed = int8_layers_onnxruntime(artifact.model, layers)
+        computed = int8_layers(runner, artifact.model, layers)
     share = sum(layer.macs for layer in layers if layer.name in computed) / macs if macs else None
     if any(one.emulated for one in manifest.measured_on if one.backend == backend):
         share = manifest.flags.get("int8_mac_share")

@@ -22,16 +22,17 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from runtime.errors import EXIT_MISSING, EdgeError, needs, run_command
 
 with needs("quantize,bench", __name__):
     from benchmarks.studies.ratios import times_as_fast
-    from quantize.budget import Evaluator, Judgement
-    from quantize.calibration import read_faces
+    from quantize.calibration import read_calibration
     from quantize.int8 import quantize
-    from quantize.layers import Layer
-    from quantize.precision import int8_layers_onnxruntime, int8_layers_openvino
-    from quantize.source import ARTIFACT, Subject, read_subject
+    from quantize.options import ARTIFACT
+    from quantize.precision import int8_layers
+    from quantize.source import SourceModel, read_source
     from quantize.targets import TARGETS
 
 from runtime.atomic import read_bytes, write_bytes
@@ -40,7 +41,8 @@ from runtime.backends.open import Runner
 from runtime.backends.openvino import OpenVinoSession, import_openvino
 from runtime.cpu import processor
 from runtime.dataset import load_faces
-from runtime.image import Tensor, to_tensor
+from runtime.evaluation import Evaluation, Evaluator
+from runtime.image import Tensor, shrink, to_tensor
 from runtime.manifest import manifest_path, probes_path
 from runtime.selection import take_turns
 
@@ -112,21 +114,26 @@ def engines(
     say: Say = lambda step: None,
 ) -> Engines:
     """Let each engine quantize an FP32 artifact, and judge what it makes."""
-    subject, faces = read_subject(artifact), read_faces(calib)
+    source, faces = read_source(artifact), read_calibration(calib)
     real = load_faces(data) if data else None
-    fp32 = File("none", "", subject.artifact.model)
+    fp32 = File("none", "", source.content)
     with fp32.open("onnxruntime") as runner:
-        judge = Evaluator(runner.run, faces.held_out, real)
+        evaluators = [Evaluator(runner.run, faces.held_out)]
+        if real is not None:
+            lr = np.stack([shrink(face, source.lr_side) for face in real])
+            evaluators.append(Evaluator(runner.run, lr, real))
     files = [fp32]
     for make in (ours, with_onnxruntime, with_nncf):
-        files += make(subject, to_tensor(faces.faces), calib, say)
+        files += make(source, to_tensor(faces.faces), calib, say)
     rows = [
-        row for backend in BACKENDS for row in compare(subject, files, backend, judge, turns, say)
+        row
+        for backend in BACKENDS
+        for row in compare(source, files, backend, evaluators, turns, say)
     ]
     return Engines(
         rows=tuple(rows),
-        model=subject.manifest.model,
-        checkpoint_sha256=subject.manifest.checkpoint_sha256,
+        model=source.manifest.model,
+        checkpoint_sha256=source.manifest.checkpoint_sha256,
         calibration_faces=len(faces.faces),
         real_faces=0 if real is None else len(real),
         processor=processor(),
@@ -135,7 +142,12 @@ def engines(
 
 
 def compare(
-    subject: Subject, files: Sequence[File], backend: str, judge: Evaluator, turns: int, say: Say
+    source: SourceModel,
+    files: Sequence[File],
+    backend: str,
+    evaluators: Sequence[Evaluator],
+    turns: int,
+    say: Say,
 ) -> Iterator[Row]:
     """Evaluate the files that run in a backend, FP32 first, and time them interleaved."""
     with contextlib.ExitStack() as stack:
@@ -143,44 +155,42 @@ def compare(
         runners = [file.open(backend) for file in fitting]
         for runner in runners:
             stack.callback(runner.close)
-        lr = to_tensor(subject.probes.lr[:1])
+        lr = to_tensor(source.probes.lr[:1])
         say(f"timing {len(runners)} files in {backend}")
         times = take_turns([runner.run for runner in runners], lr, turns)
         for file, runner, own_ms in zip(fitting, runners, times, strict=True):
             say(f"{file.engine}, {file.observer}: judging in {backend}")
-            yield _row(
-                subject, file, runner, judge.judge(runner.run), times_as_fast(own_ms, times[0])
-            )
+            seen = [evaluator.evaluate(runner.run) for evaluator in evaluators]
+            yield _row(source, file, runner, seen, times_as_fast(own_ms, times[0]))
 
 
-def _row(subject: Subject, file: File, runner: Runner, seen: Judgement, speed: float) -> Row:
-    names = _int8_layers(file, runner, subject.layers)
-    computed = sum(layer.macs for layer in subject.layers if layer.name in names)
+def _row(
+    source: SourceModel, file: File, runner: Runner, seen: Sequence[Evaluation], speed: float
+) -> Row:
+    names = int8_layers(runner, file.content, source.layers)
+    computed = sum(layer.macs for layer in source.layers if layer.name in names)
     return Row(
         engine=file.engine,
         observer=file.observer,
         backend=runner.name,
         bytes=len(file.content) + len(file.weights),
-        **asdict(seen),
-        int8_mac_share=computed / subject.macs,
+        fidelity_db=seen[0].fidelity_db,
+        worst_fidelity_db=seen[0].worst_fidelity_db,
+        drift_db=seen[-1].drift_db,
+        worst_drift_db=seen[-1].worst_drift_db,
+        int8_mac_share=computed / source.macs,
         speed=speed,
     )
 
 
-def _int8_layers(file: File, runner: Runner, layers: Sequence[Layer]) -> set[str]:
-    if isinstance(runner, OpenVinoSession):
-        return int8_layers_openvino(runner, layers)
-    return int8_layers_onnxruntime(file.content, layers)
-
-
-def ours(subject: Subject, lr: Tensor, calib: Sequence[str | Path], say: Say) -> Iterator[File]:
+def ours(source: SourceModel, lr: Tensor, calib: Sequence[str | Path], say: Say) -> Iterator[File]:
     """Each target's own file, as `quantize.int8` writes it without real faces."""
     for target in TARGETS.values():
         say(f"our recipe for {target.name}")
         with tempfile.TemporaryDirectory() as folder:
             fp32 = Path(folder, "fp32.onnx")
             for of in (Path, manifest_path, probes_path):
-                shutil.copy(of(subject.path), of(fp32))
+                shutil.copy(of(source.path), of(fp32))
             made = quantize(fp32, calib, [target])
             if made.failures:
                 say(made.failures[0])
@@ -190,7 +200,7 @@ def ours(subject: Subject, lr: Tensor, calib: Sequence[str | Path], say: Say) ->
 
 
 def with_onnxruntime(
-    subject: Subject, lr: Tensor, calib: Sequence[str | Path], say: Say
+    source: SourceModel, lr: Tensor, calib: Sequence[str | Path], say: Say
 ) -> Iterator[File]:
     """Its static quantization of the convolutions: U8S8 with each observer, and S8S8."""
     from onnxruntime.quantization import CalibrationMethod, QuantType
@@ -199,22 +209,22 @@ def with_onnxruntime(
     for observer in OBSERVERS:
         say(f"onnxruntime.quantization, {observer}")
         method = getattr(CalibrationMethod, observer)
-        content = _quantize_static(subject, lr, method, QuantType.QUInt8, {})
+        content = _quantize_static(source, lr, method, QuantType.QUInt8, {})
         yield File("onnxruntime.quantization, U8S8", observer, content)
     say("onnxruntime.quantization, S8S8")
-    content = _quantize_static(subject, lr, CalibrationMethod.MinMax, QuantType.QInt8, signed)
+    content = _quantize_static(source, lr, CalibrationMethod.MinMax, QuantType.QInt8, signed)
     yield File("onnxruntime.quantization, S8S8", "MinMax", content)
 
 
 def _quantize_static(
-    subject: Subject, lr: Tensor, method: Any, activations: Any, options: dict[str, Any]
+    source: SourceModel, lr: Tensor, method: Any, activations: Any, options: dict[str, Any]
 ) -> bytes:
     from onnxruntime.quantization import QuantType, quantize_static
 
     with tempfile.TemporaryDirectory() as folder, _quiet():
         path = Path(folder, "int8.onnx")
         quantize_static(
-            subject.path,
+            source.path,
             path,
             _Faces(lr),
             op_types_to_quantize=["Conv"],
@@ -239,7 +249,7 @@ class _Faces:
 
 
 def with_nncf(
-    subject: Subject, lr: Tensor, calib: Sequence[str | Path], say: Say
+    source: SourceModel, lr: Tensor, calib: Sequence[str | Path], say: Say
 ) -> Iterator[File]:
     """Its post-training quantization, mixed preset, of the ONNX file and of OpenVINO's format."""
     openvino = import_openvino()
@@ -253,11 +263,11 @@ def with_nncf(
     for observer in NNCF_OBSERVERS:
         say(f"NNCF on the ONNX file, {observer}")
         with _quiet():
-            quantized = _quantize_with_nncf(nncf, subject.model, lr, observer)
+            quantized = _quantize_with_nncf(nncf, source.model, lr, observer)
         yield File("NNCF on ONNX", observer, quantized.SerializeToString())
         say(f"NNCF on OpenVINO's format, {observer}")
         with tempfile.TemporaryDirectory() as folder, _quiet():
-            model = openvino.Core().read_model(subject.artifact.model)
+            model = openvino.Core().read_model(source.content)
             xml = Path(folder, "int8.xml")
             quantized = _quantize_with_nncf(nncf, model, lr, observer)
             openvino.save_model(quantized, xml, compress_to_fp16=False)

@@ -23,7 +23,7 @@ from runtime.errors import EdgeError, needs, run_command
 with needs("quantize", __name__):
     from quantize.calibration import HELD_OUT
     from quantize.int8 import quantize
-    from quantize.quantizer import Options
+    from quantize.options import Int8Options
 
 from runtime.atomic import write_bytes
 from runtime.backends import openvino
@@ -89,7 +89,7 @@ def drift(
                 shutil.copy(of(fp32), other)
             say(f"quantizing, calibrated with {OTHERS}")
             faces = write_faces(calib, Path(other, "faces"))
-            quantize(Path(other, fp32.name), [faces], options=Options())
+            quantize(Path(other, fp32.name), [faces], options=Int8Options())
             rows += measure(Path(other), data, OTHERS, say)
     return Drift(tuple(rows))
 

@@ -22,7 +22,7 @@ with needs("train,export,quantize,bench", __name__):
     from benchmarks.harness.entries import CALIBRATION
     from benchmarks.harness.machine import Machine, cores, machine
     from benchmarks.harness.race import Worker, race
-    from quantize.calibration import read_faces
+    from quantize.calibration import read_calibration
 
 from runtime.atomic import sha256_file, write_bytes
 from runtime.cpu import processor
@@ -60,7 +60,7 @@ def sizes(
 ) -> Sizes:
     """Time each model in each library; about `seconds` a row."""
     threads = cores()
-    faces = read_faces([CALIBRATION]).faces
+    faces = read_calibration([CALIBRATION]).faces
     contenders = []
     for model in models:
         say(f"making {model} with random weights")

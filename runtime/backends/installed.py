@@ -15,7 +15,6 @@ PACKAGES = {  # the module of each backend
     "onnxruntime": "onnxruntime",
     "openvino": "openvino",
     "litert": "ai_edge_litert",
-    "ncnn": "ncnn",
 }
 
 

@@ -1,0 +1,20 @@
+"""What an INT8 engine does: quantize some layers of a source model for a target."""
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from onnx import ModelProto
+
+from quantize.layers import Layer
+from quantize.targets import Target
+
+
+class Engine(Protocol):
+    """An INT8 recipe with its calibration set; `name` and `version` stand in the manifest."""
+
+    name: str
+    version: str
+
+    def quantize(self, layers: Sequence[Layer], target: Target) -> ModelProto:
+        """Return the source model with these layers in INT8 as the target needs them."""
+        ...

@@ -1,0 +1,32 @@
+"""The project's own engine: CLE, min/max ranges of an augmented set, Q/DQ pairs where they pay."""
+
+from collections.abc import Mapping, Sequence
+from importlib.metadata import version
+
+from onnx import ModelProto
+
+from quantize.activations import calibrate
+from quantize.layers import Layer
+from quantize.qdq import Range, quantize_layers
+from quantize.source import SourceModel
+from quantize.targets import Target
+from runtime.image import Pixels
+
+
+class NativeEngine:
+    """Calibrates once; `ranges` are those of the equalized graph's activations."""
+
+    name = "native"
+
+    def __init__(self, source: SourceModel, faces: Pixels) -> None:
+        self.version = version("aminet-edge")
+        self._calibrated = calibrate(source.model, source.layers, faces)
+
+    @property
+    def ranges(self) -> Mapping[str, Range]:
+        return self._calibrated.ranges
+
+    def quantize(self, layers: Sequence[Layer], target: Target) -> ModelProto:
+        names = {layer.name for layer in layers}
+        chosen = [layer for layer in self._calibrated.layers if layer.name in names]
+        return quantize_layers(self._calibrated.model, chosen, self._calibrated.ranges, target)

@@ -1,0 +1,148 @@
+"""NNCF as the engine: nncf.quantize on the ONNX model, its own statistics and bias correction.
+
+The layers kept in FP32, and all operators that the project never quantizes, are its ignored scope.
+Its OpenVINO format has no way back to ONNX, which is what an artifact is; a pass on the zero points
+makes its ONNX file exact in OpenVINO too (quantize.engines.zero_points).
+"""
+
+import contextlib
+import io
+import logging
+import sys
+import warnings
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from types import ModuleType
+from typing import Any
+
+from onnx import ModelProto
+
+from quantize.activations import find_extremes
+from quantize.engines.zero_points import make_signed, make_unsigned
+from quantize.layers import Layer
+from quantize.qdq import Range, copy, quantize_results
+from quantize.source import SourceModel
+from quantize.targets import Target
+from runtime.errors import EXIT_MISSING, EdgeError
+from runtime.image import Pixels, Tensor, to_tensor
+
+EXTRA = "pip install 'aminet-edge[nncf]'"
+# The first bytes of what NNCF raises when its interface is another: a version that is not known.
+OTHER_API = (AttributeError, ImportError, TypeError)
+
+
+@dataclass(frozen=True)
+class NncfOptions:
+    """`smooth_quant`: its strength for convolutions, None without; `fast`: the bias correction."""
+
+    smooth_quant: float | None = None
+    fast: bool = True
+
+
+class NncfEngine:
+    """NNCF with one set of options; collects its statistics anew for each set of layers."""
+
+    name = "nncf"
+
+    def __init__(
+        self, source: SourceModel, faces: Pixels, options: NncfOptions = NncfOptions()
+    ) -> None:
+        self._nncf = import_nncf()
+        self.version: str = self._nncf.__version__.partition("+")[0]
+        self._source, self._options = source, options
+        self._faces, self._lr = faces, to_tensor(faces)
+
+    def quantize(self, layers: Sequence[Layer], target: Target) -> ModelProto:
+        model = _with_names(self._source.model)
+        chosen = {layer.node for layer in layers}
+        ignored = [node.name for node in model.graph.node if node.name not in chosen]
+        try:
+            with _quiet():
+                quantized = self._quantize(model, ignored, target)
+        except OTHER_API as error:
+            raise _other_api(self.version, error) from error
+        if target.signed:
+            return make_signed(quantized)
+        quantized = make_unsigned(quantized)
+        if target.quantized_results:  # NNCF quantizes inputs only
+            return quantize_results(quantized, layers, self._result_ranges)
+        return quantized
+
+    @cached_property
+    def _result_ranges(self) -> dict[str, Range]:
+        found = find_extremes(self._source.model, self._source.layers, self._faces)
+        return {name: extremes.range for name, extremes in found.items()}
+
+    def _quantize(self, model: ModelProto, ignored: list[str], target: Target) -> ModelProto:
+        nncf, options = self._nncf, self._options
+        from nncf.quantization.advanced_parameters import (
+            AdvancedSmoothQuantParameters,
+            QuantizationParameters,
+        )
+
+        preset = nncf.QuantizationPreset
+        off = -1.0 if options.smooth_quant is None else options.smooth_quant
+        advanced = nncf.AdvancedQuantizationParameters(
+            activations_quantization_params=QuantizationParameters(per_channel=False),
+            smooth_quant_alphas=AdvancedSmoothQuantParameters(convolution=off, matmul=-1.0),
+        )
+        return nncf.quantize(
+            model,
+            nncf.Dataset([{model.graph.input[0].name: face} for face in _one_by_one(self._lr)]),
+            preset=preset.PERFORMANCE if target.signed else preset.MIXED,
+            subset_size=len(self._lr),
+            fast_bias_correction=options.fast,
+            ignored_scope=nncf.IgnoredScope(names=ignored),
+            advanced_parameters=advanced,
+        )
+
+
+def import_nncf() -> ModuleType:
+    """Import NNCF without its telemetry; EdgeError with status 5 if it is absent or another."""
+    sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
+    try:
+        with _quiet():
+            import nncf
+    except ImportError as error:
+        raise EdgeError(
+            f"--engine nncf: {error.name} is not installed; {EXTRA}", EXIT_MISSING
+        ) from error
+    try:
+        nncf.set_log_level(logging.ERROR)
+        _ = (nncf.quantize, nncf.Dataset, nncf.IgnoredScope, nncf.QuantizationPreset.MIXED)
+    except OTHER_API as error:
+        raise _other_api(getattr(nncf, "__version__", "unknown"), error) from error
+    return nncf
+
+
+def _other_api(version: str, error: Exception) -> EdgeError:
+    return EdgeError(
+        f"--engine nncf: nncf {version} has another API ({error}), expected 2.17 or newer; {EXTRA}",
+        EXIT_MISSING,
+    )
+
+
+def _with_names(model: ModelProto) -> ModelProto:
+    """A copy in which each operator has a name: its own, else that of its first output."""
+    model = copy(model)
+    for node in model.graph.node:
+        node.name = node.name or node.output[0]
+    return model
+
+
+def _one_by_one(lr: Tensor) -> Iterator[Any]:
+    return (face[None] for face in lr)
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Silence NNCF's progress bars, which would stand in our JSON, and its advice."""
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(before)

@@ -1,0 +1,29 @@
+"""The defaults of quantize, and the options of quantize.int8; imports no library."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from runtime.session import DEFAULT_MODEL
+
+ARTIFACT = Path("artifacts", DEFAULT_MODEL, "fp32.onnx")
+CALIBRATION = Path("calib_data")
+ENGINES = ("native", "nncf")
+MINUTES = 10.0
+PLOT_SUFFIXES = (".png", ".svg", ".pdf")
+
+
+@dataclass(frozen=True)
+class Int8Options:
+    """`max_drop_db` is the mean's; the worst face may lose five times that; None: the target's own.
+
+    `data`: real faces of 128x128, on which the drift is measured. `minutes`: for measuring each
+    layer's sensitivity. `engine`: one of ENGINES, or auto, which keeps the better. `force`: a
+    calibration set that does not fit the model is taken all the same.
+    """
+
+    max_drop_db: float | None = None
+    data: tuple[str, ...] = ()
+    minutes: float = MINUTES
+    require_precision: bool = False
+    engine: str = "native"
+    force: bool = False
