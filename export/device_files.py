@@ -6,19 +6,17 @@ whether they are close enough to FP32, and writes them with their manifest, or n
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from runtime import drift
-from runtime.artifact import Artifact
-from runtime.atomic import sha256_bytes, sha256_file, write_bytes, writing
-from runtime.cpu import processor
+from runtime.artifact import Artifact, write_artifact
+from runtime.atomic import sha256_bytes, sha256_file, write_bytes
 from runtime.drift import Fidelity, Limit
 from runtime.errors import EXIT_DRIFT, EdgeError
-from runtime.manifest import Manifest, Measurement, manifest_path, probes_path, write_manifest
+from runtime.manifest import Manifest, Measurement, probes_path
 
 FP16_LEAST_DB = 60.0  # where FP16 is no more than rounding
 
@@ -95,12 +93,8 @@ def publish(candidate: Candidate) -> DeviceFile:
             EXIT_DRIFT,
         )
     manifest = _manifest(candidate)
-    with contextlib.ExitStack() as stack:
-        new_manifest = stack.enter_context(writing(manifest_path(path)))  # the last to be renamed
-        for name, content in {path.name: candidate.content, **candidate.parts}.items():
-            stack.enter_context(writing(path.with_name(name))).write_bytes(content)
-        write_manifest(new_manifest.with_suffix(""), manifest)  # which adds .json again
     _bring_probes(candidate)
+    write_artifact(path, candidate.content, manifest, parts=candidate.parts)
     return DeviceFile(
         artifact=str(path),
         source=str(candidate.source.path),
@@ -131,14 +125,11 @@ def describe(made: DeviceFile) -> str:
 
 
 def _manifest(candidate: Candidate) -> Manifest:
-    parent, fidelity = candidate.source.manifest, candidate.fidelity
-    measurement = Measurement(
-        backend=candidate.backend,
-        backend_version=candidate.backend_version,
-        processor=processor(),
-        fidelity_db=fidelity.fidelity_db,
-        worst_fidelity_db=fidelity.worst_fidelity_db,
-        extremes_fidelity_db=fidelity.extremes_fidelity_db,
+    parent = candidate.source.manifest
+    measurement = Measurement.of(
+        candidate.fidelity,
+        candidate.backend,
+        candidate.backend_version,
         emulated=candidate.emulated,
     )
     parts = {name: sha256_bytes(content) for name, content in candidate.parts.items()}
@@ -152,6 +143,7 @@ def _manifest(candidate: Candidate) -> Manifest:
         executes_as=candidate.executes_as,
         parent_sha256=parent.sha256,
         calibration_sha256=parent.calibration_sha256,
+        lr_side=parent.lr_side,
         psnr_y=parent.psnr_y,
         max_drop_db=parent.max_drop_db,
         tools=candidate.tools,

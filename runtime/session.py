@@ -36,7 +36,10 @@ from runtime.verification import Verdict, find_verdict
 DEFAULT_MODEL = "aminet-edge"
 PREFERENCE = ("int8.onnx", "int8-openvino.onnx", "fp32.onnx")  # the quickest first
 MADE_FOR = {"int8-openvino.onnx": OpenVinoSession.name}  # other files suit any backend
-DEVICE_FILES = {"litert": ("litert/int8.tflite", "litert/fp32.tflite")}  # the quickest first
+DEVICE_FILES = {  # of each backend, the fastest first
+    "litert": ("litert/int8.tflite", "litert/fp32.tflite"),
+    "ncnn": ("ncnn/int8.param", "ncnn/fp32.param"),
+}
 
 Say = Callable[[str], None]
 

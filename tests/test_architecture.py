@@ -20,7 +20,7 @@ ALLOWED = {
     "quantize": {"numpy", "onnx", "onnxruntime", "export", "runtime"},
     "benchmarks": {
         *("numpy", "PIL", "torch", "onnx", "onnxruntime", "openvino", "nncf", "scipy", "skimage"),
-        *("jinja2", "matplotlib"),
+        *("jinja2", "matplotlib", "ncnn"),
         *("aminet", "calib_data", "export", "quantize", "runtime"),
     },
     "calib_data": {"numpy", "runtime"},
@@ -33,6 +33,7 @@ WRAPPERS = {
     "tensorrt_rtx": "runtime/backends/tensorrt.py",
     "cuda": "runtime/backends/cuda.py",
     "ai_edge_litert": "runtime/backends/litert.py",
+    "ncnn": "runtime/backends/ncnn.py",
     "av": "runtime/media/video.py",
     "nncf": "quantize/engines/nncf.py",
     "matplotlib": "quantize/sensitivity_plot.py",

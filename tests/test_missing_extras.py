@@ -16,11 +16,13 @@ ABSENT = (
     "scipy",
     "skimage",
     "ai_edge_litert",
+    "ncnn",
 )
 EXTRAS = {
     "aminet.info": "train",
     "aminet.train": "train",
     "export.litert": "quantize,litert",
+    "export.ncnn": "quantize,ncnn",
     "export.onnx": "export",
     "quantize.int8": "quantize",
     "quantize.fp16": "quantize",

@@ -1,4 +1,4 @@
-"""The wheel works by itself: no torch, no onnx, no checkout, and a model inside."""
+"""The wheel works on its own: no torch, no onnx, no checkout, and a model inside."""
 
 import json
 import shutil
@@ -11,6 +11,7 @@ import pytest
 
 from quantize.int8 import quantize
 from quantize.targets import TARGETS
+from runtime.errors import EXIT_MISSING, EXIT_USAGE
 from runtime.image import read_image
 
 ROOT = Path(__file__).parent.parent
@@ -26,12 +27,12 @@ PACKAGES = ("aminet", "benchmarks", "calib_data", "export", "quantize", "runtime
 PACKED = Path("runtime", "models", "aminet-edge")
 MODEL_FILES = ("int8.onnx", "int8.onnx.json", "probes.npz")
 
-# What `python -m runtime.infer` does, on a machine where torch and onnx are not installed.
-INFER = """
-import sys, runpy
+# The console script, on a machine where torch and onnx are not installed.
+SCRIPT = """
+import sys
 sys.modules.update(torch=None, onnx=None)
-sys.argv = ["runtime.infer", *sys.argv[1:]]
-runpy.run_module("runtime.infer", run_name="__main__", alter_sys=True)
+from runtime.cli import main
+sys.exit(main())
 """
 
 
@@ -80,31 +81,57 @@ def test_a_wheel_without_the_model_is_not_built(project):
     assert not list((project / "dist").glob("*.whl"))
 
 
-def test_wheel_holds_model_weights_and_faces_of_nobody_but_no_tests(wheel):
+def test_the_wheel_holds_the_model_and_nothing_that_only_a_checkout_needs(wheel):
     names = set(zipfile.ZipFile(wheel).namelist())
     assert {f"{PACKED.as_posix()}/{name}" for name in MODEL_FILES} <= names
-    assert {"calib_data/face-000.png", "calib_data/statistics.npz", "calib_data/README.md"} <= names
-    assert "export/probe_faces.png" in names
-    assert not [name for name in names if name.startswith(("tests/", ".", "artifacts/"))]
+    assert {"export/probe_faces.png", "export/face.png", "runtime/py.typed"} <= names
+    checkout = ("tests/", ".", "artifacts/", "benchmarks/", "calib_data/")
+    assert not [name for name in names if name.startswith(checkout)]
+    assert not [name for name in names if name.endswith(".safetensors")]
     assert not [name for name in names if name.endswith("fp32.onnx")]
-    assert wheel.stat().st_size < 20e6
+    assert wheel.stat().st_size < 10e6
 
 
-def test_installed_wheel_enlarges_a_face_by_itself(wheel, tmp_path):
-    site, elsewhere = tmp_path / "site", tmp_path / "elsewhere"
+@pytest.fixture(scope="module")
+def site(wheel, tmp_path_factory):
+    """The wheel, installed into a folder of its own."""
+    site = tmp_path_factory.mktemp("site")
     pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-index"]
     subprocess.run([*pip, "--no-compile", "--target", site, wheel], check=True)
-    elsewhere.mkdir()
-    shutil.copy(site / "calib_data" / "face-000.png", elsewhere)
+    return site
 
-    done = subprocess.run(
-        [sys.executable, "-c", INFER, "face-000.png", "--json"],
-        cwd=elsewhere,
-        env={"PYTHONPATH": str(site), "XDG_CACHE_HOME": str(tmp_path / "cache")},
+
+def run_script(site, folder, *arguments):
+    """The console script in a folder where other packages are called runtime and export."""
+    for name in ("runtime", "export"):
+        (folder / name).mkdir(exist_ok=True)
+        (folder / name / "__init__.py").write_text("raise SystemExit('the wrong package')")
+    return subprocess.run(
+        [sys.executable, "-P", "-c", SCRIPT, *arguments],
+        cwd=folder,
+        env={"PYTHONPATH": str(site), "XDG_CACHE_HOME": str(folder / "cache")},
         capture_output=True,
         text=True,
     )
+
+
+def test_the_installed_wheel_upscales_a_face(site, tmp_path):
+    shutil.copy(site / "export" / "face.png", tmp_path)
+    done = run_script(site, tmp_path, "infer", "face.png", "--json")
     assert done.returncode == 0, done.stderr
-    report = json.loads(done.stdout)
-    assert Path(report["artifact"]).is_relative_to(site)
-    assert read_image(elsewhere / "face-000_sr.png").shape == (128, 128, 3)
+    assert Path(json.loads(done.stdout)["artifact"]).is_relative_to(site)
+    assert read_image(tmp_path / "face_sr.png").shape == (128, 128, 3)
+
+
+def test_the_script_offers_what_is_installed(site, tmp_path):
+    done = run_script(site, tmp_path, "--help")
+    assert done.returncode == 0, done.stderr
+    assert {"infer", "check", "export", "quantize"} <= set(done.stdout.split())
+    assert "benchmarks" not in done.stdout
+    absent = run_script(site, tmp_path, "bench")
+    assert absent.returncode == EXIT_MISSING
+    assert "python -m benchmarks.latency" in absent.stderr
+    assert run_script(site, tmp_path, "enlarge").returncode == EXIT_USAGE
+    exporting = run_script(site, tmp_path, "export")
+    assert (exporting.returncode, exporting.stderr.count("\n")) == (EXIT_MISSING, 1)
+    assert "aminet-edge[export]" in exporting.stderr

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 from onnx import NodeProto
@@ -12,23 +10,10 @@ from export.graph import Array, attributes
 from export.tflite.channel_order import make_dense
 from export.tflite.conversion import HALF, LAST, Conversion
 from export.tflite.model import Quantization
-from export.tflite.quantization import int8_quantization, read_stored
+from export.tflite.quantization import int8_quantization
+from export.weights import Weight, read_bias, read_weight
 
 SAME, VALID = schema.Padding.SAME, schema.Padding.VALID
-
-
-@dataclass(frozen=True)
-class Weight:
-    """The weights of a convolution (O, I / group, H, W), FP32 or int8 with a scale for each O."""
-
-    value: Array
-    scale: Array | None = None
-
-    @property
-    def dequantized(self) -> Array:
-        if self.scale is None:
-            return self.value
-        return self.value * self.scale.reshape(-1, 1, 1, 1)
 
 
 def write_convolution(c: Conversion, node: NodeProto) -> None:
@@ -39,8 +24,8 @@ def write_convolution(c: Conversion, node: NodeProto) -> None:
     relu = graph.only_reader(node.output[0], "Relu")
     result = relu.output[0] if relu else node.output[0]
     quantize = graph.only_reader(result, "QuantizeLinear")
-    weight = _weight(c, node)
-    bias = _bias(c, node, len(weight.value))
+    weight, bias = read_weight(graph, node), read_bias(graph, node)
+    bias = np.zeros(len(weight.value), np.float32) if bias is None else bias  # LiteRT wants one
     int8 = c.is_stored(node.input[0]) and weight.scale is not None and quantize is not None
     data = (c.read_stored if int8 else c.read)(node.input[0], LAST)
     data, padding = _pad(c, node, data)
@@ -66,32 +51,6 @@ def write_convolution(c: Conversion, node: NodeProto) -> None:
         version=3 if output else 1,
     )
     c.link(made, LAST, tensor)
-
-
-def _weight(c: Conversion, node: NodeProto) -> Weight:
-    name = node.input[1]
-    if name in c.graph.constants:
-        return Weight(c.graph.constants[name])
-    dequantize = c.graph.producer.get(name)
-    if dequantize is None or dequantize.op_type != "DequantizeLinear":
-        raise c.graph.unsupported(node, f"its weights {name} are computed")
-    c.mark_written(dequantize)
-    stored = read_stored(c.graph, dequantize)
-    if stored.value.dtype != np.int8 or stored.zero_point:
-        raise c.graph.unsupported(node, "its weights are not int8 around zero")
-    return Weight(stored.value, np.broadcast_to(stored.scale, len(stored.value)))
-
-
-def _bias(c: Conversion, node: NodeProto, channels: int) -> Array:
-    """The bias in FP32; zeros where there is none, for LiteRT wants one."""
-    if len(node.input) < 3 or not node.input[2]:
-        return np.zeros(channels, np.float32)
-    dequantize = c.graph.producer.get(node.input[2])
-    if dequantize is None:
-        return c.graph.required(node, 2)
-    c.mark_written(dequantize)
-    stored = read_stored(c.graph, dequantize)
-    return stored.value.astype(np.float64) * stored.scale  # of int32, which FP32 does not hold
 
 
 def _is_depthwise(c: Conversion, node: NodeProto, group: int) -> bool:

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import sys
+import threading
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from types import TracebackType
 from typing import TypeVar
 
@@ -58,3 +62,24 @@ def contract_side(shape: Sequence[int | str | None]) -> int:
     """S of an input (batch, 3, S, S) if it is one of LR_SIDES, else the paper's."""
     side = shape[-1] if shape else None
     return side if isinstance(side, int) and side in LR_SIDES else LR_SIDES[0]
+
+
+_SILENCING = threading.Lock()
+
+
+@contextlib.contextmanager
+def silenced() -> Iterator[None]:
+    """Without what libraries in C++ print on stderr as they start; errors come by other ways."""
+    with _SILENCING, open(os.devnull, "wb") as nowhere:
+        sys.stderr.flush()
+        try:
+            kept = os.dup(2)
+        except OSError:  # there is no stderr
+            yield
+            return
+        try:
+            os.dup2(nowhere.fileno(), 2)
+            yield
+        finally:
+            os.dup2(kept, 2)
+            os.close(kept)

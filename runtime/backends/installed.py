@@ -15,6 +15,7 @@ PACKAGES = {  # the module of each backend
     "onnxruntime": "onnxruntime",
     "openvino": "openvino",
     "litert": "ai_edge_litert",
+    "ncnn": "ncnn",
 }
 
 

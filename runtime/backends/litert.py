@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
-import sys
-import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from math import prod
 from types import ModuleType
@@ -14,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from runtime.backends.base import Closing, check_lr
+from runtime.backends.base import Closing, check_lr, silenced
 from runtime.cpu import usable_cores
 from runtime.errors import EXIT_MISSING, EdgeError
 from runtime.image import SR_SIDE, Tensor
@@ -26,7 +22,6 @@ MEND = "make it again: python -m export.litert"
 CONVOLUTIONS = ("CONV_2D", "DEPTHWISE_CONV_2D")
 PRODUCT = "BATCH_MATMUL"
 DELEGATE = "DELEGATE"  # what XNNPACK took over, as one node
-_STARTING = threading.Lock()
 
 
 @dataclass(frozen=True)
@@ -99,7 +94,7 @@ class LiteRtSession(Closing):
 
     def _start(self) -> Interpreter:
         try:
-            with _without_notice():
+            with silenced():
                 interpreter = self._litert.interpreter.Interpreter(
                     model_content=self._model, num_threads=self._threads
                 )
@@ -146,20 +141,6 @@ def _macs(interpreter: Interpreter, node: dict[str, Any]) -> int:
         return int(prod(made) * data[-1])
     each = prod(weight[1:3]) if name == "DEPTHWISE_CONV_2D" else prod(weight[1:])
     return int(prod(made) * each)
-
-
-@contextlib.contextmanager
-def _without_notice() -> Iterator[None]:
-    """Without the line on stderr by which LiteRT, in C++, tells that it has made its delegate."""
-    with _STARTING, contextlib.suppress(OSError), open(os.devnull, "wb") as nowhere:
-        sys.stderr.flush()
-        kept = os.dup(2)
-        try:
-            os.dup2(nowhere.fileno(), 2)
-            yield
-        finally:
-            os.dup2(kept, 2)
-            os.close(kept)
 
 
 def _import_litert() -> ModuleType:

@@ -8,6 +8,7 @@ from runtime.artifact import MAX_ARTIFACT_BYTES, Artifact
 from runtime.atomic import sha256_bytes
 from runtime.backends.installed import installed_backends
 from runtime.backends.litert import LiteRtSession
+from runtime.backends.ncnn import NcnnSession
 from runtime.backends.onnxruntime import OnnxRuntimeGpuSession, OnnxRuntimeSession, optimize
 from runtime.backends.openvino import OpenVinoSession
 from runtime.backends.tensorrt import TensorRtSession
@@ -20,13 +21,16 @@ BACKENDS = (AUTO, *(backend for kind in FORMATS for backend in kind.backends))
 PROVIDERS = ("cpu", "cuda", "tensorrt")
 GPU_BACKENDS = {f"{OnnxRuntimeSession.name}-{provider}": provider for provider in PROVIDERS[1:]}
 
-Runner: TypeAlias = OnnxRuntimeSession | OpenVinoSession | TensorRtSession | LiteRtSession
+Runner: TypeAlias = (
+    OnnxRuntimeSession | OpenVinoSession | TensorRtSession | LiteRtSession | NcnnSession
+)
 OPENERS: dict[str, Callable[[Artifact], Runner]] = {
     "onnxruntime": lambda artifact: OnnxRuntimeSession(artifact.model, str(artifact.path)),
     "openvino": lambda artifact: OpenVinoSession(artifact.model, str(artifact.path)),
     "tensorrt": lambda artifact: TensorRtSession(
         artifact.model, artifact.manifest, str(artifact.path)
     ),
+    "ncnn": lambda artifact: _open_ncnn(artifact),
     "litert": lambda artifact: LiteRtSession(artifact.model, str(artifact.path)),
 }
 
@@ -93,6 +97,14 @@ def _fitting(runner: Runner, artifact: Artifact) -> Runner:
             f" {stated}x{stated}; make it again: python -m export.onnx"
         )
     return runner
+
+
+def _open_ncnn(artifact: Artifact) -> NcnnSession:
+    """A network with its weights, which are in a second file."""
+    if len(artifact.parts) != 1:
+        raise EdgeError(f"{artifact.path}: names {len(artifact.parts)} files of weights, not one")
+    (weights,) = artifact.parts.values()
+    return NcnnSession(artifact.model, weights, str(artifact.path))
 
 
 def _not_its_kind(backend: str, artifact: Artifact) -> EdgeError:

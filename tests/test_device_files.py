@@ -1,22 +1,25 @@
-"""LiteRT files from export to the face, proved before they are published and where they run."""
+"""LiteRT and ncnn files, proved before they are published and again where they run."""
 
 import json
 import shutil
 import sys
 import threading
 
+import ncnn
 import numpy as np
 import pytest
 from ai_edge_litert import schema_py_generated as schema
 from ai_edge_litert.interpreter import Interpreter
 
 import tiny_artifact
-from export.litert import main as export_main
+from export.litert import main as export_litert
+from export.ncnn import main as export_ncnn
 from export.tflite.model import TfliteModel
 from runtime import selection
 from runtime.atomic import sha256_file
 from runtime.backends import installed
 from runtime.backends.litert import LiteRtSession
+from runtime.backends.ncnn import NcnnSession
 from runtime.check import check
 from runtime.errors import EXIT_DRIFT, EXIT_ERROR, EXIT_MISSING, EXIT_USAGE, EdgeError
 from runtime.image import to_tensor
@@ -25,14 +28,18 @@ from runtime.manifest import probes_path, read_manifest
 from runtime.session import open_session
 
 LR = to_tensor(tiny_artifact.faces(4))
+EXPORT = {"litert": export_litert, "ncnn": export_ncnn}
+SUFFIX = {"litert": "tflite", "ncnn": "param"}
+BOTH = pytest.mark.parametrize("target", EXPORT)
 
 
 @pytest.fixture(scope="module")
 def made(tiny_model, tmp_path_factory):
-    """A model's folder with the LiteRT files made of fp32.onnx and int8.onnx; to be copied."""
+    """A model's folder with the files for LiteRT and ncnn; to be copied, not changed."""
     folder = tmp_path_factory.mktemp("made") / "tiny"
     shutil.copytree(tiny_model, folder)
-    assert export_main(["--artifact", str(folder)]) == 0
+    for export in EXPORT.values():
+        assert export(["--artifact", str(folder)]) == 0
     return folder
 
 
@@ -50,13 +57,18 @@ def with_litert(monkeypatch):
 
 @pytest.fixture
 def other_numbers(monkeypatch):
-    """A version of LiteRT that computes something else."""
-    compute = Interpreter.get_tensor
+    """Versions of LiteRT and ncnn that compute something else."""
+    compute, extract = Interpreter.get_tensor, ncnn.Extractor.extract
 
     def get_tensor(self, index):
         return compute(self, index) * 0.9
 
+    def extract_other(self, name):
+        status, made = extract(self, name)
+        return status, np.array(made) * 0.9
+
     monkeypatch.setattr(Interpreter, "get_tensor", get_tensor)
+    monkeypatch.setattr(ncnn.Extractor, "extract", extract_other)
 
 
 def error_of(*arguments, **options):
@@ -79,92 +91,105 @@ def stretched():
 # Export
 
 
+@BOTH
 @pytest.mark.parametrize("name", ["fp32", "fp16", "int8"])
-def test_each_file_has_a_manifest_and_passes_its_check(made, name):
-    path = made / "litert" / f"{name}.tflite"
-    manifest, source = read_manifest(path), "int8" if name == "int8" else "fp32"
+def test_each_file_has_a_manifest_and_passes_its_check(made, target, name):
+    path = made / target / f"{name}.{SUFFIX[target]}"
+    manifest = read_manifest(path)
+    source = "fp32" if name != "int8" else {"litert": "int8", "ncnn": "int8-trt"}[target]
     assert manifest.parent_sha256 == sha256_file(made / f"{source}.onnx")
-    assert (manifest.precision, manifest.target) == (name, "litert")
+    assert (manifest.precision, manifest.target) == (name, target)
     assert manifest.executes_as.startswith("int8, " if name == "int8" else "fp32")
     assert probes_path(path) == made / "probes.npz"
     report = check(str(path))
     assert report.passed
-    assert report.backend == "litert"
+    assert report.backend == target
 
 
-def test_int8_is_held_to_what_its_onnx_file_reached(made):
+@BOTH
+def test_int8_is_held_to_what_its_onnx_file_reached(made, target):
     def reached(path):
         return read_manifest(path).measured_on[0].fidelity_db
 
-    onnx, litert = reached(made / "int8.onnx"), reached(made / "litert" / "int8.tflite")
-    assert abs(onnx - litert) < 0.5
-    assert check(str(made / "litert" / "int8.tflite")).limit_db >= litert - 2.0001
+    onnx = reached(made / {"litert": "int8.onnx", "ncnn": "int8-trt.onnx"}[target])
+    path = made / target / f"int8.{SUFFIX[target]}"
+    assert abs(onnx - reached(path)) < 0.5
+    assert check(str(path)).limit_db >= reached(path) - 2.0001
 
 
-def test_json_lists_the_files_and_how_they_ran(folder, capsys):
-    assert export_main(["--artifact", str(folder / "int8.onnx"), "--json"]) == 0
+@BOTH
+def test_json_lists_the_files_and_how_they_ran(folder, capsys, target):
+    source = folder / {"litert": "int8.onnx", "ncnn": "int8-trt.onnx"}[target]
+    assert EXPORT[target](["--artifact", str(source), "--json"]) == 0
     report = json.loads(capsys.readouterr().out)
     (file,) = report["artifacts"]
-    assert report["artifact"] == str(folder / "litert" / "int8.tflite")
-    assert file["flags"]["outside_xnnpack"] == []
+    assert report["artifact"] == str(folder / target / f"int8.{SUFFIX[target]}")
     assert 0.3 < file["flags"]["int8_mac_share"] < 1
+    assert file["flags"].get("outside_xnnpack", []) == []
 
 
-def test_files_written_elsewhere_bring_their_probes(folder, tmp_path):
+@BOTH
+def test_files_written_elsewhere_bring_their_probes(folder, tmp_path, target):
     out = tmp_path / "elsewhere"
-    assert export_main(["--artifact", str(folder / "fp32.onnx"), "--out", str(out)]) == 0
+    assert EXPORT[target](["--artifact", str(folder / "fp32.onnx"), "--out", str(out)]) == 0
     assert (out / "probes.npz").read_bytes() == (folder / "probes.npz").read_bytes()
-    assert check(str(out / "fp32.tflite")).passed
+    assert check(str(out / f"fp32.{SUFFIX[target]}")).passed
 
 
-def test_a_version_that_computes_something_else_publishes_nothing(folder, other_numbers, capsys):
+@BOTH
+def test_a_version_that_computes_something_else_publishes_nothing(
+    folder, other_numbers, capsys, target
+):
     """What was there stays as it was."""
-    before = {path: path.read_bytes() for path in (folder / "litert").iterdir()}
-    assert export_main(["--artifact", str(folder)]) == EXIT_DRIFT
-    assert {path: path.read_bytes() for path in (folder / "litert").iterdir()} == before
+    before = {path: path.read_bytes() for path in (folder / target).iterdir()}
+    assert EXPORT[target](["--artifact", str(folder)]) == EXIT_DRIFT
+    assert {path: path.read_bytes() for path in (folder / target).iterdir()} == before
     first, second = capsys.readouterr().err.splitlines()
-    assert "fp32.tflite: litert" in first
+    assert f"fp32.{SUFFIX[target]}: {target}" in first
     assert "nothing was written; install the versions in constraints.txt" in first
-    assert "int8.tflite: litert" in second
+    assert f"int8.{SUFFIX[target]}: {target}" in second
 
 
-def test_an_operator_without_a_writer_is_named(artifact, capsys):
-    assert export_main(["--artifact", str(artifact)]) == EXIT_ERROR
+@BOTH
+def test_an_operator_without_a_writer_is_named(artifact, capsys, target):
+    assert EXPORT[target](["--artifact", str(artifact)]) == EXIT_ERROR
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith(f"error: {artifact}: Resize 'enlarged' cannot be converted")
-    assert not (artifact.parent / "litert").exists()
+    assert not (artifact.parent / target).exists()
 
 
+@BOTH
 @pytest.mark.parametrize(
     ("name", "message"),
     [
         ("none.onnx", "none.onnx: is not there"),
-        ("empty", "holds none of fp32.onnx, int8.onnx"),
-        ("litert/fp32.tflite", "is fp32 for litert, expected one of fp32.onnx, int8.onnx"),
+        ("empty", "holds none of fp32.onnx, int8"),
+        ("litert/fp32.tflite", "is fp32 for litert, expected one of fp32.onnx, int8"),
     ],
 )
-def test_what_it_cannot_be_made_of_is_named(folder, capsys, name, message):
+def test_what_it_cannot_be_made_of_is_named(folder, capsys, target, name, message):
     (folder / "empty").mkdir()
-    assert export_main(["--artifact", str(folder / name)]) == EXIT_ERROR
+    assert EXPORT[target](["--artifact", str(folder / name)]) == EXIT_ERROR
     assert message in capsys.readouterr().err
 
 
 # The backend
 
 
-def test_it_computes_what_onnx_runtime_does_face_by_face(made):
-    with open_session(made / "litert" / "fp32.tflite") as litert:
-        sr = litert.run(LR)
+@BOTH
+def test_it_computes_what_onnx_runtime_does_face_by_face(made, target):
+    with open_session(made / target / f"fp32.{SUFFIX[target]}") as session:
+        sr = session.run(LR)
     with open_session(made / "fp32.onnx", "onnxruntime") as onnxruntime:
         expected = onnxruntime.run(LR)
     assert (sr.dtype, sr.shape) == (np.float32, (4, 3, 128, 128))
     assert np.abs(sr - expected).max() < 1e-4
 
 
-def test_threads_share_a_session(made):
-    content = (made / "litert" / "int8.tflite").read_bytes()
+@BOTH
+def test_threads_share_a_session(made, target):
     results = {}
-    with LiteRtSession(content, "int8.tflite") as session:
+    with open_session(made / target / f"int8.{SUFFIX[target]}") as session:
         expected = session.run(LR)
 
         def work(number):
@@ -185,8 +210,9 @@ def test_what_xnnpack_does_not_run_is_reported():
         assert session.execution().int8_mac_share == 0
 
 
-def test_opening_it_says_nothing(made, capfd):
-    with open_session(made / "litert" / "fp32.tflite"):
+@BOTH
+def test_opening_it_says_nothing(made, capfd, target):
+    with open_session(made / target / f"fp32.{SUFFIX[target]}"):
         pass
     assert capfd.readouterr() == ("", "")
 
@@ -215,33 +241,68 @@ def test_another_input_is_refused(lr):
         session.run(lr)
 
 
-def test_a_version_that_computes_something_else_is_refused_on_the_device(made, other_numbers):
-    error = error_of(made / "litert" / "int8.tflite")
+@BOTH
+def test_a_version_that_computes_something_else_is_refused_on_the_device(
+    made, other_numbers, target
+):
+    error = error_of(made / target / f"int8.{SUFFIX[target]}")
     assert error.status == EXIT_DRIFT
-    assert "drifts from FP32 in litert on this machine" in str(error)
+    assert f"drifts from FP32 in {target} on this machine" in str(error)
 
 
-def test_without_litert_the_command_that_installs_it_is_named(made, monkeypatch):
-    monkeypatch.setitem(sys.modules, "ai_edge_litert", None)
-    error = error_of(made / "litert" / "int8.tflite")
+@BOTH
+def test_without_its_library_the_command_that_installs_it_is_named(made, monkeypatch, target):
+    monkeypatch.setitem(sys.modules, {"litert": "ai_edge_litert", "ncnn": "ncnn"}[target], None)
+    error = error_of(made / target / f"int8.{SUFFIX[target]}")
     assert error.status == EXIT_MISSING
-    assert "pip install 'aminet-edge[litert]'" in str(error)
+    assert f"pip install 'aminet-edge[{target}]'" in str(error)
+
+
+PARAM = "7767517\n2 2\nInput lr 0 1 lr 0=16 1=16 2=3\nInterp sr 1 1 lr sr 0=1 1=8.0 2=8.0\n"
+
+
+@pytest.mark.parametrize(
+    ("param", "message"),
+    [
+        ("no network", "has no input, expected one input lr"),
+        (PARAM.replace("2=3", "2=1"), "has Input lr 0 1 lr 0=16 1=16 2=1, expected"),
+        (PARAM.replace("sr", "rs"), "a layer that makes sr"),
+        (PARAM.replace("Interp", "Enlarge"), "ncnn cannot open it"),
+    ],
+)
+def test_what_is_no_network_of_the_contract_is_named(param, message):
+    with pytest.raises(EdgeError, match=message):
+        NcnnSession(param.encode(), b"", "x.param")
+
+
+@pytest.mark.parametrize("change", ["damaged", "of another file", "gone"])
+def test_weights_that_do_not_belong_to_a_network_are_named(folder, change):
+    weights = folder / "ncnn" / "int8.bin"
+    if change == "gone":
+        weights.unlink()
+    else:
+        other = (folder / "ncnn" / "fp16.bin").read_bytes()
+        weights.write_bytes(other if change == "of another file" else weights.read_bytes()[:-4])
+    assert str(weights) in str(error_of(folder / "ncnn" / "int8.param"))
 
 
 # Choosing it
 
 
-def test_a_named_backend_takes_its_own_file_of_a_folder(made, face):
-    assert infer_main([str(face), "--artifact", str(made), "--backend", "litert"]) == 0
-    with open_session(made, "litert") as session:
-        assert session.artifact == made / "litert" / "int8.tflite"
+@BOTH
+def test_a_named_backend_takes_its_own_file_of_a_folder(made, face, target):
+    assert infer_main([str(face), "--artifact", str(made), "--backend", target]) == 0
+    with open_session(made, target) as session:
+        assert session.artifact == made / target / f"int8.{SUFFIX[target]}"
 
 
-def test_a_folder_without_a_file_for_it_is_named(artifact):
-    error = error_of(artifact.parent, "litert")
+@BOTH
+def test_a_folder_without_a_file_for_it_is_named(artifact, target):
+    error = error_of(artifact.parent, target)
     assert error.status == EXIT_MISSING
-    assert "expected litert/int8.tflite or litert/fp32.tflite" in str(error)
-    assert "python -m export.litert" in str(error)
+    wanted = [f"{target}/{name}.{SUFFIX[target]}" for name in ("int8", "fp32")]
+    assert f"expected {' or '.join(wanted)}" in str(error)
+    assert f"python -m export.{target}" in str(error)
 
 
 @pytest.mark.parametrize(
@@ -249,6 +310,7 @@ def test_a_folder_without_a_file_for_it_is_named(artifact):
     [
         ("fp32.onnx", "litert", EXIT_MISSING, "is no LiteRT file, which --backend litert needs"),
         ("litert/fp32.tflite", "openvino", EXIT_USAGE, "is a LiteRT file, which --backend openv"),
+        ("ncnn/fp32.param", "litert", EXIT_USAGE, "is a ncnn network, which --backend litert does"),
     ],
 )
 def test_a_file_of_another_kind_is_refused(made, name, backend, status, message):
