@@ -7,6 +7,7 @@ import hashlib
 import os
 import re
 import secrets
+import shutil
 import stat
 import sys
 from collections.abc import Iterator
@@ -18,6 +19,7 @@ if sys.platform != "win32":  # there leftovers stay
     import fcntl
 
 LEFTOVER = re.compile(r"\..*\.[0-9a-f]{8}\.part(\.[^.]*)?")
+LEFTOVER_FOLDER = re.compile(r"\..*\.[0-9a-f]{8}\.part-folder")
 _CLEARED: set[Path] = set()  # folders that this process has looked through
 
 
@@ -42,6 +44,30 @@ def writing(path: str | Path) -> Iterator[Path]:
         except OSError as error:
             if error.errno is None:  # not the system's: Pillow and others subclass OSError
                 raise
+            raise _cannot_write(target, error) from error
+
+
+@contextlib.contextmanager
+def writing_folder(path: str | Path) -> Iterator[Path]:
+    """Yield a temporary folder beside `path` that becomes `path` in the end.
+
+    A folder of that name is replaced as a whole. If the block fails it stays as it was, and what a
+    killed process leaves goes as with `writing`.
+    """
+    target = Path(path)
+    with contextlib.ExitStack() as stack:
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            if target.exists() and not target.is_dir():
+                raise EdgeError(f"{target}: is a file, expected the name of a folder to write")
+            _remove_leftovers(target.parent)
+            temporary = _temporary_folder(target)
+            temporary.mkdir()
+            stack.callback(shutil.rmtree, temporary, ignore_errors=True)
+            stack.enter_context(_locked(temporary))
+            yield temporary
+            _swap(temporary, target)
+        except OSError as error:
             raise _cannot_write(target, error) from error
 
 
@@ -107,6 +133,39 @@ def _held_temporary(target: Path) -> Iterator[Path]:
         os.close(handle)
 
 
+def _temporary_folder(target: Path) -> Path:
+    return target.with_name(f".{target.name}.{secrets.token_hex(4)}.part-folder")
+
+
+@contextlib.contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Hold a lock on a folder, so that it is not taken for a leftover."""
+    if sys.platform == "win32":
+        yield
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        _lock(handle)
+        yield
+    finally:
+        os.close(handle)
+
+
+def _swap(temporary: Path, target: Path) -> None:
+    """Put a folder in the place of another, which goes; back again if that fails."""
+    if not target.exists():
+        os.rename(temporary, target)
+        return
+    old = _temporary_folder(target)
+    os.rename(target, old)
+    try:
+        os.rename(temporary, target)
+    except OSError:
+        os.rename(old, target)
+        raise
+    shutil.rmtree(old, ignore_errors=True)
+
+
 def _remove_leftovers(folder: Path) -> None:
     """Remove what killed processes left half written; once for each folder is enough.
 
@@ -118,15 +177,21 @@ def _remove_leftovers(folder: Path) -> None:
     _CLEARED.add(folder)
     with contextlib.suppress(OSError), os.scandir(folder) as entries:
         for entry in entries:
-            if LEFTOVER.fullmatch(entry.name) and entry.is_file(follow_symlinks=False):
-                _remove_if_left(entry.path)
+            is_folder = entry.is_dir(follow_symlinks=False)
+            pattern = LEFTOVER_FOLDER if is_folder else LEFTOVER
+            if pattern.fullmatch(entry.name) and not entry.is_symlink():
+                _remove_if_left(entry.path, is_folder)
 
 
-def _remove_if_left(path: str) -> None:
+def _remove_if_left(path: str, is_folder: bool) -> None:
     with contextlib.suppress(OSError):
-        handle = os.open(path, os.O_RDWR)
+        handle = os.open(path, os.O_RDONLY if is_folder else os.O_RDWR)
         try:
-            if _lock(handle):
+            if not _lock(handle):
+                return
+            if is_folder:
+                shutil.rmtree(path)
+            else:
                 os.unlink(path)
         finally:
             os.close(handle)

@@ -188,3 +188,41 @@ def test_a_reader_that_leaves_is_no_error_to_talk_about():
         timeout=30,
     )
     assert (ended.stdout, ended.stderr) == (b"line\n", b"")
+
+
+def test_a_folder_is_replaced_as_a_whole_or_stays(tmp_path):
+    target = tmp_path / "made"
+    for content in ("first", "second"):
+        with atomic.writing_folder(target) as temporary:
+            (temporary / content).write_text(content)
+    assert [path.name for path in target.iterdir()] == ["second"]
+
+    def fail():
+        with atomic.writing_folder(target) as temporary:
+            (temporary / "third").write_text("third")
+            raise ValueError("half done")
+
+    with pytest.raises(ValueError, match="half done"):
+        fail()
+    assert [path.name for path in target.iterdir()] == ["second"]
+    assert [path.name for path in tmp_path.iterdir()] == ["made"]
+
+
+def test_a_folder_never_takes_the_place_of_a_file(tmp_path):
+    (tmp_path / "made").write_text("a file")
+    with (
+        pytest.raises(EdgeError, match="is a file, expected the name of a folder"),
+        atomic.writing_folder(tmp_path / "made"),
+    ):
+        pass
+    assert (tmp_path / "made").read_text() == "a file"
+
+
+def test_what_a_killed_process_left_of_a_folder_goes(tmp_path, monkeypatch):
+    monkeypatch.setattr(atomic, "_CLEARED", set())
+    left = tmp_path / ".made.0123abcd.part-folder"
+    left.mkdir()
+    (left / "half").write_text("half")
+    with atomic.writing_folder(tmp_path / "made"):
+        pass
+    assert [path.name for path in tmp_path.iterdir()] == ["made"]
