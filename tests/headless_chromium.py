@@ -8,13 +8,20 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 
 NAMES = ("chromium", "chromium-browser", "google-chrome")
 FLAGS = (
-    *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
+    *("--headless", "--no-sandbox", "--disable-quic", "--no-first-run"),
     *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
     *("--disable-dev-shm-usage", "--remote-debugging-pipe", "--hide-scrollbars"),
 )
+NO_GPU = ("--disable-gpu",)
+SOFTWARE_WEBGPU = (
+    *("--enable-unsafe-webgpu", "--use-webgpu-adapter=swiftshader", "--enable-features=Vulkan"),
+)
+KEYS = {"ArrowLeft": (37, ""), "Tab": (9, ""), "Enter": (13, "\r")}
+LOCAL = ("file:", "data:", "about:", "blob:")
 # Chromium reads file descriptor 3 and writes 4.
 LAUNCH = "import os, sys; r, w, *c = sys.argv[1:]; os.dup2(int(r), 13); os.dup2(int(w), 14); "
 LAUNCH += "os.dup2(13, 3); os.dup2(14, 4); os.execvp(c[0], c)"
@@ -25,40 +32,69 @@ def find_chromium():
 
 
 class Page:
-    """One tab. `problems` are its errors, exceptions and requests beyond the file itself."""
+    """One tab and its workers.
+
+    `problems` are errors, exceptions and requests beyond the file itself; `requested` are all
+    addresses, also those that a policy blocked.
+    """
 
     def __init__(self, requests, answers):
         self._requests, self._answers = requests, answers
         self._number, self._session = 0, None
-        self.problems = []
+        self._rest = b""
+        self.problems, self.requested = [], []
+        self.allowed = LOCAL
         target = self.ask("Target.createTarget", url="about:blank")["targetId"]
         self._session = self.ask("Target.attachToTarget", targetId=target, flatten=True)[
             "sessionId"
         ]
-        for domain in ("Runtime", "Log", "Page", "Network"):
+        for domain in ("Runtime", "Log", "Page", "Network", "DOM"):
             self.ask(f"{domain}.enable")
+        self._attach_workers(self._session)
 
     def ask(self, method, **parameters):
-        self._number += 1
-        message = {"id": self._number, "method": method, "params": parameters}
-        if self._session:
-            message["sessionId"] = self._session
-        self._requests.write(json.dumps(message).encode() + b"\0")
-        self._requests.flush()
-        while (answer := self._read()).get("id") != self._number:
+        number = self._send(method, parameters, self._session)
+        while (answer := self._read()).get("id") != number:
             pass
         assert "error" not in answer, answer["error"]
         return answer["result"]
 
     def open(self, path):
-        self.ask("Page.navigate", url=path.as_uri())
+        self.visit(path.as_uri())
+
+    def visit(self, url):
+        self.ask("Page.navigate", url=url)
         while self._read().get("method") != "Page.loadEventFired":
             pass
 
     def evaluate(self, expression):
-        result = self.ask("Runtime.evaluate", expression=expression, returnByValue=True)
+        """The value of an expression; a promise is waited for."""
+        result = self.ask(
+            "Runtime.evaluate", expression=expression, returnByValue=True, awaitPromise=True
+        )
         assert "exceptionDetails" not in result, result["exceptionDetails"]
         return result["result"].get("value")
+
+    def wait_for(self, expression, seconds=60):
+        """Wait until an expression is true, and return its value."""
+        end = time.monotonic() + seconds
+        while not (value := self.evaluate(expression)):
+            assert time.monotonic() < end, f"{expression} is not true after {seconds} s"
+            time.sleep(0.05)
+        return value
+
+    def choose_file(self, selector, path):
+        """Choose a file in a file input."""
+        root = self.ask("DOM.getDocument")["root"]["nodeId"]
+        node = self.ask("DOM.querySelector", nodeId=root, selector=selector)["nodeId"]
+        self.ask("DOM.setFileInputFiles", files=[str(path)], nodeId=node)
+
+    def press(self, key):
+        """Press a key of the keyboard."""
+        number, typed = KEYS[key]
+        for kind in ("keyDown", "keyUp"):
+            event = {"type": kind, "key": key, "code": key, "windowsVirtualKeyCode": number}
+            self.ask("Input.dispatchKeyEvent", **event, **({"text": typed} if typed else {}))
 
     def drag(self, selector, start, end):
         """Drag with the mouse across an element, from one part of its width to another."""
@@ -86,14 +122,37 @@ class Page:
         shot = self.ask("Page.captureScreenshot", format="png", captureBeyondViewport=True)
         path.write_bytes(base64.b64decode(shot["data"]))
 
+    def _send(self, method, parameters, session):
+        self._number += 1
+        message = {"id": self._number, "method": method, "params": parameters}
+        if session:
+            message["sessionId"] = session
+        self._requests.write(json.dumps(message).encode() + b"\0")
+        self._requests.flush()
+        return self._number
+
     def _read(self):
-        message = bytearray()
-        while (byte := self._answers.read(1)) != b"\0":
-            assert byte, "Chromium has gone"
-            message += byte
+        while b"\0" not in self._rest:
+            more = self._answers.read1(1 << 20)
+            assert more, "Chromium has gone"
+            self._rest += more
+        message, _, self._rest = self._rest.partition(b"\0")
         content = json.loads(message)
-        self._judge(content.get("method"), content.get("params", {}))
+        method, event = content.get("method"), content.get("params", {})
+        if method == "Target.attachedToTarget" and event["targetInfo"]["type"] == "worker":
+            self._watch_worker(event["sessionId"])
+        self._judge(method, event)
         return content
+
+    def _attach_workers(self, session):
+        """Ask for the workers that a page or a worker starts: they wait until they are watched."""
+        how = {"autoAttach": True, "waitForDebuggerOnStart": True, "flatten": True}
+        self._send("Target.setAutoAttach", how, session)
+
+    def _watch_worker(self, session):
+        self._send("Network.enable", {}, session)
+        self._attach_workers(session)
+        self._send("Runtime.runIfWaitingForDebugger", {}, session)
 
     def _judge(self, method, event):
         if method == "Runtime.exceptionThrown":
@@ -104,19 +163,20 @@ class Page:
             self.problems.append(event["entry"]["text"])
         if method == "Network.requestWillBeSent":
             url = event["request"]["url"]
-            if not url.startswith(("file:", "data:", "about:")):
+            self.requested.append(url)
+            if not url.startswith(self.allowed):
                 self.problems.append(url)
 
 
 @contextlib.contextmanager
-def open_page(chromium):
+def open_page(chromium, flags=NO_GPU):
     to_child, requests = os.pipe()
     answers, from_child = os.pipe()
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile:
         process = subprocess.Popen(
             [
                 *(sys.executable, "-c", LAUNCH, str(to_child), str(from_child)),
-                *(chromium, *FLAGS, f"--user-data-dir={profile}", "about:blank"),
+                *(chromium, *FLAGS, *flags, f"--user-data-dir={profile}", "about:blank"),
             ],
             pass_fds=(to_child, from_child),
             stdout=subprocess.DEVNULL,
