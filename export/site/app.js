@@ -1,0 +1,105 @@
+/** The page: loads and checks the files, closes all connections, verifies, then takes photos. */
+
+import { decodeProbes } from "./drift.js";
+import { decodeJson, readFiles, readManifest } from "./files.js";
+import { listenForPhotos, readPhoto } from "./input.js";
+import { Result } from "./result.js";
+import { inspect, select, threadsFor, whyNot } from "./selection.js";
+import { showFailure, showLoading, showSelection, showTrying } from "./status.js";
+
+const PROBES = "model/probes.json";
+const DETECTOR = "detector/centerface.onnx";
+const element = (id) => document.getElementById(id);
+
+async function main() {
+  showLoading(0, 0);
+  const named = new URLSearchParams(location.search);
+  const site = { ...(await readManifest()), named: named.get("provider") };
+  const precision = named.get("precision");
+  const device = await inspect();
+  const routes = site.routes.filter((route) => (precision ? route.precision === precision : !route.spare));
+  const files = await readFiles(site, filesFor(site, routes, device), showLoading);
+  closeConnections();
+  const probes = decodeJson(files[PROBES]);
+  const open = (route) => opened(site, route, device, files, probes);
+  const selection = await select(site, routes, device, open, showTrying);
+  const canFallBack = !precision && site.routes.some((route) => route.spare);
+  showSelection(site, device, selection, canFallBack);
+  globalThis.selection = selection; // for benchmarks.studies.browser and the tests
+  if (!selection.engine) return;
+  await selection.engine.call("openDetector", { model: files[DETECTOR] });
+  takePhotos(site, selection.engine, decodeProbes(probes));
+}
+
+/** All that the routes that can be tried here will need. */
+function filesFor(site, routes, device) {
+  const possible = routes.filter((route) => !whyNot(route, device, site.named));
+  const paths = possible.flatMap((route) => [
+    ...Object.values(site.runtimes[route.runtime][route.provider]),
+    route.artifact,
+    `${route.artifact}.json`,
+  ]);
+  return [...new Set([PROBES, DETECTOR, ...paths])];
+}
+
+/** What the worker needs to open a route and to judge it. */
+function opened(site, route, device, files, probes) {
+  const parts = Object.entries(site.runtimes[route.runtime][route.provider]);
+  return {
+    probes,
+    manifest: decodeJson(files[`${route.artifact}.json`]),
+    network: {
+      runtime: route.runtime,
+      files: Object.fromEntries(parts.map(([part, path]) => [part, files[path]])),
+      provider: route.provider,
+      threads: threadsFor(route.provider, device),
+      model: files[route.artifact],
+      sides: {
+        lrSide: site.lr_side,
+        srSide: site.sr_side,
+        faces: site.face_px,
+        photoFaces: site.photo_face_px,
+      },
+    },
+  };
+}
+
+/**
+ * From here on nothing can be sent or fetched, not even from this site's own server: a second policy
+ * is added, both hold, and the workers that are made after it inherit them.
+ */
+function closeConnections() {
+  const policy = document.createElement("meta");
+  policy.httpEquiv = "Content-Security-Policy";
+  policy.content = "connect-src 'none'; img-src blob:; style-src 'none'; font-src 'none'; media-src 'none'; frame-src 'none'";
+  document.head.append(policy);
+}
+
+function takePhotos(site, engine, probes) {
+  const result = new Result(engine, site);
+  const [least, most] = site.photo_face_px;
+  element("sizes").textContent = `Faces of ${least} to ${most} px are upscaled; an image of up to ${site.face_px[1]} px is taken for a face.`;
+  element("input").inert = false;
+  listenForPhotos(element("drop"), [element("file"), element("camera")], async (file) => {
+    try {
+      result.show(await readPhoto(file), file.name.replace(/\.[^.]*$/, ""));
+    } catch (error) {
+      result.fail(error.message);
+    }
+  });
+  showSamples(probes, result);
+}
+
+/** The probe faces as buttons. */
+function showSamples(probes, result) {
+  probes.lr.slice(0, probes.faces).forEach((face, number) => {
+    const button = document.createElement("button");
+    button.type = "button";
+    button.setAttribute("aria-label", `Synthetic face ${number + 1}`);
+    button.append(result.draw(document.createElement("canvas"), result.fromRgb(face)));
+    button.onclick = () => result.show(result.fromRgb(face), `synthetic-face-${number + 1}`);
+    element("samples").append(button);
+  });
+}
+
+main().catch((error) => showFailure(error.message));

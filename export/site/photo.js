@@ -1,0 +1,111 @@
+/**
+ * Photos: find the small faces, upscale each in the training faces' frame, paste it back.
+ *
+ * Port of photo.py. What a photo knows of a face is kept: the pasted face, shrunk to the photo's
+ * size again, is the photo's (one step of back-projection).
+ */
+
+import { Frame, complex, divide, multiply, subtract } from "./alignment.js";
+import { width } from "./detector.js";
+import { Pixels, clamp, resize, roundEven, toPixels, toTensor, transform } from "./image.js";
+
+const FEATHER = 24; // px of the 128 over which a pasted face fades into the photo
+// Canvases of iOS hold 4096x4096 px and no more; runtime.infer goes on to 32 Mi.
+export const MAX_OUTPUT_PIXELS = 4096 * 4096;
+
+/** How much a photo is enlarged: as the network does, or less where that were too large. */
+export function largestScale(photo, most) {
+  const fits = Math.trunc((MAX_OUTPUT_PIXELS / (photo.height * photo.width)) ** 0.5);
+  return Math.max(1, Math.min(most, fits));
+}
+
+/**
+ * Resize a photo by bicubic interpolation (`before`) and upscale its small faces (`after`).
+ *
+ * `run` maps a tensor (N, 3, lr, lr) to (N, 3, sr, sr). Each face comes with its box; one that was
+ * upscaled also with `ms`, and with `before` and `after`, (sr, sr).
+ */
+export async function upscalePhoto(photo, { run, detector, lrSide, srSide, photoFaces }, watch) {
+  const scale = largestScale(photo, srSide / lrSide);
+  const found = await detector.find(photo, (done, total) => watch("faces", done, total));
+  const before = resize(photo, photo.width * scale, photo.height * scale);
+  const after = before.copy();
+  const [least, most] = photoFaces;
+  const faces = [];
+  for (const [number, { box, landmarks, score }] of found.entries()) {
+    const across = box[2] - box[0];
+    const face = { box, score, width: across };
+    if (across >= least && across <= most) {
+      const frame = Frame.around(landmarks);
+      const seen = frame.cutOut(photo);
+      const started = performance.now();
+      const [sr] = toPixels(await run(toTensor([resize(seen, lrSide, lrSide)])));
+      const ms = performance.now() - started;
+      const kept = keepWhatIsKnown(sr, seen);
+      paste(after, kept, frame.scaled(scale));
+      Object.assign(face, { ms, before: resize(seen, srSide, srSide), after: kept });
+    }
+    faces.push(face);
+    await watch("upscale", number + 1, found.length);
+  }
+  return { before, after, scale, faces };
+}
+
+/** The upscaled face, changed so that it shrinks to what was seen. */
+export function keepWhatIsKnown(sr, seen) {
+  const floats = new Pixels(sr.width, sr.height, Float32Array.from(sr.data));
+  const asSeen = resize(floats, seen.width, seen.height);
+  const missing = new Pixels(seen.width, seen.height, Float32Array.from(seen.data, (v, i) => v - asSeen.data[i]));
+  const added = resize(missing, sr.width, sr.height);
+  const kept = Uint8Array.from(floats.data, (v, i) => roundEven(clamp(Math.fround(v + added.data[i]), 0, 255)));
+  return new Pixels(sr.width, sr.height, kept);
+}
+
+/** Lay an upscaled face over the canvas, where its frame lies. */
+function paste(canvas, sr, frame) {
+  const bounds = frame.bounds.map(Math.trunc);
+  const [left, top] = [Math.max(0, bounds[0]), Math.max(0, bounds[1])];
+  const right = Math.min(canvas.width, bounds[2] + 1);
+  const bottom = Math.min(canvas.height, bounds[3] + 1);
+  if (left >= right || top >= bottom) return;
+  const [wide, high] = [right - left, bottom - top];
+  let face = sr;
+  if (frame.side < sr.width) { // it gets smaller: first without a turn, against aliasing
+    const side = Math.max(1, roundEven(frame.side));
+    face = resize(sr, side, side);
+  }
+  const back = divide(complex(face.width / sr.width), frame.turn);
+  const start = multiply(subtract(complex(left, top), frame.shift), back);
+  const laid = transform(face, wide, high, back, start);
+  const weights = transform(resize(mask(sr.width), face.width, face.height), wide, high, back, start);
+  for (let y = 0, from = 0; y < high; y++) {
+    let to = ((top + y) * canvas.width + left) * 3;
+    for (let x = 0; x < wide; x++) {
+      const weight = Math.fround(weights.data[y * wide + x] / 255);
+      for (let c = 0; c < 3; c++, to++, from++) {
+        const under = canvas.data[to];
+        const added = Math.fround(weight * (laid.data[from] - under));
+        canvas.data[to] = roundEven(clamp(Math.fround(under + added), 0, 255));
+      }
+    }
+  }
+}
+
+/** How much of the upscaled face is seen, of 255: 0 at the frame's edge, all FEATHER px in. */
+function mask(side) {
+  const along = Array.from({ length: side }, (_, i) => {
+    const fromEdge = clamp(Math.min(i, side - 1 - i) / FEATHER, 0, 1);
+    return Math.sin((fromEdge * Math.PI) / 2) ** 2;
+  });
+  const weights = new Uint8Array(side * side);
+  weights.forEach((_, i) => {
+    const weight = Math.fround(along[Math.floor(i / side)] * along[i % side]);
+    weights[i] = roundEven(Math.fround(weight * 255));
+  });
+  return new Pixels(side, side, weights, 1);
+}
+
+/** The width that a photo must be shrunk to for its widest face to be the network's input. */
+export function widthForFaces(photoWidth, faces, lrSide) {
+  return Math.max(1, Math.round((photoWidth * lrSide) / Math.max(...faces.map(width))));
+}

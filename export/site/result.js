@@ -1,0 +1,154 @@
+/** The result of a photo or of a face: the comparison, the download and the faces one by one. */
+
+import { MAX_ASPECT, toRgba } from "./image.js";
+import { milliseconds } from "./status.js";
+
+const element = (id) => document.getElementById(id);
+const count = (number, noun) => `${number} ${noun}${number === 1 ? "" : "s"}`;
+
+export class Result {
+  #photo = null;
+  #name = "";
+  #number = 0;
+
+  constructor(engine, site) {
+    Object.assign(this, { engine, site });
+    const frame = element("compare").querySelector(".frame");
+    const cut = element("cut");
+    const move = () => frame.style.setProperty("--cut", `${cut.value}%`);
+    cut.addEventListener("input", move);
+    cut.addEventListener("pointermove", (event) => { // follows the finger or mouse from anywhere
+      if (!event.buttons) return;
+      cut.value = (100 * event.offsetX) / cut.clientWidth;
+      move();
+    });
+    element("shrink").addEventListener("click", () => this.#run(Number(element("shrink").value)));
+  }
+
+  /** Upscale a decoded image and show what became of it. */
+  show(photo, name) {
+    this.#photo = photo;
+    this.#name = name;
+    return this.#run(null);
+  }
+
+  fail(message) {
+    this.#begin();
+    this.#end(message, true);
+  }
+
+  async #run(shrinkTo) {
+    const number = this.#begin();
+    const { rgba, width, height, shrunkFrom } = this.#photo;
+    const isPhoto = !this.#isFace(width, height);
+    const argument = { rgba, width, height, isPhoto, shrinkTo };
+    try {
+      const result = await this.engine.call("upscale", argument, (progress) => this.#watch(progress));
+      if (number === this.#number) this.#present(result, isPhoto, shrunkFrom, shrinkTo);
+    } catch (error) {
+      if (number === this.#number) this.#end(error.message, true);
+    }
+  }
+
+  /** About square and small enough: a face, not a photo. */
+  #isFace(width, height) {
+    const [shorter, longer] = [Math.min(width, height), Math.max(width, height)];
+    return longer <= this.site.face_px[1] && longer <= MAX_ASPECT * shorter;
+  }
+
+  #begin() {
+    for (const id of ["compare", "save", "shrink"]) element(id).hidden = true;
+    element("faces").replaceChildren();
+    URL.revokeObjectURL(element("download").href);
+    element("download").removeAttribute("href");
+    element("outcome").className = "";
+    element("outcome").textContent = "Looking for faces";
+    element("working").hidden = false;
+    element("working").removeAttribute("value");
+    element("result").hidden = false;
+    element("result").scrollIntoView({ block: "nearest" });
+    return ++this.#number;
+  }
+
+  #watch({ stage, part, of }) {
+    element("outcome").textContent = stage === "faces" ? "Looking for faces" : "Upscaling faces";
+    element("working").value = part / of;
+  }
+
+  #end(message, isBad = false) {
+    element("working").hidden = true;
+    element("outcome").textContent = message;
+    element("outcome").className = isBad ? "bad" : "";
+  }
+
+  #present(result, isPhoto, shrunkFrom, shrinkTo) {
+    const { before, after, faces } = result;
+    this.#end(describe(result, isPhoto, this.site.photo_face_px, shrunkFrom, shrinkTo));
+    this.draw(element("before"), before);
+    this.draw(element("after"), after);
+    element("compare").querySelector(".frame").classList.toggle("small", !isPhoto);
+    element("compare").hidden = false;
+    element("save").hidden = false;
+    this.#offerDownload(after);
+    if (isPhoto) element("faces").replaceChildren(...faces.filter((face) => face.after).map((face) => this.#item(face)));
+    const shrink = element("shrink");
+    shrink.hidden = !result.shrinkTo;
+    shrink.value = result.shrinkTo ?? "";
+    shrink.textContent = `Shrink the photo to ${this.site.lr_side} px faces and upscale those`;
+  }
+
+  #item(face) {
+    const item = document.createElement("li");
+    const pair = document.createElement("div");
+    for (const [image, label] of [[face.before, "Bicubic"], [face.after, "Upscaled"]]) {
+      const canvas = this.draw(document.createElement("canvas"), image);
+      canvas.setAttribute("role", "img");
+      canvas.setAttribute("aria-label", label);
+      pair.append(canvas);
+    }
+    const caption = document.createElement("p");
+    caption.className = "quiet";
+    caption.textContent = `${Math.round(face.width)} px in the photo, ${milliseconds(face.ms)}`;
+    item.append(pair, caption);
+    return item;
+  }
+
+  #offerDownload({ width, height }) {
+    const link = element("download");
+    const number = this.#number;
+    link.textContent = `Download PNG, ${width}x${height}`;
+    link.download = `${this.#name}_sr.png`;
+    element("after").toBlob((blob) => {
+      if (number === this.#number) link.href = URL.createObjectURL(blob);
+    }, "image/png");
+  }
+
+  draw(canvas, { rgba, width, height }) {
+    canvas.width = width;
+    canvas.height = height;
+    canvas.getContext("2d").putImageData(new ImageData(rgba, width, height), 0, 0);
+    return canvas;
+  }
+
+  fromRgb(image) {
+    return { rgba: toRgba(image), width: image.width, height: image.height, shrunkFrom: null };
+  }
+}
+
+function describe({ faces, scale }, isPhoto, [least, most], shrunkFrom, shrinkTo) {
+  if (!isPhoto) return `Face upscaled in ${milliseconds(faces[0].ms)}.`;
+  const done = faces.filter((face) => face.after);
+  const parts = [];
+  if (shrunkFrom) parts.push(`The photo of ${shrunkFrom} was shrunk to what a canvas holds.`);
+  if (shrinkTo) parts.push("The photo was shrunk first, so most detail is invented.");
+  if (!faces.length) return [...parts, "No face was found."].join(" ");
+  if (done.length) {
+    const ms = done.reduce((sum, face) => sum + face.ms, 0);
+    parts.push(`${count(done.length, "face")} upscaled in ${milliseconds(ms)}, the photo enlarged ${scale} times.`);
+  }
+  const large = faces.filter((face) => face.width > most).length;
+  const small = faces.length - done.length - large;
+  if (large) parts.push(`${count(large, "face")} left as ${large === 1 ? "it is" : "they are"}: larger than ${most} px.`);
+  if (small) parts.push(`${count(small, "face")} left as ${small === 1 ? "it is" : "they are"}: under ${least} px.`);
+  return parts.join(" ");
+}

@@ -1,0 +1,112 @@
+"""The manifest of a site: its files, and what the page tries with them, in which order."""
+
+import json
+import platform
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from export import npm
+from runtime.artifact import Artifact
+from runtime.atomic import sha256_bytes
+from runtime.image import LR_SIDE, SR_SIDE, face_sides
+from runtime.manifest import Measurement
+from runtime.media.photo import MAX_FACE, MIN_FACE
+
+SCHEMA_VERSION = 1
+PACKAGE = npm.Package(
+    "onnxruntime-web",
+    "1.30.0",
+    "sha512-q0y+JrrtukXSzsBWEMccVfqX25LRmosXHF+CaRJmg8pZClzcV7svNc4rKY3jL02Vb7QmRMDs1SigqR4CXAfKYQ==",
+)
+RUNTIME = "onnxruntime-web"
+# Its build with WebGPU is twice as large, so WebAssembly alone has a build of its own.
+WASM = {
+    "api": "ort.wasm.min.mjs",
+    "glue": "ort-wasm-simd-threaded.mjs",
+    "wasm": "ort-wasm-simd-threaded.wasm",
+}
+WEBGPU = {
+    "api": "ort.webgpu.min.mjs",
+    "glue": "ort-wasm-simd-threaded.asyncify.mjs",
+    "wasm": "ort-wasm-simd-threaded.asyncify.wasm",
+}
+PARTS = {"wasm-threads": WASM, "wasm": WASM, "webgpu": WEBGPU}
+
+
+@dataclass(frozen=True)
+class Route:
+    """A file in a backend of the browser. `spare`: only for a page that is asked for FP32.
+
+    `needs` are features that the GPU must have.
+    """
+
+    artifact: str
+    precision: str
+    provider: str
+    needs: tuple[str, ...] = ()
+    spare: bool = False
+    runtime: str = RUNTIME
+
+
+def describe_site(
+    artifacts: Sequence[Artifact],
+    content: Mapping[str, bytes],
+    measured: Mapping[str, Measurement],
+) -> dict[str, Any]:
+    """What site.json says of these artifacts, of the site's other files and of their fidelity."""
+    first = artifacts[0].manifest
+    side = first.lr_side
+    manifest = {
+        "schema_version": SCHEMA_VERSION,
+        "target": "web",
+        "model": first.model,
+        "checkpoint_sha256": first.checkpoint_sha256,
+        "probes_sha256": first.probes_sha256,
+        "lr_side": side,
+        "sr_side": SR_SIDE,
+        "face_px": face_sides(side),
+        "photo_face_px": (MIN_FACE, MAX_FACE * side // LR_SIDE),
+        "routes": [asdict(route) for route in _routes(artifacts)],
+        "runtimes": {
+            RUNTIME: {
+                provider: {part: runtime_place(name) for part, name in parts.items()}
+                for provider, parts in PARTS.items()
+            }
+        },
+        "files": {
+            name: {"sha256": sha256_bytes(data), "bytes": len(data)}
+            for name, data in content.items()
+        },
+        "tools": {PACKAGE.name: PACKAGE.version, "python": platform.python_version()},
+        "integrity": {PACKAGE.file_name: PACKAGE.integrity},
+        "measured_on": [
+            {"artifact": f"model/{name}", **asdict(measurement)}
+            for name, measurement in measured.items()
+        ],
+    }
+    canonical = json.dumps(manifest, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return {**manifest, "digest": sha256_bytes(canonical.encode())}
+
+
+def _routes(artifacts: Sequence[Artifact]) -> list[Route]:
+    """What the page tries, in this order.
+
+    INT8 is for WebAssembly: WebGPU has no INT8 convolutions. A single file goes wherever it runs.
+    """
+    places = {each.manifest.precision: f"model/{each.path.name}" for each in artifacts}
+    small = next(precision for precision in ("int8", "fp32", "fp16") if precision in places)
+    routes = [Route(places[small], small, provider) for provider in ("wasm-threads", "wasm")]
+    if "fp16" in places:
+        routes.append(Route(places["fp16"], "fp16", "webgpu", needs=("shader-f16",)))
+    if "fp32" in places:
+        routes.append(Route(places["fp32"], "fp32", "webgpu"))
+    if small != "fp32" and "fp32" in places:
+        providers = ("wasm-threads", "wasm")
+        routes += [Route(places["fp32"], "fp32", provider, spare=True) for provider in providers]
+    return routes
+
+
+def runtime_place(name: str) -> str:
+    """Where a file of the runtime lies in the site."""
+    return f"{RUNTIME}-{PACKAGE.version}/{name}"

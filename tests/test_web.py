@@ -1,0 +1,488 @@
+"""The page in a real browser: verified by the probes, right to the level, and closed to the net."""
+
+import base64
+import json
+import os
+import shutil
+import threading
+import time
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import numpy_helper
+from PIL import Image
+
+import tiny_artifact
+from export import npm, web
+from export.web_server import make_server
+from headless_chromium import SOFTWARE_WEBGPU, find_chromium, open_page
+from quantize.fp16_passes import to_half
+from runtime.atomic import sha256_bytes, sha256_file
+from runtime.drift import read_probes
+from runtime.errors import EdgeError
+from runtime.image import to_pixels, to_tensor, upscale_bicubic
+from runtime.manifest import probes_path
+from runtime.media.detector import Detector
+from runtime.media.photo import keep_what_is_known, upscale_photo
+from runtime.session import open_session
+
+ROOT = Path(__file__).parent.parent
+STATE = "document.getElementById('status').dataset.state"
+PIXELS = """(() => {
+    const canvas = document.getElementById(%r);
+    const {data} = canvas.getContext('2d').getImageData(0, 0, canvas.width, canvas.height);
+    let text = '';
+    for (let i = 0; i < data.length; i += 32768) {
+        text += String.fromCharCode(...data.subarray(i, i + 32768));
+    }
+    return [canvas.height, canvas.width, btoa(text)];
+})()"""
+
+
+@pytest.fixture(scope="module")
+def tarball():
+    """onnxruntime-web's package, downloaded once a checkout."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(ROOT / ".work" / "cache"))
+        try:
+            npm.fetch(web.PACKAGE)
+        except EdgeError as error:
+            pytest.skip(f"onnxruntime-web is not here: {error}")
+    return ROOT / ".work" / "cache" / "aminet-edge" / "npm" / web.PACKAGE.file_name
+
+
+@pytest.fixture(scope="module")
+def artifacts(tmp_path_factory):
+    """A tiny network in three precisions, whose FP32 model is said to have 27 dB."""
+    folder = tmp_path_factory.mktemp("artifacts")
+    fp32 = tiny_artifact.build()
+    fp16 = to_half(onnx.load_model_from_string(fp32)).SerializeToString()
+    int8 = tiny_artifact.build(tiny_artifact.INT8, tiny_artifact.quantized_weights())
+    for name, model in (("fp32", fp32), ("fp16", fp16), ("int8", int8)):
+        tiny_artifact.write_artifact(folder, f"{name}.onnx", model, psnr_y=27.0)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def site(artifacts, tarball, tmp_path_factory):
+    out = tmp_path_factory.mktemp("made") / "site"
+    web.build(out, artifacts, tarball)
+    return out
+
+
+@pytest.fixture(scope="module")
+def browser():
+    """One Chromium for all tests; its WebGPU is emulated."""
+    chromium = find_chromium()
+    if not chromium:
+        pytest.skip("chromium is not installed")
+    with open_page(chromium, SOFTWARE_WEBGPU) as page:
+        page.resize(1280, 900)
+        yield page
+
+
+@contextmanager
+def opened(browser, site, query="", *, isolated=True):
+    """The page of a site, when it has come to its verdict."""
+    with make_server(site, 0, isolated=isolated) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        address = f"http://127.0.0.1:{server.server_address[1]}/"
+        browser.problems.clear()
+        browser.requested.clear()
+        browser.allowed = (address, "blob:http://127.0.0.1", "data:", "about:")
+        browser.visit(address + query)
+        browser.wait_for(f"{STATE} !== 'loading'", 120)
+        try:
+            yield browser
+        finally:
+            browser.visit("about:blank")  # its workers end
+            server.shutdown()
+
+
+@pytest.fixture(scope="module")
+def page(browser, site):
+    """The page of the tiny site, verified, with threads."""
+    with opened(browser, site) as page:
+        page.wait_for("document.getElementById('input').inert === false")
+        yield page
+
+
+def text(page, name):
+    return page.evaluate(f"document.getElementById({name!r}).textContent").replace("\xa0", " ")
+
+
+def attempts(page):
+    """{(provider, precision): (state, result)} of the table."""
+    rows = page.evaluate(
+        "[...document.querySelectorAll('#attempts tr')].map(row =>"
+        " [...row.cells].map(cell => cell.textContent).concat(row.dataset.state))"
+    )
+    return {(row[0], row[1]): (row[-1], row[-2]) for row in rows}
+
+
+def shown(page, name):
+    """The pixels of a canvas (H, W, 3)."""
+    height, width, content = page.evaluate(PIXELS % name)
+    pixels = np.frombuffer(base64.b64decode(content), np.uint8).reshape(height, width, 4)
+    assert (pixels[..., 3] == 255).all()
+    return pixels[..., :3]
+
+
+def upscaled(page, start):
+    """Start something, and wait for what becomes of it."""
+    page.evaluate("document.getElementById('outcome').textContent = ''")
+    start()
+    page.wait_for(
+        "document.getElementById('outcome').textContent"
+        " && document.getElementById('working').hidden"
+    )
+    return text(page, "outcome")
+
+
+def altered(site, tmp_path, changes):
+    """A copy of a site with some files changed, its hashes left as they are."""
+    copy = tmp_path / "altered"
+    shutil.copytree(site, copy, copy_function=os.link)
+    for name, change in changes.items():
+        path = copy / name
+        data = change(path.read_bytes())
+        path.unlink()
+        path.write_bytes(data)
+    return copy
+
+
+def with_fitting_hashes(copy):
+    """The same, as if it had been built so."""
+    path = copy / web.MANIFEST
+    manifest = json.loads(path.read_bytes())
+    before = sha256_file(path)
+    for name in manifest["files"]:
+        data = (copy / name).read_bytes()
+        manifest["files"][name] = {"sha256": sha256_bytes(data), "bytes": len(data)}
+    for written, data in (
+        (path, json.dumps(manifest).encode()),
+        (copy / "index.html", None),
+    ):
+        content = data or written.read_bytes().replace(before.encode(), sha256_file(path).encode())
+        written.unlink()
+        written.write_bytes(content)
+    return copy
+
+
+def flip(data):
+    return data[:-100] + bytes([data[-100] ^ 1]) + data[-99:]
+
+
+def change_probes(data):
+    probes = json.loads(data)
+    sr = bytearray(base64.b64decode(probes["sr"]))
+    sr[0] ^= 1
+    return json.dumps({**probes, "sr": base64.b64encode(sr).decode()}).encode()
+
+
+def fewer_probes(data):
+    probes = json.loads(data)
+    for name in ("lr", "sr"):
+        images = base64.b64decode(probes[name])
+        size = len(images) // len(probes["names"])
+        kept = images[: 2 * size] + images[-size:]
+        probes[name] = base64.b64encode(kept).decode()
+    return json.dumps({**probes, "names": ["a", "b", "white"], "faces": 2}).encode()
+
+
+def perturb(data, factor):
+    """The network with one weight tensor scaled."""
+    model = onnx.load_model_from_string(data)
+    (weight,) = (each for each in model.graph.initializer if each.name == "local_weight")
+    weight.CopyFrom(
+        numpy_helper.from_array(numpy_helper.to_array(weight) * np.float32(factor), weight.name)
+    )
+    return model.SerializeToString()
+
+
+def test_every_provider_runs_the_probes_and_the_fastest_that_passes_is_used(page, artifacts):
+    fidelity = tiny_artifact.measured(
+        (artifacts / "int8.onnx").read_bytes(), read_probes(artifacts / "probes.npz")
+    )
+    assert (
+        text(page, "verdict") == f"Verified: {fidelity.fidelity_db:.1f} dB to FP32 on this device"
+    )
+    tried = attempts(page)
+    states = [tried[f"WebAssembly, {kind}", "INT8"][0] for kind in ("threads", "one thread")]
+    assert sorted(states) in (["passed", "used"], ["stopped", "used"])
+    assert tried["WebGPU", "FP32"] == ("unavailable", "no GPU: the browser would emulate one")
+    assert "INT8 in WebAssembly" in text(page, "about")
+    assert page.evaluate("selection.attempts[0].threads") == min(4, os.cpu_count())
+    assert page.problems == []
+
+
+def test_a_face_is_the_one_that_python_makes(page, artifacts):
+    """Within one level of 255, on each of the probes' faces."""
+    probes = read_probes(artifacts / "probes.npz")
+    with open_session(artifacts / "int8.onnx", "onnxruntime") as session:
+        expected = to_pixels(session.run(to_tensor(probes.lr[: probes.faces])))
+    for number in range(probes.faces):
+        click = f"document.querySelectorAll('#samples button')[{number}].click()"
+        assert upscaled(page, lambda click=click: page.evaluate(click)).startswith(
+            "Face upscaled in"
+        )
+        difference = shown(page, "after").astype(int) - expected[number]
+        assert np.abs(difference).max() <= 1
+        assert (shown(page, "before") == upscale_bicubic(probes.lr[number])).all()
+
+
+def test_the_images_are_pillows(page):
+    """Resizing, its float form and turning, to the bit."""
+    random = np.random.default_rng(3)
+    photo = random.integers(0, 256, (37, 53, 3), np.uint8)
+    sr, seen = (random.integers(0, 256, (side, side, 3), np.uint8) for side in (128, 21))
+    sizes = [(128, 128), (16, 16), (53, 90), (7, 37)]
+    turn, shift = 0.71 + 0.23j, 3.4 - 2.6j
+    made = page.evaluate(
+        f"""(async () => {{
+        const {{Pixels, resize, transform}} = await import('./image.js');
+        const {{keepWhatIsKnown}} = await import('./photo.js');
+        const bytes = text => Uint8Array.from(atob(text), c => c.charCodeAt(0));
+        const of = (w, h, text) => new Pixels(w, h, bytes(text));
+        const photo = of(53, 37, '{encoded(photo)}');
+        const images = {json.dumps(sizes)}.map(([w, h]) => resize(photo, w, h));
+        images.push(transform(photo, 40, 30, {{re: {turn.real}, im: {turn.imag}}},
+                              {{re: {shift.real}, im: {shift.imag}}}));
+        images.push(keepWhatIsKnown(of(128, 128, '{encoded(sr)}'), of(21, 21, '{encoded(seen)}')));
+        return images.map(image => Array.from(image.data));
+        }})()"""
+    )
+    image = Image.fromarray(photo)
+    matrix = (turn.real, -turn.imag, shift.real, turn.imag, turn.real, shift.imag)
+    bicubic = Image.Resampling.BICUBIC
+    expected = [np.array(image.resize(size, bicubic)) for size in sizes]
+    expected.append(np.array(image.transform((40, 30), Image.Transform.AFFINE, matrix, bicubic)))
+    expected.append(keep_what_is_known(sr, seen))
+    for ours, theirs in zip(made, expected, strict=True):
+        assert ours == theirs.flatten().tolist()
+
+
+def encoded(pixels):
+    return base64.b64encode(pixels.tobytes()).decode()
+
+
+def astronaut(side):
+    """NASA's portrait of Eileen Collins, in the public domain."""
+    data = pytest.importorskip("skimage.data")
+    return Image.fromarray(data.astronaut()).resize((side, side), Image.Resampling.BICUBIC)
+
+
+def test_a_photo_is_the_one_that_python_makes_and_can_be_kept(page, artifacts, tmp_path):
+    photo = Image.new("RGB", (260, 130), (90, 110, 120))
+    photo.paste(astronaut(120), (4, 8))
+    photo.paste(astronaut(100).rotate(20, Image.Resampling.BICUBIC), (140, 12))
+    photo.save(tmp_path / "two.png")
+    said = upscaled(page, lambda: page.choose_file("#file", tmp_path / "two.png"))
+    assert said.startswith("2 faces upscaled in")
+    assert said.endswith("the photo enlarged 8 times.")
+    with open_session(artifacts / "int8.onnx", "onnxruntime") as session:
+        expected = upscale_photo(np.array(photo), session, Detector())
+    difference = np.abs(shown(page, "after").astype(int) - expected.pixels)
+    assert difference.max() <= 2
+    assert (difference > 1).mean() < 1e-4
+    assert page.evaluate("document.querySelectorAll('#faces li').length") == 2
+    page.ask("Browser.setDownloadBehavior", behavior="allow", downloadPath=str(tmp_path))
+    page.wait_for("document.getElementById('download').href")
+    page.evaluate("document.getElementById('download').click()")
+    saved = tmp_path / "two_sr.png"
+    end = time.monotonic() + 20
+    while not saved.exists() and time.monotonic() < end:
+        page.evaluate("1")
+        time.sleep(0.05)
+    assert (np.array(Image.open(saved).convert("RGB")) == shown(page, "after")).all()
+
+
+def test_a_large_face_is_left_and_a_smaller_photo_of_it_offered(page, tmp_path):
+    astronaut(300).save(tmp_path / "large.png")
+    said = upscaled(page, lambda: page.choose_file("#file", tmp_path / "large.png"))
+    assert said == "1 face left as it is: larger than 32 px."
+    shrunk = upscaled(page, lambda: page.evaluate("document.getElementById('shrink').click()"))
+    assert shrunk.startswith(
+        "The photo was shrunk first, so most detail is invented. 1 face upscaled"
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "expected"),
+    [
+        ("note.png", b"no image", "note.png cannot be read as an image"),
+        ("tall.png", (17, 90), "No face was found."),
+        ("tiny.png", (12, 12), "The image is 12x12, expected a face of at least 16x16."),
+    ],
+)
+def test_what_is_no_photo_is_named(page, tmp_path, name, content, expected):
+    path = tmp_path / name
+    if isinstance(content, bytes):
+        path.write_bytes(content)
+    else:
+        Image.new("RGB", content, (120, 90, 60)).save(path)
+    assert expected in upscaled(page, lambda: page.choose_file("#file", path))
+
+
+def test_it_is_used_by_keyboard(page):
+    page.evaluate("document.getElementById('file').focus()")
+    for key in ("Tab", "Tab", "Enter"):  # the camera, the first sample
+        page.press(key)
+    page.wait_for("document.activeElement.closest('#samples') !== null")
+    page.wait_for("!document.getElementById('compare').hidden")
+    page.evaluate("document.getElementById('cut').focus()")
+    page.press("ArrowLeft")
+    frame = "document.querySelector('#compare .frame')"
+    assert page.evaluate(f"{frame}.style.getPropertyValue('--cut')") == "49%"
+    page.drag("#cut", 0.5, 0.2)
+    assert float(page.evaluate(f"{frame}.style.getPropertyValue('--cut')").rstrip("%")) < 30
+
+
+def test_everything_that_acts_has_a_name(page):
+    tree = page.ask("Accessibility.getFullAXTree")["nodes"]
+    kinds = {"button", "link", "slider", "image", "progressbar", "DisclosureTriangle", "canvas"}
+    nodes = [each for each in tree if not each["ignored"] and each["role"]["value"] in kinds]
+    assert len(nodes) >= 15
+    assert [each["role"]["value"] for each in nodes if not each.get("name", {}).get("value")] == []
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [1280, 390])
+def test_it_fits_the_screen_and_can_be_read(page, scheme, width):
+    page.evaluate("document.getElementById('details').open = true")
+    page.prefer(scheme)
+    page.resize(width, 844, phone=width < 500)
+    assert page.evaluate("document.documentElement.scrollWidth - innerWidth") <= 0
+    colors = page.evaluate(
+        "(style => ['paper', 'raised', 'ink', 'quiet', 'bad', 'accent', 'on-accent'].map(name =>"
+        " style.getPropertyValue(`--${name}`)))(getComputedStyle(document.body))"
+    )
+    paper, raised, ink, quiet, bad, accent, on_accent = map(luminance, colors)
+    assert (paper > 0.5) == (scheme == "light")
+    pairs = [(on_accent, accent), *((c, b) for c in (ink, quiet, bad) for b in (paper, raised))]
+    assert [pair for pair in pairs if (max(pair) + 0.05) / (min(pair) + 0.05) < 4.5] == []
+    page.resize(1280, 900)
+
+
+def luminance(color):
+    """The relative luminance of #rrggbb, as WCAG has it."""
+    levels = [int(color.strip()[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+    linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in levels]
+    return float(np.dot(linear, (0.2126, 0.7152, 0.0722)))
+
+
+def test_nothing_leaves_the_page(page, site, tmp_path):
+    """After it has loaded, no request goes out: the browser stops one to its own server too."""
+    assert all(url.startswith(page.allowed) for url in page.requested)
+    page.requested.clear()
+    astronaut(120).save(tmp_path / "photo.png")
+    upscaled(page, lambda: page.choose_file("#file", tmp_path / "photo.png"))
+    assert [url for url in page.requested if not url.startswith("blob:")] == []
+    tried = """Promise.all([
+        fetch('site.json'), fetch('https://example.invalid/'),
+        new Promise((done, fail) => {
+            const image = new Image();
+            image.onload = done;
+            image.onerror = () => fail(Error('blocked'));
+            image.src = 'https://example.invalid/a.png';
+        }),
+    ].map(each => each.then(() => 'went out', error => 'blocked')))"""
+    assert page.evaluate(tried) == ["blocked"] * 3
+    assert page.evaluate("navigator.sendBeacon('site.json', 'x')") in (True, False)
+    worker = f"""new Promise(done => {{
+        const code = `fetch('{page.allowed[0]}site.json').then(() => postMessage('went out'),
+                                                              () => postMessage('blocked'))`;
+        const made = new Worker(URL.createObjectURL(new Blob([code])));
+        made.onmessage = ({{data}}) => done(data);
+    }})"""
+    assert page.evaluate(worker) == "blocked"
+    refused = [line for line in page.problems if "Content Security Policy" in line]
+    assert len(refused) >= 4
+    page.problems.clear()
+
+
+def test_without_the_headers_it_says_that_it_runs_on_one_thread(browser, site):
+    with opened(browser, site, isolated=False) as page:
+        assert page.evaluate(STATE) == "verified"
+        state, why = attempts(page)["WebAssembly, threads", "INT8"]
+        assert (state, "headers that threads need" in why) == ("unavailable", True)
+        assert "It runs on one thread, because the server does not send" in text(page, "about")
+
+
+@pytest.mark.parametrize(
+    ("name", "change"),
+    [
+        ("model/int8.onnx", flip),
+        ("model/probes.json", change_probes),
+        ("model/int8.onnx.json", lambda data: data.replace(b"27.0", b"17.0")),
+        ("detector/centerface.onnx", flip),
+        (f"onnxruntime-web-{web.PACKAGE.version}/ort-wasm-simd-threaded.mjs", flip),
+        ("site.json", lambda data: data + b" "),
+    ],
+)
+def test_a_file_that_was_changed_is_refused(browser, site, tmp_path, name, change):
+    with opened(browser, altered(site, tmp_path, {name: change})) as page:
+        assert page.evaluate(STATE) == "failed"
+        assert text(page, "about").startswith(
+            f"{name} is not the file that the site was built with"
+        )
+        assert page.evaluate("document.getElementById('input').inert")
+
+
+@pytest.mark.parametrize(
+    ("factor", "expected"), [(1.1, "drifts from FP32"), (np.nan, "not finite")]
+)
+def test_a_network_that_drifts_is_refused_by_the_probes(browser, site, tmp_path, factor, expected):
+    """Its hashes fit, as if it had been built so; the FP32 file is offered in its place."""
+    changes = {"model/int8.onnx": lambda data: perturb(data, factor)}
+    with opened(browser, with_fitting_hashes(altered(site, tmp_path, changes))) as page:
+        assert page.evaluate(STATE) == "failed"
+        for kind in ("threads", "one thread"):
+            state, why = attempts(page)[f"WebAssembly, {kind}", "INT8"]
+            assert state == "drifted"
+            assert expected in why
+        assert page.evaluate("document.getElementById('input').inert")
+        assert page.evaluate("document.querySelector('#retry a').search") == "?precision=fp32"
+
+
+def test_fp32_is_used_where_it_is_asked_for(browser, site):
+    with opened(browser, site, "?precision=fp32&provider=wasm") as page:
+        assert text(page, "verdict") == "Verified: 100.0 dB to FP32 on this device"
+        assert text(page, "about").startswith("FP32 in WebAssembly, one thread")
+
+
+def test_webgpu_is_used_where_it_is_asked_for(browser, site, tmp_path):
+    """In Chromium's emulation of a GPU, with three probes; by itself the page takes none."""
+    copy = with_fitting_hashes(altered(site, tmp_path, {"model/probes.json": fewer_probes}))
+    with opened(browser, copy, "?provider=webgpu") as page:
+        if attempts(page)["WebGPU", "FP32"][1] == "no GPU that the browser may use":
+            pytest.skip("this chromium offers no emulated WebGPU")
+        assert text(page, "about").startswith("FP32 in WebGPU")
+        assert page.evaluate("selection.chosen.fidelity.fidelity_db") > 90
+        assert attempts(page)["WebGPU", "FP16"] == ("unavailable", "the GPU has no shader-f16")
+
+
+def test_a_missing_file_is_named(browser, site, tmp_path):
+    copy = altered(site, tmp_path, {})
+    (copy / "model" / "probes.json").unlink()
+    with opened(browser, copy) as page:
+        assert text(page, "about").startswith("model/probes.json was not found on the server")
+
+
+def test_aminet_in_int8_gives_the_same_levels_as_python(browser, tiny_model, tarball, tmp_path):
+    """The real network's operators, with INT8 convolutions in WebAssembly."""
+    web.build(tmp_path / "site", tiny_model, tarball)
+    probes = read_probes(probes_path(tiny_model / "int8.onnx"))
+    lr = to_tensor(probes.lr[: probes.faces])
+    with open_session(tiny_model / "int8.onnx", "onnxruntime") as session:
+        expected = to_pixels(session.run(lr)).astype(int)
+    with opened(browser, tmp_path / "site", "?provider=wasm") as page:
+        made = page.evaluate(
+            f"selection.engine.call('run', {{lr: {{dims: {list(lr.shape)}, data:"
+            f" Float32Array.from({lr.flatten().tolist()})}}}}).then(sr => Array.from(sr.data))"
+        )
+    difference = to_pixels(np.array(made, np.float32).reshape(-1, 3, 128, 128)) - expected
+    assert np.abs(difference).max() <= 1
