@@ -38,8 +38,8 @@ from runtime.atomic import writing
 from runtime.backends import openvino
 from runtime.check import check
 from runtime.image import SR_SIDE, Pixels, psnr_y, read_image, shrink, to_tensor, upscale_bicubic
-from runtime.selection import TIMED_RUNS, take_turns
 from runtime.session import DEFAULT_MODEL, Session, open_session
+from runtime.timing import TIMED_RUNS, take_turns
 
 OUT = Path("artifacts", "demo.png")
 CALIBRATION = PROBE_STRIP.parents[1] / "calib_data"

@@ -18,28 +18,19 @@ from PIL import Image
 
 from runtime import selection
 from runtime.artifact import Artifact, read_artifact
-from runtime.backends.base import Closing
-from runtime.backends.engine_files import find_engines
+from runtime.backends.base import ALL_CORES, Closing, Threads
 from runtime.backends.installed import installed_backends
-from runtime.backends.onnxruntime import OnnxRuntimeSession
-from runtime.backends.open import AUTO, Runner, open_backend, open_optimized
-from runtime.backends.openvino import OpenVinoSession
-from runtime.backends.tensorrt import TensorRtSession
+from runtime.backends.open import AUTO, GPU_BACKENDS, Runner, open_backend, open_optimized
 from runtime.cpu import processor, usable_cores
-from runtime.errors import EXIT_DRIFT, EXIT_ERROR, EXIT_MISSING, EdgeError
-from runtime.formats import ONNX, format_for, format_of
+from runtime.errors import EXIT_DRIFT, EXIT_USAGE, EdgeError
+from runtime.formats import ONNX, format_of
 from runtime.image import Tensor, fit_face, to_pixels, to_rgb, to_tensor
-from runtime.manifest import probes_path, read_manifest
+from runtime.manifest import read_manifest
+from runtime.places import DEFAULT_MODEL as DEFAULT_MODEL
+from runtime.places import Route, find_artifacts, find_device_files, find_routes
 from runtime.selection import Choice
+from runtime.shapes import ways_to_share
 from runtime.verification import Verdict, find_verdict
-
-DEFAULT_MODEL = "aminet-edge"
-PREFERENCE = ("int8.onnx", "int8-openvino.onnx", "fp32.onnx")  # the quickest first
-MADE_FOR = {"int8-openvino.onnx": OpenVinoSession.name}  # other files suit any backend
-DEVICE_FILES = {  # of each backend, the fastest first
-    "litert": ("litert/int8.tflite", "litert/fp32.tflite"),
-    "ncnn": ("ncnn/int8.param", "ncnn/fp32.param"),
-}
 
 Say = Callable[[str], None]
 
@@ -49,7 +40,8 @@ class Session(Closing):
 
     `verdict` is None if the session was opened without `verify`; `choice` is None if its backend
     was named. `passed_over` says what was tried before and why it was not taken. `lr_side` is the
-    side of the faces that `run` takes, in px; at least `batch` of them at once are the fastest.
+    side of the faces that `run` takes, in px. It is the fastest when `workers` threads call it at
+    once with `batch` faces each; `threads` says what it was opened for.
     """
 
     def __init__(
@@ -58,7 +50,7 @@ class Session(Closing):
         runner: Runner,
         verdict: Verdict | None,
         passed_over: tuple[str, ...] = (),
-        choice: Choice | None = None,
+        threads: Threads = ALL_CORES,
     ) -> None:
         self.artifact = artifact.path
         self.manifest = artifact.manifest
@@ -67,12 +59,17 @@ class Session(Closing):
         self.backend_version = runner.version
         self.verdict = verdict
         self.passed_over = passed_over
-        self.choice = choice
+        self.threads = threads
+        self.choice: Choice | None = None
         self._runner = runner
 
     @property
     def batch(self) -> int:
-        return self.choice.batch if self.choice else 1
+        return self.choice.shape.batch if self.choice else 1
+
+    @property
+    def workers(self) -> int:
+        return self.threads.callers
 
     def run(self, lr: Tensor) -> Tensor:
         """Upscale lr (N, 3, S, S), float32 in [0, 1], to (N, 3, 128, 128), not clipped.
@@ -117,36 +114,46 @@ def open_session(
     artifact: str | Path | None = None,
     backend: str = AUTO,
     *,
+    threads: int | None = None,
+    workers: int | None = 1,
     verify: bool = True,
     fallback: bool = False,
     say: Say = lambda line: None,
 ) -> Session:
     """Open an artifact or a folder of them: else ./artifacts/aminet-edge, else the packed model.
 
-    `auto` takes what was quickest here of the artifacts and backends that passed their probes; the
+    `auto` takes what was fastest here of the artifacts and backends that passed their probes; the
     first time it tries them all, which `say` hears. With a named backend int8.onnx of a folder is
-    taken if it passes, else fp32.onnx. `fallback` allows the next backend or artifact after any
-    other error too, and fp32.onnx in place of a named artifact. `verify=False` runs no probes and
-    tries nothing; the hashes are always compared. Raises EdgeError.
+    taken if it passes, else fp32.onnx. `workers` threads will call `run` at once, each on one
+    thread; None: as many as are the fastest here, for many faces. One worker has all cores.
+    `threads` of the CPU for each call may be named instead. `fallback` allows the next backend or
+    artifact after any other error too, and fp32.onnx in place of a named artifact. `verify=False`
+    runs no probes and tries nothing; the hashes are always compared. Raises EdgeError.
     """
-    paths, searched = _candidates(artifact, backend, fallback)
+    paths, searched = find_artifacts(artifact, backend, fallback=fallback)
     if backend == AUTO and (kind := format_of(paths[0])) is not ONNX:
         backend = kind.backends[0]
+    ways = _ways_to_share(backend, threads, workers)
+
+    def skips(error: EdgeError) -> bool:
+        return fallback or (searched and error.status == EXIT_DRIFT)
+
     if backend == AUTO and verify:
-        return _open_quickest(paths, searched, fallback, say)
-    backends = [OnnxRuntimeSession.name if backend == AUTO else backend]
+        others = find_device_files(paths[0].parent, installed_backends()) if searched else []
+        return _open_fastest(paths, others, ways, skips, say)
+    backends = [ONNX.backends[0] if backend == AUTO else backend]
     if fallback:
         backends += [name for name in installed_backends() if name not in backends]
-    *routes, last = _routes(paths, backends)
+    *routes, last = find_routes(paths, backends)
     passed_over: list[str] = []
     for path, name in routes:
         try:
-            return _open(path, name, verify, tuple(passed_over))
+            return _open(path, name, ways[0], verify, tuple(passed_over))
         except EdgeError as error:
-            if not (fallback or (searched and error.status == EXIT_DRIFT)):
+            if not skips(error):
                 raise
             passed_over.append(str(error))
-    return _open(*last, verify, tuple(passed_over))
+    return _open(*last, ways[0], verify, tuple(passed_over))
 
 
 @overload
@@ -172,49 +179,50 @@ def _kept_session() -> Session:
     return open_session()
 
 
-def _open_quickest(paths: Sequence[Path], searched: bool, fallback: bool, say: Say) -> Session:
-    """What was chosen at an earlier start, if it still passes; else the winner of a contest."""
-    installed = installed_backends() or {OnnxRuntimeSession.name: "missing"}
+def _ways_to_share(backend: str, threads: int | None, workers: int | None) -> list[Threads]:
+    for name, count in (("threads", threads), ("workers", workers)):
+        if count is not None and count < 1:
+            raise EdgeError(f"{name} is {count}, expected 1 or more", EXIT_USAGE)
+    if backend == "tensorrt" or backend in GPU_BACKENDS:
+        if threads is not None:
+            raise EdgeError(
+                f"threads={threads}: backend {backend} computes on a GPU; leave it out", EXIT_USAGE
+            )
+        return [Threads(None, workers or 1)]
+    return ways_to_share(threads, workers, usable_cores())
+
+
+def _open_fastest(
+    paths: Sequence[Path],
+    others: Sequence[Route],
+    ways: Sequence[Threads],
+    skips: Callable[[EdgeError], bool],
+    say: Say,
+) -> Session:
+    """What was chosen at an earlier start, if it still passes; else the fastest of all."""
+    installed = installed_backends() or {ONNX.backends[0]: "missing"}
     folder = paths[0].parent
-    others = _device_files(folder, installed) if searched else []
-    key = _choice_key([*paths, *(path for path, _ in others)], installed)
-    if key and (chosen := selection.recall(key)):
+    key = _choice_key([*paths, *(path for path, _ in others)], installed, ways)
+    if key and (choice := selection.recall(key)):
         try:
-            artifact = folder / chosen.artifact
-            return _open(artifact, chosen.backend, True, chosen.passed_over, chosen)
+            path, passed_over = folder / choice.artifact, choice.passed_over
+            session = _open(path, choice.backend, choice.threads, True, passed_over)
         except EdgeError:
-            pass  # the contest finds out what may be taken in its place
-    routes = [*_routes(paths, list(installed)), *others]
-    session, chosen = selection.contest(routes, _open, searched, fallback, say)
+            pass  # trying all finds out what may be taken in its place
+        else:
+            session.choice = choice
+            return session
+    routes = [*find_routes(paths, list(installed)), *others]
+    session, choice = selection.compete(routes, _open, ways, skips, say)
     if key:
-        selection.remember(key, chosen)
-    session.choice, session.passed_over = chosen, chosen.passed_over
+        selection.remember(key, choice)
+    session.choice, session.passed_over = choice, choice.passed_over
     return session
 
 
-def _device_files(folder: Path, installed: Mapping[str, str]) -> list[tuple[Path, str]]:
-    """The files for other backends that lie below a model's folder, the quickest of each."""
-    routes = [(engine, TensorRtSession.name) for engine in find_engines(folder)]
-    for backend, names in DEVICE_FILES.items():
-        found = [folder / name for name in names if (folder / name).is_file()]
-        if found and backend in installed:
-            routes.append((found[0], backend))
-    return routes
-
-
-def _routes(paths: Sequence[Path], backends: Sequence[str]) -> list[tuple[Path, str]]:
-    """Each artifact in each backend; all of them if that leaves none."""
-    everything = [(path, backend) for path in paths for backend in backends]
-    made_for = [
-        (path, backend)
-        for path, backend in everything
-        if format_of(path) is format_for(backend)
-        and (len(paths) == 1 or MADE_FOR.get(path.name, backend) == backend)
-    ]
-    return made_for or everything
-
-
-def _choice_key(paths: Sequence[Path], installed: Mapping[str, str]) -> dict[str, str] | None:
+def _choice_key(
+    paths: Sequence[Path], installed: Mapping[str, str], ways: Sequence[Threads]
+) -> dict[str, str] | None:
     """All that a choice depends on; None if a manifest cannot be read."""
     try:
         folder = paths[0].parent
@@ -226,45 +234,25 @@ def _choice_key(paths: Sequence[Path], installed: Mapping[str, str]) -> dict[str
         "artifacts": ", ".join(digests),
         "backends": ", ".join(" ".join(pair) for pair in installed.items()),
         "processor": f"{processor()}, {usable_cores()} cores",
+        "ways": "; ".join(map(str, ways)),
     }
-
-
-def _candidates(
-    artifact: str | Path | None, backend: str, fallback: bool
-) -> tuple[list[Path], bool]:
-    """The artifacts to try in turn, and whether they were searched for rather than named."""
-    if artifact is not None and not Path(artifact).is_dir():
-        named = Path(artifact)
-        spare = probes_path(named).with_name("fp32.onnx")
-        return [named, spare] if fallback and spare != named else [named], False
-    packed = Path(__file__).parent / "models" / DEFAULT_MODEL
-    folders = [Path(artifact)] if artifact else [Path("artifacts", DEFAULT_MODEL), packed]
-    names: tuple[str, ...] = DEVICE_FILES.get(backend, PREFERENCE)
-    names += PREFERENCE if fallback and names is not PREFERENCE else ()
-    for folder in folders:
-        if found := [folder / name for name in names if (folder / name).is_file()]:
-            return found, True
-    raise EdgeError(
-        f"no model in {' or '.join(map(str, folders))}, expected {' or '.join(names)};"
-        f" make one: {format_for(backend).make}",
-        EXIT_MISSING if backend in DEVICE_FILES else EXIT_ERROR,
-    )
 
 
 def _open(
     path: Path,
     backend: str,
+    threads: Threads,
     verify: bool = True,
     passed_over: tuple[str, ...] = (),
-    chosen: Choice | None = None,
 ) -> Session:
     artifact = read_artifact(path)
     if not verify:
-        return Session(artifact, open_backend(backend, artifact), None, passed_over, chosen)
-    runner, runs_sha256 = open_optimized(backend, artifact)
+        runner = open_backend(backend, artifact, threads)
+        return Session(artifact, runner, None, passed_over, threads)
+    runner, runs_sha256 = open_optimized(backend, artifact, threads)
     try:
         verdict = find_verdict(runner, artifact, runs_sha256)
     except EdgeError:
         runner.close()
         raise
-    return Session(artifact, runner, verdict, passed_over, chosen)
+    return Session(artifact, runner, verdict, passed_over, threads)

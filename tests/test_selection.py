@@ -1,4 +1,4 @@
-"""`--backend auto`: the quickest that holds its limit, chosen once, remembered with its reason."""
+"""`--backend auto`: the fastest within its limit, chosen once, remembered with its reason."""
 
 import json
 import sys
@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 
 import tiny_artifact
-from runtime import infer, selection
+from runtime import infer, selection, shapes, timing
 from runtime.errors import EXIT_MISSING, EdgeError
 from runtime.selection import Trial, pick
 from runtime.session import open_session
+from runtime.shapes import Shape
 
 ORT, OV = "onnxruntime", "openvino"
 # The determinant, which only ONNX Runtime can compute.
@@ -44,7 +45,7 @@ def trial(backend, ms, artifact="int8.onnx"):
         ([Trial("int8.onnx", OV, error="drifts"), trial(ORT, 9.0)], 1),
     ],
 )
-def test_the_quickest_is_taken(trials, taken):
+def test_the_fastest_is_taken(trials, taken):
     winner, reason = pick(trials)
     assert winner is trials[taken]
     assert reason.startswith(f"{winner.face_ms:.2f} ms a face; ")
@@ -94,7 +95,8 @@ def test_a_backend_that_fails_is_not_taken(every_backend, artifact):
 
 def test_a_remembered_choice_that_drifts_is_chosen_anew(artifact, monkeypatch):
     open_session(artifact).close()
-    stale = selection.Choice("int8.onnx", ORT, "was quicker")
+    shape = Shape(threads=None, workers=1, batch=1, face_ms=1.0)
+    stale = selection.Choice("int8.onnx", ORT, "was faster", shape)
     monkeypatch.setattr(selection, "recall", lambda key: stale)
     with open_session(artifact) as session:
         assert session.artifact == artifact
@@ -102,8 +104,8 @@ def test_a_remembered_choice_that_drifts_is_chosen_anew(artifact, monkeypatch):
 
 def test_a_batch_is_as_good_as_its_faces(artifact):
     with open_session(artifact) as session:
-        assert session.batch in (1, selection.BATCH)
-        assert session.choice.batch_levels <= selection.MAX_BATCH_LEVELS
+        assert session.batch in (1, shapes.BATCH)
+        assert session.choice.shape.batch_levels <= shapes.MAX_BATCH_LEVELS
 
 
 def run(*arguments):
@@ -141,7 +143,7 @@ def test_if_nothing_passes_the_first_reason_is_given(every_backend, artifact):
 def test_all_take_turns_long_enough_to_have_the_caches():
     seen = []
     runs = [lambda lr, name=name: seen.append(name) for name in "abc"]
-    times = selection.take_turns(runs, np.zeros(1), 5)
-    block = selection.WARM_UP_RUNS + selection.TIMED_RUNS
+    times = timing.take_turns(runs, np.zeros(1), 5)
+    block = timing.WARM_UP_RUNS + timing.TIMED_RUNS
     assert "".join(seen) == "".join(name * block for name in "abc") * 5
     assert {len(taken) for taken in times} == {5}

@@ -245,7 +245,7 @@ def test_a_named_artifact_is_replaced_only_when_allowed(artifact):
 def test_a_folder_without_a_model_is_named(tmp_path):
     empty = tmp_path / "empty"
     empty.mkdir()
-    assert f"no model in {empty}, expected int8.onnx or " in str(error_of(empty))
+    assert f"{empty}: no model found, expected int8.onnx or " in str(error_of(empty))
 
 
 @pytest.mark.parametrize(

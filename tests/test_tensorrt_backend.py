@@ -92,19 +92,19 @@ def test_auto_takes_the_engine_where_it_is_quickest(engine, monkeypatch):
     pretend_gpu(monkeypatch, "8.6")
     folder = probes_path(engine).parent
 
-    def open_engine(artifact):
+    def open_engine(artifact, threads):
         runner = OnnxRuntimeSession((folder / "fp32.onnx").read_bytes(), "tensorrt")
         runner.name = "tensorrt"
         return runner
 
     monkeypatch.setitem(runners.OPENERS, "tensorrt", open_engine)
-    monkeypatch.setattr(selection, "take_turns", lambda runs, face, turns: [[3.0], [1.0]])
+    monkeypatch.setattr(selection, "take_turns", lambda *_: [[3.0], [1.0]])
     for remembered in (False, True):
         with open_session(folder) as session:
             assert (session.artifact, session.backend) == (engine, "tensorrt")
             assert session.choice.remembered == remembered
     pretend_gpu(monkeypatch, "7.5")  # another GPU is another choice
-    monkeypatch.setattr(selection, "take_turns", lambda runs, face, turns: [[3.0]])
+    monkeypatch.setattr(selection, "take_turns", lambda *_: [[3.0]])
     with open_session(folder) as session:
         assert session.backend == "onnxruntime"
 

@@ -44,7 +44,7 @@ from runtime.dataset import load_faces
 from runtime.evaluation import Evaluation, Evaluator
 from runtime.image import Tensor, shrink, to_tensor
 from runtime.manifest import manifest_path, probes_path
-from runtime.selection import take_turns
+from runtime.timing import take_turns
 
 OUT, DOC = Path("docs", "measured", "engines.json"), Path("docs", "quantization.md")
 BEGIN, END = "<!-- benchmarks.studies.quantizers -->", "<!-- end -->"

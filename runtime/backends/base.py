@@ -8,6 +8,7 @@ import sys
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from types import TracebackType
 from typing import TypeVar
 
@@ -20,6 +21,24 @@ from runtime.manifest import LR_SIDES
 HALF_LEVEL = 0.5 / 255  # what rounding somewhere else may be over [0, 1]
 
 Ends = TypeVar("Ends", bound="Closing")
+
+
+@dataclass(frozen=True)
+class Threads:
+    """How the cores are shared: `callers` calls at once, each computed on `each` threads.
+
+    `each` is None where the backend decides, as if one call had all cores for itself.
+    """
+
+    each: int | None = None
+    callers: int = 1
+
+    def __str__(self) -> str:
+        each = "1 thread" if self.each == 1 else f"{self.each or 'default'} threads"
+        return each if self.callers == 1 else f"{each} a call, {self.callers} calls at once"
+
+
+ALL_CORES = Threads()
 
 
 class Closing(ABC):

@@ -8,7 +8,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING
 
-from runtime.backends.base import Closing, check_lr, contract_side
+from runtime.backends.base import ALL_CORES, Closing, Threads, check_lr, contract_side
 from runtime.backends.onnx_bytes import computes_in_half, refuse_external_data
 from runtime.cpu import computes_in_fp16, is_arm, usable_cores
 from runtime.errors import EXIT_MISSING, EdgeError
@@ -29,19 +29,23 @@ class OnnxRuntimeSession(Closing):
     """An ONNX model of the project's contract, open in ONNX Runtime.
 
     `model` is the content of the file, so that what was hashed is what runs; `name` is for
-    messages; `optimized`: it is what optimize() made. Raises EdgeError if ONNX Runtime is missing
-    or cannot open it, or if the contract is another.
+    messages; `optimized`: it is what optimize() made. Any number of threads may call `run`; it is
+    prepared for those that `threads` says. Raises EdgeError if ONNX Runtime is missing or cannot
+    open it, or if the contract is another.
     """
 
     name = "onnxruntime"
-    options = "cpu, all graph optimizations, default threads"
 
-    def __init__(self, model: bytes, name: str, *, optimized: bool = False) -> None:
+    def __init__(
+        self, model: bytes, name: str, *, optimized: bool = False, threads: Threads = ALL_CORES
+    ) -> None:
         onnxruntime = _import_onnxruntime()
         self._file = name
         self.version: str = onnxruntime.__version__
         _refuse_fp16(model, name, self.version)
+        self.options = f"cpu, all graph optimizations, {threads}"
         settings = onnxruntime.SessionOptions()
+        _share_cores(settings, threads)
         if optimized:
             settings.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
         self._session = _open(model, name, settings)
@@ -166,20 +170,32 @@ def optimize(model: bytes, name: str) -> bytes:
         _refuse_fp16(model, name, onnxruntime.__version__)
         settings = onnxruntime.SessionOptions()
         settings.optimized_model_filepath = str(path)
+        _share_cores(settings, ALL_CORES)
         _check_contract(_open(model, name, settings), name)
         return path.read_bytes()
 
 
 def open_model(model: bytes, name: str) -> ort.InferenceSession:
     """Any ONNX model, of whatever contract; EdgeError if it cannot be opened."""
-    return _open(model, name, _import_onnxruntime().SessionOptions())
+    settings = _import_onnxruntime().SessionOptions()
+    _share_cores(settings, ALL_CORES)
+    return _open(model, name, settings)
+
+
+def _share_cores(settings: ort.SessionOptions, threads: Threads) -> None:
+    """Set the threads of a call; they spin while they wait only if nobody else wants the cores."""
+    cores = usable_cores()
+    if threads.each is not None:
+        settings.intra_op_num_threads = threads.each
+    elif cores < (os.cpu_count() or 1):  # it would take all, and pin threads to them
+        settings.intra_op_num_threads = cores
+    if threads.callers > 1 or (threads.each or cores) < cores:
+        settings.add_session_config_entry("session.intra_op.allow_spinning", "0")
 
 
 def _open(model: bytes, name: str, settings: ort.SessionOptions) -> ort.InferenceSession:
     refuse_external_data(model, name)
     settings.log_severity_level = SILENT
-    if usable_cores() < (os.cpu_count() or 1):  # it would take all, and pin threads to them
-        settings.intra_op_num_threads = usable_cores()
     try:
         return _import_onnxruntime().InferenceSession(
             model, settings, providers=["CPUExecutionProvider"]

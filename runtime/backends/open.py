@@ -6,6 +6,7 @@ from typing import TypeAlias
 from runtime import cache
 from runtime.artifact import MAX_ARTIFACT_BYTES, Artifact
 from runtime.atomic import sha256_bytes
+from runtime.backends.base import ALL_CORES, Threads
 from runtime.backends.installed import installed_backends
 from runtime.backends.litert import LiteRtSession
 from runtime.backends.ncnn import NcnnSession
@@ -24,26 +25,32 @@ GPU_BACKENDS = {f"{OnnxRuntimeSession.name}-{provider}": provider for provider i
 Runner: TypeAlias = (
     OnnxRuntimeSession | OpenVinoSession | TensorRtSession | LiteRtSession | NcnnSession
 )
-OPENERS: dict[str, Callable[[Artifact], Runner]] = {
-    "onnxruntime": lambda artifact: OnnxRuntimeSession(artifact.model, str(artifact.path)),
-    "openvino": lambda artifact: OpenVinoSession(artifact.model, str(artifact.path)),
-    "tensorrt": lambda artifact: TensorRtSession(
+OPENERS: dict[str, Callable[[Artifact, Threads], Runner]] = {
+    "onnxruntime": lambda artifact, threads: OnnxRuntimeSession(
+        artifact.model, str(artifact.path), threads=threads
+    ),
+    "openvino": lambda artifact, threads: OpenVinoSession(
+        artifact.model, str(artifact.path), threads=threads
+    ),
+    "tensorrt": lambda artifact, threads: TensorRtSession(
         artifact.model, artifact.manifest, str(artifact.path)
     ),
-    "ncnn": lambda artifact: _open_ncnn(artifact),
-    "litert": lambda artifact: LiteRtSession(artifact.model, str(artifact.path)),
+    "litert": lambda artifact, threads: LiteRtSession(
+        artifact.model, str(artifact.path), threads.each
+    ),
+    "ncnn": lambda artifact, threads: _open_ncnn(artifact, threads),
 }
 
 
-def open_backend(name: str, artifact: Artifact) -> Runner:
+def open_backend(name: str, artifact: Artifact, threads: Threads = ALL_CORES) -> Runner:
     """Open the model in one of BACKENDS or GPU_BACKENDS; status 5 for one that is not here.
 
-    'auto' is the first of those that open this kind of file.
+    'auto' is the first of those that open this kind of file. `threads` are for backends on the CPU.
     """
-    return _fitting(_open(name, artifact), artifact)
+    return _fitting(_open(name, artifact, threads), artifact)
 
 
-def _open(name: str, artifact: Artifact) -> Runner:
+def _open(name: str, artifact: Artifact, threads: Threads) -> Runner:
     kind = format_of(artifact.path)
     if name in GPU_BACKENDS and kind is ONNX:
         return OnnxRuntimeGpuSession(artifact.model, str(artifact.path), GPU_BACKENDS[name])
@@ -51,7 +58,7 @@ def _open(name: str, artifact: Artifact) -> Runner:
         raise EdgeError(f"no backend is called {name}, expected {', '.join(BACKENDS)}", EXIT_USAGE)
     if name != AUTO and name not in kind.backends:
         raise _not_its_kind(name, artifact)
-    return OPENERS[kind.backends[0] if name == AUTO else name](artifact)
+    return OPENERS[kind.backends[0] if name == AUTO else name](artifact, threads)
 
 
 def with_provider(backend: str, provider: str | None) -> str:
@@ -65,14 +72,16 @@ def with_provider(backend: str, provider: str | None) -> str:
     return f"{OnnxRuntimeSession.name}-{provider}"
 
 
-def open_optimized(backend: str, artifact: Artifact) -> tuple[Runner, str]:
+def open_optimized(
+    backend: str, artifact: Artifact, threads: Threads = ALL_CORES
+) -> tuple[Runner, str]:
     """The backend with the model, and the SHA-256 of the bytes that it runs.
 
     ONNX Runtime is given the graph as it optimized it at an earlier start, if it was kept.
     """
     optimizable = backend == OnnxRuntimeSession.name and format_of(artifact.path) is ONNX
     if not optimizable or not cache.is_writable():
-        return open_backend(backend, artifact), artifact.manifest.sha256
+        return open_backend(backend, artifact, threads), artifact.manifest.sha256
     key = {
         "optimized": artifact.manifest.sha256,
         "onnxruntime": installed_backends().get(backend, ""),
@@ -82,8 +91,8 @@ def open_optimized(backend: str, artifact: Artifact) -> tuple[Runner, str]:
     if kept is None:
         kept = optimize(artifact.model, str(artifact.path))
         if not cache.remember_file(key, kept):
-            return open_backend(backend, artifact), artifact.manifest.sha256
-    runner = OnnxRuntimeSession(kept, str(artifact.path), optimized=True)
+            return open_backend(backend, artifact, threads), artifact.manifest.sha256
+    runner = OnnxRuntimeSession(kept, str(artifact.path), optimized=True, threads=threads)
     return _fitting(runner, artifact), sha256_bytes(kept)
 
 
@@ -99,12 +108,12 @@ def _fitting(runner: Runner, artifact: Artifact) -> Runner:
     return runner
 
 
-def _open_ncnn(artifact: Artifact) -> NcnnSession:
+def _open_ncnn(artifact: Artifact, threads: Threads) -> NcnnSession:
     """A network with its weights, which are in a second file."""
     if len(artifact.parts) != 1:
         raise EdgeError(f"{artifact.path}: names {len(artifact.parts)} files of weights, not one")
     (weights,) = artifact.parts.values()
-    return NcnnSession(artifact.model, weights, str(artifact.path))
+    return NcnnSession(artifact.model, weights, str(artifact.path), threads.each)
 
 
 def _not_its_kind(backend: str, artifact: Artifact) -> EdgeError:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import sys
 from types import ModuleType
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from runtime.backends.base import Closing, check_lr, contract_side
+from runtime.backends.base import ALL_CORES, Closing, Threads, check_lr, contract_side
 from runtime.backends.onnx_bytes import refuse_external_data
+from runtime.cpu import usable_cores
 from runtime.errors import EXIT_MISSING, EdgeError
 from runtime.image import SR_SIDE, Tensor
 
@@ -19,7 +21,7 @@ if TYPE_CHECKING:
 
 MEND = "export it again: python -m export.onnx"
 # Left to itself, OpenVINO computes FP32 models in BF16 where the processor can.
-SETTINGS = {"INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY"}
+SETTINGS = {"INFERENCE_PRECISION_HINT": "f32"}
 
 
 class OpenVinoSession(Closing):
@@ -31,17 +33,21 @@ class OpenVinoSession(Closing):
     """
 
     name = "openvino"
-    options = "cpu, float32 where not quantized, latency"
 
-    def __init__(self, model: bytes, name: str, weights: bytes = b"") -> None:
+    def __init__(
+        self, model: bytes, name: str, weights: bytes = b"", threads: Threads = ALL_CORES
+    ) -> None:
         openvino = import_openvino()
         if not weights:
             refuse_external_data(model, name)
         self._file = name
+        self.options = f"cpu, float32 where not quantized, {threads}"
         self.version: str = openvino.__version__.partition("-")[0]
         try:
             core = openvino.Core()
-            self._compiled = core.compile_model(core.read_model(model, weights), "CPU", SETTINGS)
+            self._compiled = core.compile_model(
+                core.read_model(model, weights), "CPU", _settings(threads)
+            )
         except Exception as error:  # RuntimeError and others, from C++
             raise EdgeError(
                 f"{name}: OpenVINO cannot open it ({_last_line(error)}); {MEND}"
@@ -72,6 +78,20 @@ class OpenVinoSession(Closing):
     def close(self) -> None:
         """Give the model's memory back; OpenVINO does so when the model is forgotten."""
         del self._compiled
+
+
+def _settings(threads: Threads) -> dict[str, str]:
+    """One stream of work for each call at once; alone, a call is to be done as soon as it can."""
+    hint = "LATENCY" if threads.callers == 1 else "THROUGHPUT"
+    settings = {**SETTINGS, "PERFORMANCE_HINT": hint}
+    if threads.callers > 1:
+        settings["NUM_STREAMS"] = str(threads.callers)
+    each = threads.each
+    if each is None and usable_cores() < (os.cpu_count() or 1):  # by a quota, which it may not know
+        each = usable_cores()
+    if each is not None:
+        settings["INFERENCE_NUM_THREADS"] = str(each * threads.callers)
+    return settings
 
 
 def is_installed() -> bool:
