@@ -13,8 +13,8 @@ ALLOWED = {
     "runtime": {"numpy", "PIL"},
     "aminet": {"numpy", "PIL", "torch", "safetensors", "tqdm", "runtime"},
     "export": {
-        *("numpy", "torch", "onnx", "onnxscript", "onnxsim", "google", "ai_edge_litert"),
-        "flatbuffers",
+        *("numpy", "torch", "onnx", "onnxruntime", "onnxscript", "onnxsim", "google"),
+        *("ai_edge_litert", "flatbuffers", "polygraphy", "matplotlib"),
         *("aminet", "runtime"),
     },
     "quantize": {"numpy", "onnx", "onnxruntime", "export", "runtime"},
