@@ -11,12 +11,13 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as to_bytes
 from torch import Tensor
 
-from aminet.config import MODELS, ModelConfig
+from aminet.config import ModelConfig, find_config
 from aminet.model import AMINet
 from runtime.atomic import sha256_bytes, sha256_file, write_bytes
 from runtime.errors import EdgeError
 
 WEIGHTS = Path(__file__).parent / "weights"
+RESUMED = "average."  # prefix of the averaged weights in the state of a run
 KEY = "aminet"  # one metadata key: safetensors writes several in random order, another file each
 
 
@@ -37,13 +38,6 @@ class Checkpoint:
 def weights_path(model: str) -> Path:
     """Where a model's committed weights are, or would be."""
     return WEIGHTS / f"{model}.safetensors"
-
-
-def find_config(model: str) -> ModelConfig:
-    """The named config; an unknown name raises EdgeError with the known ones."""
-    if model not in MODELS:
-        raise EdgeError(f"model {model}: unknown, expected one of {', '.join(MODELS)}")
-    return MODELS[model]
 
 
 def save_checkpoint(
@@ -78,7 +72,7 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
     path = Path(path)
     metadata, state = _read(path)
     if KEY not in metadata:
-        raise EdgeError(f"{path}: not an AMINet checkpoint; train one: python -m aminet.train")
+        raise EdgeError(f"{path}: tensors without a config; {_how_to_convert(path)}")
     try:
         about = json.loads(metadata[KEY])
         config = ModelConfig.from_dict(about["config"])
@@ -102,6 +96,8 @@ def _read(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
         raise EdgeError(
             f"{path}: no such file, expected a checkpoint; train one: python -m aminet.train"
         )
+    if is_torch_file(path):
+        raise EdgeError(f"{path}: a file of torch.save; {_how_to_convert(path)}")
     try:
         with safe_open(path, framework="pt") as file:
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
@@ -113,16 +109,38 @@ def _read(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
     return metadata, {k: v.float() if v.is_floating_point() else v for k, v in tensors.items()}
 
 
+def is_torch_file(path: Path) -> bool:
+    """Whether torch.save wrote it: a zip, or a pickle where it is old."""
+    with path.open("rb") as file:
+        return file.read(4).startswith((b"PK\x03\x04", b"\x80\x02"))
+
+
+def _how_to_convert(path: Path) -> str:
+    out = path.with_suffix(".converted.safetensors")
+    return f"convert it: python -m aminet.convert {path} --model aminet-edge --out {out}"
+
+
 def build_model(checkpoint: Checkpoint) -> AMINet:
     """The network with the checkpoint's weights, float32, in eval mode."""
     network = AMINet(checkpoint.config)
     expected, found = network.state_dict(), checkpoint.state
+    if any(key.startswith(RESUMED) for key in found):
+        raise EdgeError(
+            f"{checkpoint.path}: the state that --resume goes on from, not weights; its weights are"
+            " in best.safetensors beside it"
+        )
     wrong = sorted(set(expected) ^ set(found))
     wrong += [key for key in expected if key in found and expected[key].shape != found[key].shape]
     if wrong:
         raise EdgeError(
             f"{checkpoint.path}: its weights do not fit its config at {wrong[0]} "
             f"({len(wrong)} tensors differ); train it again"
+        )
+    spoilt = [key for key, value in found.items() if not bool(value.isfinite().all())]
+    if spoilt:
+        raise EdgeError(
+            f"{checkpoint.path}: its weights are not finite at {spoilt[0]} ({len(spoilt)} of"
+            f" {len(found)} tensors): the training diverged; take an earlier checkpoint"
         )
     network.load_state_dict(dict(found))
     return network.eval()

@@ -3,6 +3,8 @@
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Literal, Self
 
+from runtime.errors import EXIT_USAGE, EdgeError
+
 LR_SIDE = 16  # px of the paper's input; a network's own is ModelConfig.lr_side
 SR_SIDE = 128
 SIDES = (16, 32, 64, 128)
@@ -136,3 +138,17 @@ ABLATIONS: dict[str, ModelConfig] = {
     "skaf-max-only": replace(_ABLATION, skaf_pools=("max",)),
     "without-edff": replace(_ABLATION, edff=False),
 }
+
+ABLATION = "ablation/"  # prefix of their model names
+
+
+def find_config(model: str) -> ModelConfig:
+    """The config of a model or of `ablation/NAME`; an unknown name raises EdgeError (status 2)."""
+    if model.startswith(ABLATION):
+        name, configs = model.removeprefix(ABLATION), ABLATIONS
+    else:
+        name, configs = model, MODELS
+    if name not in configs:
+        known = ", ".join([*MODELS, *(f"{ABLATION}{one}" for one in ABLATIONS)])
+        raise EdgeError(f"model {model}: unknown, expected one of {known}", EXIT_USAGE)
+    return configs[name]

@@ -1,4 +1,4 @@
-"""python -m aminet.info: what each model costs, and how good its weights are."""
+"""Size, cost and quality of the models: `python -m aminet.info`."""
 
 import argparse
 import json
@@ -7,20 +7,13 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import cache
 
+from aminet.config import ABLATION, ABLATIONS, MODELS, ModelConfig, find_config
 from runtime.errors import needs, run_command
-
-with needs("train", __name__):
-    import torch
-    from torch.utils.flop_counter import FlopCounterMode
-
-from aminet.checkpoint import find_config, load_checkpoint, weights_path
-from aminet.config import MODELS, ModelConfig
-from aminet.model import AMINet
 
 
 @dataclass(frozen=True)
 class Cost:
-    """Parameters, and multiply-adds (convolutions, matrix products) of one enlarged face."""
+    """Parameters, and multiply-adds (convolutions, matrix products) of one upscaled face."""
 
     params: int
     macs: int
@@ -45,6 +38,11 @@ class ModelInfo:
 @cache
 def measure_cost(config: ModelConfig) -> Cost:
     """Count with torch's own counter, on tensors without data."""
+    with needs("train"):
+        import torch
+
+        from aminet.model import AMINet
+
     with torch.device("meta"):
         network = AMINet(config)
     params = sum(parameter.numel() for parameter in network.parameters())
@@ -53,6 +51,12 @@ def measure_cost(config: ModelConfig) -> Cost:
 
 def count_macs(config: ModelConfig) -> dict[str, int]:
     """Multiply-adds of each part, by its name as torch has it; "" is the whole network."""
+    with needs("train"):
+        import torch
+        from torch.utils.flop_counter import FlopCounterMode
+
+        from aminet.model import AMINet
+
     with torch.device("meta"):
         network = AMINet(config).eval()
         lr = torch.empty(1, 3, config.lr_side, config.lr_side)
@@ -66,6 +70,9 @@ def count_macs(config: ModelConfig) -> dict[str, int]:
 def info(model: str) -> ModelInfo:
     """Cost and weights of a named model; an unknown name raises EdgeError."""
     cost = measure_cost(find_config(model))
+    with needs("train"):
+        from aminet.checkpoint import load_checkpoint, weights_path
+
     path = weights_path(model)
     if not path.is_file():
         return ModelInfo(model, cost.params, cost.macs)
@@ -82,24 +89,45 @@ def info(model: str) -> ModelInfo:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
+    return run_command(lambda: _run(argv))
+
+
+def _run(argv: Sequence[str] | None) -> int:
     parser = argparse.ArgumentParser(prog="python -m aminet.info", description=__doc__)
-    parser.add_argument("--model", help=f"one of {', '.join(MODELS)}; default: all")
-    parser.add_argument("--json", action="store_true")
+    which = parser.add_mutually_exclusive_group()
+    which.add_argument("--model", help=f"one of {', '.join(MODELS)}; default: all of them")
+    which.add_argument(
+        "--ablation", nargs="?", const="", metavar="NAME", help="of Tables I to V; all without NAME"
+    )
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
     given = parser.parse_args(argv)
-    models = [info(name) for name in ([given.model] if given.model else MODELS)]
+    one = given.model or (given.ablation and f"{ABLATION}{given.ablation}")
+    ablations = [f"{ABLATION}{name}" for name in ABLATIONS]
+    names = [one] if one else (list(MODELS) if given.ablation is None else ablations)
+    models = [info(name) for name in names]
     if given.json:
-        one = asdict(models[0]) if given.model else {"models": [asdict(model) for model in models]}
-        print(json.dumps(one))
-        return 0
-    print(f"{'model':12} {'parameters':>10} {'MACs':>8} {'PSNR-Y':>9} {'minutes':>8}  weights")
+        print(json.dumps(asdict(models[0]) if one else {"models": [asdict(m) for m in models]}))
+    else:
+        print(table(models))
+    return 0
+
+
+def table(models: Sequence[ModelInfo]) -> str:
+    """A line a model: size, cost, quality, minutes of training, weights."""
+    width = max(len(model.model) for model in models)
+    lines = [
+        f"{'model':{width}} {'parameters':>10} {'MACs':>8} {'PSNR-Y':>9} {'minutes':>8}  weights"
+    ]
     for model in models:
         quality = "-" if model.psnr_y is None else f"{model.psnr_y:.2f} dB"
         minutes = "-" if model.minutes is None else f"{model.minutes:.0f}"
         weights = f"sha256 {model.sha256[:12]}" if model.sha256 else "none yet"
         size, macs = f"{model.params / 1e6:.2f} M", f"{model.macs / 1e9:.2f} G"
-        print(f"{model.model:12} {size:>10} {macs:>8} {quality:>9} {minutes:>8}  {weights}")
-    return 0
+        lines.append(
+            f"{model.model:{width}} {size:>10} {macs:>8} {quality:>9} {minutes:>8}  {weights}"
+        )
+    return "\n".join(lines)
 
 
 if __name__ == "__main__":
-    sys.exit(run_command(main))
+    sys.exit(main())

@@ -98,14 +98,24 @@ def as_oihw(kernel: NDArray[np.float32]) -> Tensor:
     return torch.from_numpy(np.ascontiguousarray(np.transpose(kernel, (3, 2, 0, 1))))
 
 
-def read_torch_state(content: bytes, name: str) -> dict[str, Tensor]:
-    """A state dict that torch saved, or safetensors; only tensors are admitted."""
+def load_torch(content: bytes, name: str) -> dict[str, Any]:
+    """A dict that torch.save wrote; a file that holds more than tensors and numbers is refused."""
     try:
         state = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
     except Exception as error:
-        raise EdgeError(f"{name}: is no state dict of torch's ({error}); get it again") from error
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        raise EdgeError(
+            f"{name}: not a plain state dict ({reason}); save one:"
+            " torch.save(network.state_dict(), F)"
+        ) from error
     if not isinstance(state, dict):
         raise EdgeError(f"{name}: holds no dict of tensors; save the network's state_dict()")
+    return state
+
+
+def read_torch_state(content: bytes, name: str) -> dict[str, Tensor]:
+    """The tensors of a state dict that torch.save wrote."""
+    state = load_torch(content, name)
     return {key: value for key, value in state.items() if isinstance(value, Tensor)}
 
 

@@ -23,12 +23,12 @@ with needs("train,eval", __name__):
 
     from aminet.checkpoint import (
         Checkpoint,
-        find_config,
         load_checkpoint,
         require_config,
         save_checkpoint,
         weights_path,
     )
+    from aminet.config import find_config
     from aminet.info import measure_cost
     from benchmarks.accuracy import Row, accuracy, over_bicubic
 

@@ -11,7 +11,7 @@ ROOT = Path(__file__).parent.parent
 # package -> what it may import besides the standard library and itself, anywhere in a file.
 ALLOWED = {
     "runtime": {"numpy", "PIL"},
-    "aminet": {"numpy", "PIL", "torch", "safetensors", "tqdm", "runtime"},
+    "aminet": {"numpy", "PIL", "torch", "safetensors", "matplotlib", "runtime"},
     "export": {
         *("numpy", "torch", "onnx", "onnxruntime", "onnxscript", "onnxsim", "google"),
         *("ai_edge_litert", "flatbuffers", "polygraphy", "matplotlib"),

@@ -90,8 +90,37 @@ def test_missing_checkpoint_is_named(tmp_path: Path) -> None:
 def test_foreign_safetensors_file_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "foreign.safetensors"
     save_file({"weight": torch.zeros(2)}, path)
-    with pytest.raises(EdgeError, match="not an AMINet checkpoint"):
+    with pytest.raises(
+        EdgeError, match=r"tensors without a config; convert it: python -m aminet\.convert"
+    ):
         load_checkpoint(path)
+
+
+def test_files_of_torch_save_and_of_resume_are_named(saved: Path, tmp_path: Path) -> None:
+    old, state = tmp_path / "old.pth", tmp_path / "state.safetensors"
+    torch.save({"weight": torch.zeros(2)}, old)
+    with pytest.raises(
+        EdgeError, match=r"a file of torch\.save; convert it: .* --out .*safetensors"
+    ):
+        load_checkpoint(old)
+    parts = {
+        f"{part}.{k}": v
+        for part in ("network", "average")
+        for k, v in AMINet(TINY).state_dict().items()
+    }
+    save_checkpoint(state, parts, TINY, name="tiny")
+    with pytest.raises(
+        EdgeError, match=r"--resume goes on from, not weights; .* best\.safetensors"
+    ):
+        load_model(checkpoint=state)
+
+
+def test_weights_that_are_not_finite_are_named(tmp_path: Path) -> None:
+    network, path = AMINet(TINY), tmp_path / "nan.safetensors"
+    network.exit.conv.bias.data[1] = float("nan")
+    save_checkpoint(path, network, TINY, name="tiny")
+    with pytest.raises(EdgeError, match=r"not finite at exit\.conv\.bias \(1 of \d+ tensors\)"):
+        load_model(checkpoint=path)
 
 
 def test_weights_that_do_not_fit_their_own_config_are_refused(tmp_path: Path) -> None:

@@ -7,7 +7,8 @@ import pytest
 import torch
 
 import runtime.image
-from aminet.training.data import Augmentation, batches, make_pair, reframe, relight, shrink
+from aminet.training.data import batches, make_pair, reframe, relight, shrink
+from aminet.training.options import Augmentation
 
 STILL = Augmentation(flip=False, share=0.0)
 

@@ -4,9 +4,9 @@ import json
 
 import pytest
 
-from aminet.config import ModelConfig
+from aminet.config import ABLATIONS, ModelConfig
 from aminet.info import main, measure_cost
-from runtime.errors import EdgeError
+from runtime.errors import EXIT_USAGE
 
 
 def test_json_has_the_contracts_keys(capsys: pytest.CaptureFixture[str]) -> None:
@@ -22,9 +22,18 @@ def test_table_lists_every_model(capsys: pytest.CaptureFixture[str]) -> None:
     assert all(name in printed for name in ("aminet ", "aminet-s", "aminet-edge", "amigan"))
 
 
-def test_unknown_model_is_named() -> None:
-    with pytest.raises(EdgeError, match="aminet-xl: unknown"):
-        main(["--model", "aminet-xl"])
+def test_unknown_model_is_named(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--model", "aminet-xl"]) == EXIT_USAGE
+    assert "aminet-xl: unknown, expected one of aminet-edge" in capsys.readouterr().err
+
+
+def test_ablations_are_reached_by_name(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--ablation", "without-sa", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["model"] == "ablation/without-sa"
+    assert found["params"] == measure_cost(ABLATIONS["without-sa"]).params
+    assert main(["--ablation", "without-wings"]) == EXIT_USAGE
+    assert "ablation/without-wings: unknown" in capsys.readouterr().err
 
 
 def test_cost_of_a_tiny_network_by_hand() -> None:

@@ -9,18 +9,18 @@ import pytest
 import torch
 
 from aminet.checkpoint import load_checkpoint
-from aminet.train import Trainer, TrainOptions, train
+from aminet.train import TrainOptions, train
 from aminet.training.criterion import Teacher
 from aminet.training.discriminator import Discriminator
 from aminet.training.losses import (
-    GanOptions,
     discriminator_loss,
     generator_loss,
     imitation_loss,
     pixel_loss,
 )
-from aminet.training.options import parse
+from aminet.training.options import GanOptions, parse
 from aminet.training.perceptual import PLANS, VGG, PerceptualLoss
+from aminet.training.trainer import Trainer
 from runtime.errors import EXIT_MISSING, EdgeError
 from tiny_training import TINY, tiny_options, write_disks
 

@@ -20,7 +20,8 @@ ABSENT = (
 )
 EXTRAS = {
     "aminet.info": "train",
-    "aminet.train": "train",
+    "aminet.train --data faces --out run --steps 1": "train",
+    "aminet.convert weights.pth --model aminet-edge --out weights.safetensors": "train",
     "export.litert": "quantize,litert",
     "export.ncnn": "quantize,ncnn",
     "export.onnx": "export",
@@ -51,9 +52,9 @@ class Absent:
 
 sys.meta_path.insert(0, Absent())
 for command in sys.argv[1:]:
-    sys.argv = [command]
+    sys.argv = command.split()
     try:
-        runpy.run_module(command, run_name="__main__", alter_sys=True)
+        runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
     except SystemExit as end:
         print(command, end.code)
 """

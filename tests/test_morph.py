@@ -9,10 +9,9 @@ import pytest
 import torch
 from PIL import Image
 
-from aminet import checkpoint as checkpoints
 from aminet.blocks import BicubicEnlargement
 from aminet.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
-from aminet.config import ModelConfig
+from aminet.config import MODELS, ModelConfig
 from aminet.model import AMINet
 from aminet.training import morph as morphing
 from aminet.training.morph import difference, morph
@@ -120,7 +119,7 @@ def test_what_would_not_be_an_identity_is_refused(changes: dict[str, object]) ->
 def test_the_command_writes_a_checkpoint_that_says_what_was_done(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setitem(checkpoints.MODELS, "deeper", replace(OLD, refine_convs=(2, 1)))
+    monkeypatch.setitem(MODELS, "deeper", replace(OLD, refine_convs=(2, 1)))
     old, stages = trained(), [{"steps": 5, "batch": 2, "minutes": 1.0}]
     save_checkpoint(
         tmp_path / "old.safetensors", old.state, OLD, name="old", training={"stages": stages}

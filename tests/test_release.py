@@ -7,7 +7,7 @@ import torch
 
 from aminet import checkpoint as checkpoints
 from aminet.checkpoint import load_checkpoint, save_checkpoint
-from aminet.config import ModelConfig
+from aminet.config import MODELS, ModelConfig
 from aminet.model import AMINet
 from benchmarks.accuracy import Row
 from benchmarks.release import quality_table, release
@@ -20,7 +20,7 @@ TINY = ModelConfig(channels=(8, 16), heads=(1, 2), refine_convs=(1, 1), hourglas
 def trained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A checkpoint of a model `tiny`, released into a folder of its own."""
     monkeypatch.setattr(checkpoints, "WEIGHTS", tmp_path / "weights")
-    monkeypatch.setitem(checkpoints.MODELS, "tiny", TINY)
+    monkeypatch.setitem(MODELS, "tiny", TINY)
     path = tmp_path / "best.safetensors"
     stages = [
         {"steps": 7, "minutes": 0.25, "batch": 4, "rate": 1e-3, "loss": "l1", "data": ["a.tar"]},

@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 import subprocess
 import sys
 import time
@@ -12,14 +13,13 @@ from typing import Any
 import pytest
 import torch
 
-from aminet import train as training
 from aminet.blocks import SKAF
 from aminet.checkpoint import load_checkpoint, load_model
 from aminet.config import MODELS
-from aminet.train import Trainer, TrainOptions, train
-from aminet.training.data import Augmentation
-from aminet.training.losses import GanOptions
-from aminet.training.options import parse
+from aminet.train import TrainOptions, train
+from aminet.training import trainer as training
+from aminet.training.options import Augmentation, GanOptions, parse
+from aminet.training.trainer import Trainer
 from aminet.training.validation import Validation
 from runtime.errors import EXIT_INTERRUPTED, EXIT_USAGE, EdgeError
 from tiny_training import TINY, tiny_options, write_disks
@@ -283,6 +283,10 @@ def test_weight_decay_shrinks_wide_kernels_but_the_exits(options: TrainOptions) 
         ("--discriminator-rate 1", "--discriminator-rate.*need --gan"),
         ("--weight-decay 1 --optimizer adam", "--weight-decay needs --optimizer muon"),
         ("--weight-decay 1 --gan", "--weight-decay needs --optimizer muon"),
+        ("--model aminet-real --zoom 1.2", "--zoom is for models of 16-px input"),
+        ("--workers 2", "--workers is for models of another input"),
+        ("--resume --overwrite", "either --resume or --overwrite"),
+        ("--zoom 0.5", "augmentation out of range"),
     ],
 )
 def test_options_that_would_do_nothing_are_refused(words: str, named: str) -> None:
@@ -355,3 +359,54 @@ def test_a_network_of_another_input_learns_from_degraded_faces(options: TrainOpt
     assert {"clean-16", "camera-24", "dark-48"} <= set(line)
     assert result.best_psnr_y == pytest.approx(line["psnr_y"], abs=1e-3)
     assert train(replace(options, steps=7, resume=True, workers=0), config).steps == 7
+
+
+def test_a_run_is_not_replaced_unasked(options: TrainOptions) -> None:
+    train(options, TINY)
+    before = (options.out / "best.safetensors").read_bytes()
+    with pytest.raises(EdgeError, match=r"holds a run .*--resume, .*--overwrite") as refused:
+        train(replace(options, seed=1), TINY)
+    assert refused.value.status == EXIT_USAGE
+    assert (options.out / "best.safetensors").read_bytes() == before
+    assert train(replace(options, steps=2, overwrite=True), TINY).steps == 2
+    assert [line["step"] for line in lines_of(options)] == [2]
+
+
+def test_an_out_that_is_a_file_is_named(options: TrainOptions) -> None:
+    options.out.write_text("")
+    with pytest.raises(EdgeError, match="is a file, expected a folder"):
+        train(options, TINY)
+
+
+def test_resume_with_another_optimizer_names_the_one_of_the_run(options: TrainOptions) -> None:
+    train(options, TINY)
+    with pytest.raises(
+        EdgeError, match=r"was trained with --optimizer muon.*--init .*best"
+    ) as other:
+        train(replace(options, resume=True, optimizer="adam"), TINY)
+    assert other.value.status == EXIT_USAGE
+
+
+def test_progress_shows_step_loss_rate_speed_and_time_left(options: TrainOptions) -> None:
+    """From the first step on; where the log is stands above it."""
+    shown: list[str] = []
+    train(options, TINY, shown.append)
+    assert re.fullmatch(
+        r"step 1, loss \d\.\d{4}, rate \d\.\de-\d\d, \d+ faces/s, \d+:\d\d:\d\d left", shown[0]
+    )
+    assert sum(line.startswith("step") for line in shown) >= 6
+
+
+def test_every_option_is_on_the_command_line_once_and_has_its_default() -> None:
+    options, _ = parse(["--data", "a", "b", "--out", "run", "--steps", "1"], None)
+    assert options == TrainOptions(data=("a", "b"), out=Path("run"), steps=1)
+    words = (
+        "--data a --out o --minutes 2 --no-amp --val v --val-every 9 --fresh entry exit --zoom 1"
+    )
+    options, _ = parse(words.split(), None)
+    assert (options.amp, options.val, options.val_every_s) == (False, ("v",), 9.0)
+    assert (options.fresh, options.augmentation.zoom) == (("entry", "exit"), 1.0)
+
+
+def test_ablations_are_trained_by_name(options: TrainOptions) -> None:
+    assert Trainer(replace(options, model="ablation/without-sa")).config.self_attention is False

@@ -10,7 +10,8 @@ import pytest
 import torch
 
 from aminet.checkpoint import load_model
-from aminet.train import Trainer, TrainOptions, train
+from aminet.train import TrainOptions, train
+from aminet.training.trainer import Trainer
 from runtime.errors import EdgeError
 from tiny_training import TINY, tiny_options, write_disks
 

@@ -6,8 +6,7 @@ import numpy as np
 from PIL import Image
 
 from aminet.config import ModelConfig
-from aminet.train import TrainOptions
-from aminet.training.data import Augmentation
+from aminet.training.options import Augmentation, TrainOptions
 
 TINY = ModelConfig(
     channels=(16, 16), heads=(1, 2), refine_convs=(1, 1), hourglass=(1, 0), side=16, norm="batch"

@@ -28,7 +28,7 @@ from aminet.checkpoint import (
     save_checkpoint,
 )
 from aminet.training.lineage import mean_of
-from aminet.training.validation import Validation
+from aminet.training.wild_validation import load_validation
 
 
 @dataclass(frozen=True)
@@ -62,16 +62,16 @@ def average(paths: Sequence[str | Path], val: Sequence[str | Path], out: Path) -
     if len(paths) < 2:
         raise EdgeError("average: give two checkpoints or more", EXIT_USAGE)
     checkpoints = [load_checkpoint(path) for path in paths]
-    validation = Validation.load(val)
+    validation = load_validation(val, checkpoints[0].config.lr_side)
     state = mean_weights(checkpoints)
     each = {
-        str(path): round(validation.psnr_y(build_model(checkpoint)), 4)
+        str(path): round(validation.evaluate(build_model(checkpoint))[0], 4)
         for path, checkpoint in zip(paths, checkpoints, strict=True)
     }
     first = checkpoints[0]
     network = build_model(first)
     network.load_state_dict(state)
-    psnr_y = round(validation.psnr_y(network), 4)
+    psnr_y = round(validation.evaluate(network)[0], 4)
     best = max(each, key=lambda path: each[path])
     if psnr_y <= each[best]:
         raise EdgeError(
@@ -96,6 +96,10 @@ def _training(checkpoints: Sequence[Checkpoint]) -> dict[str, Any]:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
+    return run_command(lambda: _run(argv))
+
+
+def _run(argv: Sequence[str] | None) -> int:
     parser = argparse.ArgumentParser(prog="python -m aminet.training.average", description=__doc__)
     parser.add_argument("checkpoint", nargs="+", metavar="F", help="two checkpoints or more")
     parser.add_argument(
@@ -115,4 +119,4 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(run_command(main))
+    sys.exit(main())

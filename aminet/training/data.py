@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -10,28 +9,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from aminet.config import LR_SIDE, SR_SIDE
+from aminet.training.options import Augmentation
 from runtime.dataset import load_faces
-
-
-@dataclass(frozen=True)
-class Augmentation:
-    """Random flips; zoom and shift for a share of the faces, since no two data sets frame alike.
-
-    Exposure and colour are off unless asked for.
-    """
-
-    flip: bool = True
-    zoom: float = 1.15  # up to so much larger or smaller
-    shift: float = 6.0  # pixels of the 128x128 face, each way
-    share: float = 0.5  # of the faces that are zoomed and shifted
-    exposure: float = 0.0  # stops, each way: 0.2 makes a face up to 15 % brighter or darker
-    colour: float = 0.0  # a channel's gain, each way, of its own for R, G and B
-
-    def __post_init__(self) -> None:
-        framed = 1 <= self.zoom < math.inf and 0 <= self.shift < SR_SIDE and 0 <= self.share <= 1
-        lit = 0 <= self.exposure <= 2 and 0 <= self.colour < 1
-        if not framed or not lit:
-            raise ValueError(f"augmentation out of range: {self}")
 
 
 def load(sources: Sequence[str | Path], device: torch.device | str = "cpu") -> Tensor:

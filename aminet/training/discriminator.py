@@ -6,7 +6,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
 
-from aminet.training.losses import GanOptions, discriminator_loss, generator_loss
+from aminet.training.losses import discriminator_loss, generator_loss
+from aminet.training.options import GanOptions
 from aminet.training.perceptual import VGG, PerceptualLoss
 from runtime.errors import EdgeError
 

@@ -1,23 +1,9 @@
 """What training makes small: the distance to the original, a teacher, VGG's features, a critic."""
 
-from dataclasses import dataclass
-from pathlib import Path
-
 import torch.nn.functional as F
 from torch import Tensor
 
 PERFECT = 1e-6  # squared difference that the logarithm no longer tells from none: 60 dB
-
-
-@dataclass(frozen=True)
-class GanOptions:
-    """AMIGAN's losses (section III-D). The paper's own figures for these are not known."""
-
-    perceptual: float = 0.01  # weight beside the pixel loss's 1
-    adversarial: float = 0.01
-    rate: float = 4e-4  # the discriminator's learning rate, of its Adam
-    channels: int = 64  # of the discriminator's first convolution
-    vgg: Path | None = None  # VGG16 or VGG19 of the user's; else benchmarks.fetch's VGG16
 
 
 def pixel_loss(kind: str, sr: Tensor, hr: Tensor) -> Tensor:

@@ -23,12 +23,11 @@ from aminet.blocks import FRM
 from aminet.checkpoint import (
     Checkpoint,
     build_model,
-    find_config,
     load_checkpoint,
     require_config,
     save_checkpoint,
 )
-from aminet.config import ModelConfig
+from aminet.config import ModelConfig, find_config
 from aminet.model import AMINet
 from aminet.training.data import load, shrink
 from aminet.training.lineage import change
@@ -184,6 +183,10 @@ def with_stage(training: Mapping[str, Any], done: str) -> dict[str, Any]:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
+    return run_command(lambda: _run(argv))
+
+
+def _run(argv: Sequence[str] | None) -> int:
     parser = argparse.ArgumentParser(prog="python -m aminet.training.morph", description=__doc__)
     parser.add_argument("--checkpoint", required=True, metavar="F", help="weights of another shape")
     parser.add_argument("--data", nargs="+", required=True, metavar="TAR_OR_DIR", help="faces")
@@ -204,4 +207,4 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(run_command(main))
+    sys.exit(main())

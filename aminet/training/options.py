@@ -1,259 +1,228 @@
-"""What a training run is told: one frozen dataclass, and the command line that makes it."""
+"""Training options: frozen dataclasses, from which the command line is made. Needs no torch.
+
+Each field has its default, its range and its help in one place. `parse` turns words into options.
+"""
 
 import argparse
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import MISSING, Field, dataclass, field, fields
 from pathlib import Path
+from typing import Any
 
-from aminet.training.data import Augmentation
-from aminet.training.losses import GanOptions
+from aminet.config import LR_SIDE, SR_SIDE, find_config
 from runtime.errors import EXIT_USAGE, EdgeError
 
 GAN_RATE = 1e-4  # of AMIGAN's generator, which Adam trains
+GAN_MODEL = "amigan"
 
-Range = tuple[float, float, str]  # the least, the most, and both in words
+Range = tuple[float, float, str]  # least, most, and both in words
 POSITIVE = (math.ulp(0), math.inf, "more than 0")
 NOT_NEGATIVE = (0.0, math.inf, "0 or more")
 SHARE = (0.0, 1.0, "0 to 1")
+
+
+def option(default: Any = MISSING, help: str = "", within: Range | None = None, **how: Any) -> Any:
+    """A dataclass field that is an option of the command line, too.
+
+    `how` is for argparse; `flag` names the option where the field's name does not.
+    """
+    return field(default=default, metadata={"help": help, "within": within, "how": how})
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """Random flips, zoom and shift of 16-px training; exposure and colour only if asked for."""
+
+    zoom: float = option(1.15, "largest zoom in and out; 1: none")
+    shift: float = option(6.0, "largest shift each way, pixels of the 128x128 face")
+    share: float = option(0.5, "share of the faces that are zoomed and shifted")
+    exposure: float = option(0.0, "largest change of exposure each way, stops")
+    colour: float = option(0.0, "largest gain of one colour channel, each way")
+    flip: bool = True
+
+    def __post_init__(self) -> None:
+        framed = 1 <= self.zoom < math.inf and 0 <= self.shift < SR_SIDE and 0 <= self.share <= 1
+        lit = 0 <= self.exposure <= 2 and 0 <= self.colour < 1
+        if not framed or not lit:
+            raise EdgeError(f"train: augmentation out of range: {self}", EXIT_USAGE)
+
+
+@dataclass(frozen=True)
+class GanOptions:
+    """AMIGAN's losses (section III-D). The paper's own figures for these are not known."""
+
+    perceptual: float = option(0.01, "weight of the VGG loss beside the pixel loss", NOT_NEGATIVE)
+    adversarial: float = option(0.01, "weight of the adversarial loss", NOT_NEGATIVE)
+    rate: float = option(
+        4e-4, "of the discriminator's Adam", POSITIVE, flag="--discriminator-rate", metavar="RATE"
+    )
+    vgg: Path | None = option(
+        None, "VGG16 or VGG19 as torchvision names its weights", type=Path, metavar="F"
+    )
+    channels: int = 64  # of the discriminator's first convolution
 
 
 @dataclass(frozen=True)
 class TrainOptions:
     """One training run. Either minutes or steps says how long."""
 
-    data: tuple[str, ...]
-    out: Path
-    model: str = "aminet-edge"
-    val: tuple[str, ...] = ()
-    minutes: float | None = None
-    steps: int | None = None
-    batch: int = 32  # over all processes
-    optimizer: str = "muon"
-    rate: float = 1e-3  # Adam's; the paper's 2e-4 is for far longer runs
-    warmup: int = 200  # steps
-    betas: tuple[float, float] = (0.9, 0.99)  # section IV-B
-    weight_decay: float = 0.0  # of Muon's kernels but the exit's, times the rate a step
-    ema: float = 0.999  # decay of the averaged weights a step
-    loss: str = "l1"
+    data: tuple[str, ...] = option(help="128x128 faces", nargs="+", metavar="TAR_OR_DIR")
+    out: Path = option(help="folder of the run", type=Path, metavar="DIR")
+    model: str = option("aminet-edge", "or ablation/NAME; amigan with --gan")
+    val: tuple[str, ...] = option(
+        (), "faces that choose the best weights", nargs="*", metavar="TAR_OR_DIR"
+    )
+    minutes: float | None = option(
+        None, "train so long; the cosine follows the clock", POSITIVE, type=float
+    )
+    steps: int | None = option(None, "train so many steps; reproducible", POSITIVE, type=int)
+    resume: bool = option(False, "go on from the run in --out, if there is one")
+    overwrite: bool = option(False, "delete the run in --out, and train anew")
+    batch: int = option(32, "faces a step, over all processes", POSITIVE)
+    optimizer: str = option("muon", "adam with --gan", choices=("muon", "adam"))
+    rate: float = option(1e-3, f"learning rate; {GAN_RATE} with --gan", POSITIVE)
+    warmup: int = option(200, "steps until the full rate", NOT_NEGATIVE)
+    betas: tuple[float, float] = (0.9, 0.99)  # of Adam; section IV-B
+    weight_decay: float = option(
+        0.0,
+        "of Muon's kernels: without it they grow, and the same rate turns them less and less",
+        NOT_NEGATIVE,
+    )
+    ema: float = option(0.999, "decay of the averaged weights a step", SHARE)
+    loss: str = option("l1", "pixel loss", choices=("l1", "l2", "psnr"))
     augmentation: Augmentation = field(default_factory=Augmentation)
-    init: Path | None = None  # weights to start from
-    fresh: tuple[str, ...] = ()  # parts of the network that start anew all the same
-    head_start: int = 0  # steps in which only entry and exit are trained
-    freeze_norms: bool = False  # batch norms keep the statistics of `init`
-    teacher: Path | None = None  # a checkpoint whose faces are imitated
-    distill: float = 0.5  # the teacher's share of the pixel loss; the rest is the original's
+    init: Path | None = option(None, "start from these weights", type=Path, metavar="F")
+    fresh: tuple[str, ...] = option(
+        (), "with --init: parts that start anew, e.g. entry exit", nargs="+", metavar="PART"
+    )
+    head_start: int = option(
+        0,
+        "steps in which only entry and exit are trained: new ones would spoil the body of --init",
+        NOT_NEGATIVE,
+        metavar="STEPS",
+    )
+    freeze_norms: bool = option(False, "with --init: batch norms keep its statistics")
+    teacher: Path | None = option(
+        None, "a checkpoint to imitate (distillation)", type=Path, metavar="F"
+    )
+    distill: float = option(0.5, "the teacher's share of the pixel loss", SHARE)
     gan: GanOptions | None = None
-    resume: bool = False
-    val_every_s: float = 240.0
-    workers: int = 1  # processes that make batches of degraded faces
-    seed: int = 0
-    device: str = "auto"
-    amp: bool = True  # autocast to `precision`
-    precision: str = "bf16"  # or fp16, with a loss scale
-    compile: bool = False
+    val_every_s: float = option(
+        240.0,
+        "between two validations and checkpoints",
+        NOT_NEGATIVE,
+        flag="--val-every",
+        metavar="SECONDS",
+    )
+    workers: int = option(1, "processes that degrade the faces of the next batches", NOT_NEGATIVE)
+    seed: int = option(0, "of weights, batches and degradations")
+    device: str = option("auto", "cpu, cuda, cuda:1")
+    amp: bool = option(True, "float32 instead of autocast", flag="--no-amp")
+    precision: str = option("bf16", "of autocast", choices=("bf16", "fp16"))
+    compile: bool = option(False, "torch.compile; needs a C++ compiler")
 
     def __post_init__(self) -> None:
         if (self.minutes is None) == (self.steps is None):
-            raise EdgeError("train: give either --minutes or --steps", EXIT_USAGE)
-        for flag, value, (least, most, expected) in self._numbers():
-            if value is not None and not least <= value <= most:  # which "nan" is not, either
-                raise EdgeError(f"train: {flag} {value:g}, expected {expected}", EXIT_USAGE)
+            raise _usage("give either --minutes or --steps")
+        check_ranges(self)
+        if self.gan is not None:
+            check_ranges(self.gan)
+        if self.resume and self.overwrite:
+            raise _usage("give either --resume or --overwrite")
         if self.weight_decay and self.optimizer != "muon":
-            raise EdgeError("train: --weight-decay needs --optimizer muon", EXIT_USAGE)
+            raise _usage("--weight-decay needs --optimizer muon")
         if self.freeze_norms and (self.init is None or self.fresh):
-            raise EdgeError(
-                "train: --freeze-norms needs --init, and no --fresh part without statistics",
-                EXIT_USAGE,
-            )
+            raise _usage("--freeze-norms needs --init, and no --fresh part without statistics")
 
-    def _numbers(self) -> Iterator[tuple[str, float | None, Range]]:
-        yield "--minutes", self.minutes, POSITIVE
-        yield "--steps", self.steps, POSITIVE
-        yield "--batch", self.batch, POSITIVE
-        yield "--rate", self.rate, POSITIVE
-        yield "--warmup", self.warmup, NOT_NEGATIVE
-        yield "--weight-decay", self.weight_decay, NOT_NEGATIVE
-        yield "--ema", self.ema, SHARE
-        yield "--head-start", self.head_start, NOT_NEGATIVE
-        yield "--workers", self.workers, NOT_NEGATIVE
-        yield "--val-every", self.val_every_s, NOT_NEGATIVE
-        yield "--distill", self.distill, SHARE
-        if self.gan:
-            yield "--perceptual", self.gan.perceptual, NOT_NEGATIVE
-            yield "--adversarial", self.gan.adversarial, NOT_NEGATIVE
-            yield "--discriminator-rate", self.gan.rate, POSITIVE
+
+def check_ranges(options: Any) -> None:
+    """Refuse a number out of its field's range, by the name of its option."""
+    for one in _options_of(type(options)):
+        value, within = getattr(options, one.name), one.metadata["within"]
+        if value is None or within is None:
+            continue
+        least, most, expected = within
+        if not least <= value <= most:  # which "nan" is not, either
+            raise _usage(f"{_flag(one)} {value:g}, expected {expected}")
+
+
+def _options_of(cls: type) -> Iterator["Field[Any]"]:
+    return (one for one in fields(cls) if "how" in one.metadata)
+
+
+def _flag(one: "Field[Any]") -> str:
+    return one.metadata["how"].get("flag") or f"--{one.name.replace('_', '-')}"
+
+
+def _usage(message: str) -> EdgeError:
+    return EdgeError(f"train: {message}", EXIT_USAGE)
 
 
 def parse(argv: Sequence[str] | None, description: str | None) -> tuple[TrainOptions, bool]:
     """Command line -> options, and whether JSON is asked for."""
-    parser = argparse.ArgumentParser(prog="python -m aminet.train", description=description)
-    _add_run(parser)
-    _add_recipe(parser)
-    _add_augmentation(parser)
-    _add_gan(parser)
-    given = parser.parse_args(argv)
-    try:
-        augmentation = Augmentation(
-            zoom=given.zoom,
-            shift=given.shift,
-            share=given.share,
-            exposure=given.exposure,
-            colour=given.colour,
+    parser = argparse.ArgumentParser(
+        prog="python -m aminet.train",
+        description=description,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    _add(parser.add_argument_group("training"), TrainOptions)
+    _add(parser.add_argument_group("16-px models: augmentation"), Augmentation, "augmentation.")
+    group = parser.add_argument_group("AMIGAN")
+    group.add_argument("--gan", action="store_true", help="its losses; amigan always has them")
+    _add(group, GanOptions, "gan.")
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    given = vars(parser.parse_args(argv))
+    as_json, gan = given.pop("json"), given.pop("gan")
+    return _options(given, gan=gan), as_json
+
+
+def _add(group: "argparse._ArgumentGroup", cls: type, prefix: str = "") -> None:
+    """The options of a dataclass; those that are not given stay out of the namespace."""
+    for one in _options_of(cls):
+        how = {key: value for key, value in one.metadata["how"].items() if key != "flag"}
+        default, help_text = one.default, one.metadata["help"]
+        if isinstance(default, bool):
+            how |= {"action": "store_false" if default else "store_true"}
+        elif "nargs" not in how:
+            how.setdefault("type", type(default))
+            if default is not None and default is not MISSING:
+                help_text = f"default {default}; {help_text}"
+            if "choices" not in how:
+                how.setdefault("metavar", one.name.upper())
+        group.add_argument(
+            _flag(one),
+            dest=prefix + one.name,
+            default=argparse.SUPPRESS,
+            required=default is MISSING,
+            help=help_text,
+            **how,
         )
-    except ValueError as error:
-        parser.error(str(error))
-    gan = _gan_options(given)
-    if given.distill is not None and given.teacher is None:
-        raise EdgeError("train: --distill needs --teacher", EXIT_USAGE)
-    default_rate = GAN_RATE if gan else TrainOptions.rate
-    return TrainOptions(
-        data=tuple(given.data),
-        val=tuple(given.val),
-        out=given.out,
-        model=given.model or ("amigan" if gan else TrainOptions.model),
-        minutes=given.minutes,
-        steps=given.steps,
-        batch=given.batch,
-        optimizer=given.optimizer or ("adam" if gan else TrainOptions.optimizer),
-        rate=default_rate if given.rate is None else given.rate,
-        warmup=given.warmup,
-        weight_decay=given.weight_decay,
-        ema=given.ema,
-        loss=given.loss,
-        augmentation=augmentation,
-        init=given.init,
-        fresh=tuple(given.fresh),
-        head_start=given.head_start,
-        freeze_norms=given.freeze_norms,
-        teacher=given.teacher,
-        distill=TrainOptions.distill if given.distill is None else given.distill,
-        gan=gan,
-        resume=given.resume,
-        val_every_s=given.val_every,
-        workers=given.workers,
-        seed=given.seed,
-        device=given.device,
-        amp=not given.no_amp,
-        precision=given.precision,
-        compile=given.compile,
-    ), given.json
 
 
-def _add_run(parser: argparse.ArgumentParser) -> None:
-    add = parser.add_argument
-    add("--data", nargs="+", required=True, metavar="TAR_OR_DIR", help="128x128 training faces")
-    add(
-        "--val",
-        nargs="*",
-        default=[],
-        metavar="TAR_OR_DIR",
-        help="faces that choose the best weights",
-    )
-    add("--model", help=f"default {TrainOptions.model}; with --gan amigan")
-    add("--out", type=Path, required=True, metavar="DIR")
-    add("--minutes", type=float, help="train so long; the cosine follows the clock")
-    add("--steps", type=int, help="train so many steps; reproducible")
-    add("--init", type=Path, metavar="F", help="start from these weights")
-    add(
-        "--fresh",
-        nargs="+",
-        default=[],
-        metavar="PART",
-        help="with --init: parts that start anew all the same, e.g. bottleneck decoders exit",
-    )
-    add(
-        "--head-start",
-        type=int,
-        default=TrainOptions.head_start,
-        metavar="STEPS",
-        help="train only entry and exit at first: fresh ones would spoil the body behind --init",
-    )
-    add(
-        "--freeze-norms",
-        action="store_true",
-        help="with --init: batch norms keep its statistics, not each batch's",
-    )
-    add("--resume", action="store_true", help="go on from DIR, if it holds a run")
-    add("--val-every", type=float, default=TrainOptions.val_every_s, metavar="SECONDS")
-    add(
-        "--workers",
-        type=int,
-        default=TrainOptions.workers,
-        help="processes that degrade the faces of the next batches; 0: none but training's own",
-    )
-    add("--seed", type=int, default=0)
-    add("--device", default="auto")
-    add("--no-amp", action="store_true", help="float32 instead of autocast")
-    add("--precision", choices=("bf16", "fp16"), default=TrainOptions.precision, help="of autocast")
-    add("--compile", action="store_true", help="torch.compile; needs a C++ compiler")
-    add("--json", action="store_true")
+def _options(given: dict[str, Any], *, gan: bool) -> TrainOptions:
+    """Options from what was given; those that would do nothing are refused."""
+    augmentation, adversary = _taken(given, "augmentation."), _taken(given, "gan.")
+    gan = gan or given.get("model") == GAN_MODEL
+    if gan:
+        defaults = {"model": GAN_MODEL, "optimizer": "adam", "rate": GAN_RATE}
+        given = {**defaults, **given, "gan": GanOptions(**adversary)}
+    elif adversary:
+        flags = [_flag(one) for one in _options_of(GanOptions)]
+        raise _usage(f"{', '.join(flags[:-1])} and {flags[-1]} need --gan")
+    if "distill" in given and "teacher" not in given:
+        raise _usage("--distill needs --teacher")
+    lr_side = find_config(given.get("model", TrainOptions.model)).lr_side
+    if augmentation and lr_side != LR_SIDE:
+        flag = f"--{next(iter(augmentation))}"
+        raise _usage(f"{flag} is for models of 16-px input; {lr_side}-px ones have degradations")
+    if "workers" in given and lr_side == LR_SIDE:
+        raise _usage(f"--workers is for models of another input than {LR_SIDE} px")
+    listed: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in given.items()}
+    return TrainOptions(augmentation=Augmentation(**augmentation), **listed)
 
 
-def _add_recipe(parser: argparse.ArgumentParser) -> None:
-    add = parser.add_argument
-    add("--batch", type=int, default=TrainOptions.batch, help="faces, over all processes")
-    add("--optimizer", choices=("muon", "adam"), help="default muon; with --gan adam")
-    add(
-        "--rate",
-        type=float,
-        help=f"Adam's learning rate, default {TrainOptions.rate}; with --gan {GAN_RATE}",
-    )
-    add("--warmup", type=int, default=TrainOptions.warmup, help="steps")
-    add(
-        "--weight-decay",
-        type=float,
-        default=TrainOptions.weight_decay,
-        metavar="SHARE",
-        help="of Muon's kernels: without it they grow, and the same rate turns them less and less",
-    )
-    add("--ema", type=float, default=TrainOptions.ema, help="decay of the averaged weights")
-    add("--loss", choices=("l1", "l2", "psnr"), default=TrainOptions.loss)
-    add("--teacher", type=Path, metavar="F", help="a checkpoint to imitate (distillation)")
-    add(
-        "--distill",
-        type=float,
-        help=f"the teacher's share of the pixel loss, default {TrainOptions.distill}",
-    )
-
-
-def _add_augmentation(parser: argparse.ArgumentParser) -> None:
-    add = parser.add_argument
-    add("--zoom", type=float, default=Augmentation.zoom, help="largest zoom; 1: none")
-    add("--shift", type=float, default=Augmentation.shift, help="largest shift, pixels")
-    add("--share", type=float, default=Augmentation.share, help="of faces zoomed and shifted")
-    add("--exposure", type=float, default=Augmentation.exposure, help="largest change, stops")
-    add("--colour", type=float, default=Augmentation.colour, help="largest gain of one channel")
-
-
-def _add_gan(parser: argparse.ArgumentParser) -> None:
-    add = parser.add_argument
-    add("--gan", action="store_true", help="AMIGAN's losses; amigan always has them")
-    default = GanOptions()
-    add(
-        "--perceptual",
-        type=float,
-        help=f"weight of the VGG loss, default {default.perceptual}; 0: none",
-    )
-    add("--adversarial", type=float, help=f"its weight, default {default.adversarial}")
-    add("--discriminator-rate", type=float, metavar="RATE", help=f"default {default.rate}")
-    add("--vgg", type=Path, metavar="F", help="VGG16 or VGG19 as torchvision names its weights")
-
-
-def _gan_options(given: argparse.Namespace) -> GanOptions | None:
-    """AMIGAN's losses if they are asked for; their options without them would do nothing."""
-    asked = {
-        "perceptual": given.perceptual,
-        "adversarial": given.adversarial,
-        "rate": given.discriminator_rate,
-        "vgg": given.vgg,
-    }
-    changed = {name: value for name, value in asked.items() if value is not None}
-    if given.gan or given.model == "amigan":
-        return GanOptions(**changed)
-    if changed:
-        raise EdgeError(
-            "train: --perceptual, --adversarial, --discriminator-rate and --vgg need --gan",
-            EXIT_USAGE,
-        )
-    return None
+def _taken(given: dict[str, Any], prefix: str) -> dict[str, Any]:
+    """The options of a group, without its prefix; they leave `given`."""
+    names = [name for name in given if name.startswith(prefix)]
+    return {name.removeprefix(prefix): given.pop(name) for name in names}

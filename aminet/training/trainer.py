@@ -11,13 +11,13 @@ import torch
 from torch import Tensor
 
 from aminet.checkpoint import (
+    Checkpoint,
     build_model,
-    find_config,
     load_checkpoint,
     require_config,
     save_checkpoint,
 )
-from aminet.config import ModelConfig
+from aminet.config import ModelConfig, find_config
 from aminet.model import AMINet
 from aminet.training.compiled import Forward, compile_checked
 from aminet.training.criterion import Criterion
@@ -31,6 +31,7 @@ from runtime.errors import EXIT_USAGE, EdgeError
 
 GRADIENT_NORM = 1.0  # gradients are clipped to this length
 FINAL_RATE = 0.01  # of the learning rate, at the end of the cosine
+STATE, BEST = "state.safetensors", "best.safetensors"  # files of a run
 PRECISIONS = {"bf16": torch.bfloat16, "fp16": torch.float16}
 MAX_SKIPPED = 20  # updates in succession without a finite gradient: the run is lost
 LOSS_SCALE = 2.0**16  # of fp16, whose small gradients vanish; halved when one overflows
@@ -89,11 +90,11 @@ class Trainer:
 
     @property
     def state_path(self) -> Path:
-        return self.options.out / "state.safetensors"
+        return self.options.out / STATE
 
     @property
     def best_path(self) -> Path:
-        return self.options.out / "best.safetensors"
+        return self.options.out / BEST
 
     @property
     def done(self) -> float:
@@ -246,6 +247,7 @@ class Trainer:
         """Take the run up where it was saved; its stages until then."""
         saved = load_checkpoint(self.state_path)
         require_config(saved, self.config, self.options.model)
+        _require_optimizer(saved, self.options)
         parts = unpack(saved.state)
         self.network.load_state_dict(parts["network"])
         self.average = {k: v.to(self.device) for k, v in parts["average"].items()}
@@ -294,6 +296,18 @@ def _start(options: TrainOptions, config: ModelConfig) -> tuple[AMINet, Sequence
                 f"train: --fresh {part}: {options.model} has no such part", EXIT_USAGE
             ) from error
     return started, list(start.training.get("stages", []))
+
+
+def _require_optimizer(saved: Checkpoint, options: TrainOptions) -> None:
+    """Refuse to resume with another optimizer, whose state is not in the file."""
+    stages = saved.training.get("stages") or [{}]
+    used = stages[-1].get("optimizer", options.optimizer)
+    if used != options.optimizer:
+        raise EdgeError(
+            f"train: {saved.path}: was trained with --optimizer {used}, cannot be resumed with"
+            f" {options.optimizer}; start a new run from its weights: --init {options.out / BEST}",
+            EXIT_USAGE,
+        )
 
 
 def _freeze_norms(network: AMINet) -> None:

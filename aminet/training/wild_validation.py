@@ -10,9 +10,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from aminet.config import SR_SIDE
+from aminet.config import LR_SIDE, SR_SIDE
 from aminet.model import AMINet
 from aminet.training.degradation import KINDS, Degradation, photograph, relight, resample
+from aminet.training.validation import Validation
 from runtime.dataset import load_faces
 from runtime.image import Pixels, psnr_y, to_pixels, to_tensor
 
@@ -109,3 +110,13 @@ class WildValidation:
             made = network(torch.from_numpy(to_tensor(lr)).to(device)).float().cpu().numpy()
             sr += list(to_pixels(made))
         return sr
+
+
+AnyValidation = Validation | WildValidation
+
+
+def load_validation(sources: Sequence[str | Path], lr_side: int) -> AnyValidation:
+    """Bicubically shrunk faces for networks of the paper's input, degraded ones for the others."""
+    if lr_side == LR_SIDE:
+        return Validation.load(sources)
+    return WildValidation.load(sources, lr_side)

@@ -1,0 +1,263 @@
+"""A training run: batches in, steps, validation, and the files that it leaves in its folder."""
+
+import math
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from aminet.config import LR_SIDE, ModelConfig
+from aminet.training.data import load, shrunk_batches
+from aminet.training.degradation import WILD
+from aminet.training.distributed import World, join_world
+from aminet.training.lineage import describe
+from aminet.training.loader import DegradedFaces, degraded_batches
+from aminet.training.logbook import append, write_csv, write_curves
+from aminet.training.options import TrainOptions
+from aminet.training.trainer import BEST, STATE, DivergedError, Trainer
+from aminet.training.wild_validation import AnyValidation, load_validation
+from runtime.dataset import load_faces
+from runtime.errors import EXIT_INTERRUPTED, EXIT_USAGE, EdgeError
+from runtime.image import write_image
+from runtime.progress import Progress, silent
+
+LOG_EVERY = 50  # steps
+LOG, CSV, CURVES, SHEET = "log.jsonl", "log.csv", "curves.png", "sheet.png"
+FILES = (STATE, BEST, LOG, CSV, CURVES, SHEET)  # of a run
+OUT_OF_MEMORY = ("out of memory", "allocate memory", "not enough memory")  # CUDA, CPU, Windows
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """What a run has reached; `checkpoint` is the best by validation, or the last without one."""
+
+    checkpoint: str
+    best_psnr_y: float | None  # dB on the validation faces
+    steps: int
+    seconds: float
+    images_per_s: float
+    leads: bool = True  # False in all but one process of torchrun's
+
+
+def run(
+    options: TrainOptions, config: ModelConfig | None = None, progress: Progress = silent
+) -> TrainResult:
+    """Train as aminet.train.train says."""
+    check_folder(options)
+    with join_world(options.batch, options.device) as world:
+        trainer = Trainer(options, config, world)
+        pairs = _pairs(trainer)
+        leads = options.val and world.leads
+        validation = load_validation(options.val, trainer.config.lr_side) if leads else None
+        if options.overwrite and world.leads:
+            _delete_run(options.out)
+        options.out.mkdir(parents=True, exist_ok=True)
+        if world.leads:
+            _report(f"log: {options.out / LOG}")
+        started, clock = trainer.progress.step, time.perf_counter()
+        with _leaving_a_checkpoint(trainer):
+            _loop(trainer, pairs, validation, progress if world.leads else silent)
+            _checkpoint(trainer, validation)
+        return _result(trainer, world, started, time.perf_counter() - clock)
+
+
+def check_folder(options: TrainOptions) -> None:
+    """Refuse an `out` that is a file, or that holds a run which would be replaced unasked."""
+    out = options.out
+    if out.exists() and not out.is_dir():
+        raise EdgeError(f"train: --out {out}: is a file, expected a folder", EXIT_USAGE)
+    if options.resume or options.overwrite:
+        return
+    if found := [name for name in FILES if (out / name).exists()]:
+        raise EdgeError(
+            f"train: --out {out}: holds a run ({', '.join(found)}); go on with --resume, or replace"
+            " it with --overwrite",
+            EXIT_USAGE,
+        )
+
+
+def _delete_run(out: Path) -> None:
+    for name in FILES:
+        (out / name).unlink(missing_ok=True)
+
+
+def _report(line: str) -> None:
+    sys.stderr.write(f"train: {line}\n")
+
+
+def _result(trainer: Trainer, world: World, started: int, seconds: float) -> TrainResult:
+    best, progress = trainer.progress.best_psnr_y, trainer.progress
+    return TrainResult(
+        checkpoint=str(trainer.best_path),
+        best_psnr_y=best if math.isfinite(best) else None,
+        steps=progress.step,
+        seconds=progress.seconds,
+        images_per_s=(progress.step - started) * trainer.options.batch / max(seconds, 1e-9),
+        leads=world.leads,
+    )
+
+
+def _pairs(trainer: Trainer) -> Iterator[tuple[Tensor, Tensor]]:
+    """Endless batches of lr and hr, from the trainer's step on.
+
+    A network of the paper's input sees bicubically shrunk faces, one of another degraded ones.
+    """
+    options, first_step = trainer.options, trainer.progress.step
+    if trainer.config.lr_side != LR_SIDE:
+        pixels = load_faces(options.data)
+        _require_batch(len(pixels), options.batch)
+        faces = DegradedFaces(
+            pixels, WILD, trainer.config.lr_side, options.batch, seed=options.seed
+        )
+        return degraded_batches(faces, first_step=first_step, workers=options.workers)
+    loaded = load(options.data, trainer.device)
+    _require_batch(len(loaded), options.batch)
+    return shrunk_batches(
+        loaded, options.batch, options.augmentation, seed=options.seed, first_step=first_step
+    )
+
+
+def _require_batch(faces: int, batch: int) -> None:
+    if faces < batch:
+        raise EdgeError(f"train: {faces} faces, expected at least a batch of {batch}")
+
+
+def _loop(
+    trainer: Trainer,
+    pairs: Iterator[tuple[Tensor, Tensor]],
+    validation: AnyValidation | None,
+    show: Progress,
+) -> None:
+    options, progress, world = trainer.options, trainer.progress, trainer.world
+    saved_at, begun_at = progress.seconds, trainer.done
+    clock = time.perf_counter()
+    while trainer.done < 1:
+        begun = time.perf_counter()
+        lr, hr = (side.to(trainer.device) for side in next(pairs))
+        loss = trainer.step(world.share(lr), world.share(hr))
+        took = time.perf_counter() - begun
+        progress.seconds = world.agree(progress.seconds + took)
+        if trainer.notice and world.leads:
+            _report(trainer.notice)
+            trainer.notice = None
+        share = (trainer.done - begun_at) / max(1 - begun_at, 1e-9)
+        left = (time.perf_counter() - clock) * (1 - share) / max(share, 1e-9)
+        show(_status(trainer, float(loss), options.batch / took, left))
+        if progress.step % LOG_EVERY == 0 and world.leads:
+            speed = round(options.batch / took, 1)
+            _log(trainer, loss=float(loss), images_per_s=speed, **_parts(trainer))
+        if progress.seconds - saved_at > options.val_every_s:
+            begun = time.perf_counter()
+            show(f"step {progress.step}, validating")
+            _checkpoint(trainer, validation)
+            took = time.perf_counter() - begun  # the leader's: the others did not validate
+            saved_at = progress.seconds = world.agree(progress.seconds + took)
+
+
+def _status(trainer: Trainer, loss: float, images_per_s: float, left_s: float) -> str:
+    """`step 120, loss 0.0312, rate 9.2e-04, 41 faces/s, 1:12:00 left`."""
+    minutes, seconds = divmod(round(max(left_s, 0)), 60)
+    hours, minutes = divmod(minutes, 60)
+    return (
+        f"step {trainer.progress.step}, loss {loss:.4f}, rate {trainer.learning_rate():.1e},"
+        f" {images_per_s:.0f} faces/s, {hours}:{minutes:02}:{seconds:02} left"
+    )
+
+
+def _checkpoint(trainer: Trainer, validation: AnyValidation | None) -> None:
+    """Validate, keep the best, save all that --resume needs. Only the leading process does."""
+    if not trainer.world.leads:
+        return
+    _validate(trainer, validation)
+    trainer.save()
+    log = trainer.options.out / LOG
+    write_csv(log, log.with_name(CSV))
+    write_curves(log, log.with_name(CURVES))
+
+
+def _validate(trainer: Trainer, validation: AnyValidation | None) -> None:
+    """Keep the averaged weights if they are the best so far (without validation: the latest).
+
+    AMIGAN trades PSNR-Y for detail: its latest weights are kept.
+    """
+    psnr_y = None
+    if validation is not None:
+        network = trainer.averaged_network()
+        psnr_y, cells = validation.evaluate(network)
+        bicubic = round(validation.bicubic_psnr_y, 4)
+        _log(trainer, psnr_y=round(psnr_y, 4), bicubic_psnr_y=bicubic, **cells)
+        write_image(trainer.options.out / SHEET, validation.sheet(network))
+        if psnr_y <= trainer.progress.best_psnr_y and trainer.adversary is None:
+            return
+        trainer.progress.best_psnr_y = psnr_y
+    trainer.save_best(psnr_y, recipe(trainer))
+
+
+@contextmanager
+def _leaving_a_checkpoint(trainer: Trainer) -> Iterator[None]:
+    """Turn what ends a run early into one line of advice; the weights so far are saved."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        _rescue(trainer, save=True)
+        raise EdgeError(
+            f"train: stopped at step {trainer.progress.step}; go on with --resume",
+            EXIT_INTERRUPTED,
+        ) from None
+    except DivergedError:  # the weights may be spoilt; those on the disk are not
+        _rescue(trainer, save=not trainer.state_path.exists())
+        raise
+    except EdgeError as error:  # a file of the run cannot be written
+        with suppress(EdgeError):
+            _rescue(trainer, save=not trainer.state_path.exists())
+        raise EdgeError(f"{error}, with --resume", error.status) from error
+    except (RuntimeError, MemoryError) as error:
+        if not isinstance(error, MemoryError) and not _is_out_of_memory(error):
+            raise
+        _rescue(trainer, save=True)
+        half = max(trainer.options.batch // 2, 1)
+        raise EdgeError(
+            f"train: out of memory at step {trainer.progress.step}, with a batch of"
+            f" {trainer.options.batch}; go on with --resume --batch {half}"
+        ) from error
+
+
+def _is_out_of_memory(error: RuntimeError) -> bool:
+    return any(words in str(error).lower() for words in OUT_OF_MEMORY)
+
+
+def _rescue(trainer: Trainer, *, save: bool) -> None:
+    if not trainer.world.leads:
+        return
+    if save:
+        trainer.save()
+    if not trainer.best_path.exists():
+        trainer.save_best(None, recipe(trainer))
+
+
+def recipe(trainer: Trainer) -> dict[str, Any]:
+    """What a model card says of the training: options, stages, device."""
+    return describe(trainer.options) | {
+        "stages": trainer.stages,
+        "device_used": str(trainer.device),
+        "torch": torch.__version__,
+    }
+
+
+def _parts(trainer: Trainer) -> dict[str, float]:
+    """The loss's parts, where it has more than one."""
+    terms = trainer.terms if len(trainer.terms) > 1 else {}
+    return {name: float(term) for name, term in terms.items()}
+
+
+def _log(trainer: Trainer, **values: float) -> None:
+    progress = trainer.progress
+    line = {"step": progress.step, "seconds": round(progress.seconds, 1), **values}
+    line["rate"] = trainer.learning_rate()
+    append(trainer.options.out / LOG, line)
