@@ -1,15 +1,18 @@
-"""Faces of nobody: 16x16 faces drawn from eigenface statistics.
+"""Synthetic faces: 16x16 faces drawn from eigenface statistics, and degraded ones of 64x64.
 
     python -m calib_data.generate statistics --data TAR_OR_DIR... [--out FILE]
     python -m calib_data.generate faces      [--seed N] [--count N] [--out DIR]
     python -m calib_data.generate probes     [--seed N] [--count N] [--out FILE]
+    python -m calib_data.generate faces-64   [--seed N] [--count N] [--out DIR]
+    python -m calib_data.generate probes-64  [--seed N] [--count N] [--out FILE]
 
 A face x is seen as 768 numbers (16x16 pixels, RGB). Over the training faces these have a mean and
 a covariance, whose first 128 eigenvectors ("eigenfaces", Turk and Pentland 1991) hold 97 % of the
-variance. A face of nobody is the mean plus each eigenface times a Gaussian number of its spread.
+variance. A synthetic face is the mean plus each eigenface times a Gaussian number of its spread.
+Those of 64x64 are made from it by calib_data.degraded.
 
 The stored statistics are integers and a face is summed up from them in whole numbers, which float64
-holds exactly in any order; so the same seed gives the same pixels on every machine.
+holds exactly in any order; so the same seed gives the same 16x16 pixels on every machine.
 """
 
 import argparse
@@ -25,7 +28,7 @@ from numpy.typing import NDArray
 
 from runtime.atomic import read_bytes, writing
 from runtime.dataset import iter_faces
-from runtime.errors import EdgeError, run_command
+from runtime.errors import EdgeError, needs, run_command
 from runtime.image import LR_SIDE, shrink, write_image
 
 HERE = Path(__file__).parent
@@ -35,6 +38,23 @@ COMPONENTS = 128
 STATISTICS_LIMIT_BYTES = 200_000
 CALIBRATION_SEED, CALIBRATION_COUNT = 2026, 128
 PROBE_SEED, PROBE_COUNT = 12, 12
+# Command -> what it does, seed, count, where it writes.
+SETS = {
+    "faces": ("draw calibration faces, one PNG each", CALIBRATION_SEED, CALIBRATION_COUNT, HERE),
+    "probes": ("draw the probe faces, one strip", PROBE_SEED, PROBE_COUNT, PROBE_STRIP),
+    "faces-64": (
+        "calibration faces of 64x64, degraded",
+        CALIBRATION_SEED,
+        CALIBRATION_COUNT,
+        HERE / "64px",
+    ),
+    "probes-64": (
+        "probe faces of 64x64, degraded",
+        PROBE_SEED,
+        PROBE_COUNT,
+        PROBE_STRIP.with_name("probe_faces_64.png"),
+    ),
+}
 
 FACE_SHAPE = (LR_SIDE, LR_SIDE, 3)
 MEAN_FRACTION = 1 << 8  # the mean is stored in 1/256 of a gray level
@@ -43,7 +63,7 @@ STEP_FRACTION = 1 << 16  # a face is summed up in 1/65536 of a gray level
 
 @dataclass(frozen=True)
 class Statistics:
-    """Mean and first eigenfaces of a set of 16x16 faces, as stored in statistics.npz."""
+    """The mean and first eigenfaces of a set of 16x16 faces, as stored in statistics.npz."""
 
     mean: NDArray[np.uint16]  # (768,), 1/256 gray levels
     components: NDArray[np.int8]  # (K, 768), each a unit vector scaled until its peak is 127
@@ -64,7 +84,7 @@ class Statistics:
 
 
 def measure_statistics(faces: NDArray[np.uint8], components: int = COMPONENTS) -> Statistics:
-    """Statistics of 16x16 faces (N, 16, 16, 3).
+    """Measure the statistics of 16x16 faces (N, 16, 16, 3).
 
     The sums are sums of integers below 2^53, hence exact in any order; what a machine's linear
     algebra could add (1e-9 of an eigenvector) is far below the rounding to int8.
@@ -88,7 +108,7 @@ def measure_statistics(faces: NDArray[np.uint8], components: int = COMPONENTS) -
 
 
 def draw_faces(statistics: Statistics, seed: int, count: int) -> NDArray[np.uint8]:
-    """Faces of nobody, (count, 16, 16, 3)."""
+    """Draw synthetic faces, (count, 16, 16, 3)."""
     gaussian = np.random.Generator(np.random.PCG64(seed))
     normal = gaussian.standard_normal((count, len(statistics.spread)))
     steps = np.rint(normal * statistics.spread * STEP_FRACTION)
@@ -136,13 +156,13 @@ def shrink_faces(sources: Sequence[str | Path]) -> NDArray[np.uint8]:
 
 
 def strip(faces: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Faces (N, 16, 16, 3) side by side, (16, 16 N, 3)."""
+    """Put faces (N, S, S, 3) side by side, (S, S N, 3)."""
     return np.concatenate(list(faces), axis=1)
 
 
 def unstrip(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """The faces of a strip (16, 16 N, 3), (N, 16, 16, 3)."""
-    return np.stack(np.split(pixels, pixels.shape[1] // LR_SIDE, axis=1))
+    """The faces of a strip (S, S N, 3), (N, S, S, 3)."""
+    return np.stack(np.split(pixels, pixels.shape[1] // pixels.shape[0], axis=1))
 
 
 def write_faces(folder: Path, faces: NDArray[np.uint8]) -> None:
@@ -151,39 +171,50 @@ def write_faces(folder: Path, faces: NDArray[np.uint8]) -> None:
         write_image(folder / f"face-{number:03}.png", pixels)
 
 
-def parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="calib_data.generate", description="Faces of nobody.")
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m calib_data.generate", description="Generate synthetic faces."
+    )
     commands = parser.add_subparsers(dest="command", required=True)
     statistics = commands.add_parser("statistics", help="measure a set of faces")
     statistics.add_argument("--data", nargs="+", required=True, metavar="TAR_OR_DIR")
     statistics.add_argument("--out", type=Path, default=STATISTICS)
-    faces = commands.add_parser("faces", help="draw calibration faces, one PNG each")
-    faces.add_argument("--seed", type=int, default=CALIBRATION_SEED)
-    faces.add_argument("--count", type=int, default=CALIBRATION_COUNT)
-    faces.add_argument("--out", type=Path, default=HERE)
-    probes = commands.add_parser("probes", help="draw the probe faces, one strip")
-    probes.add_argument("--seed", type=int, default=PROBE_SEED)
-    probes.add_argument("--count", type=int, default=PROBE_COUNT)
-    probes.add_argument("--out", type=Path, default=PROBE_STRIP)
+    for name, (what, seed, count, out) in SETS.items():
+        command = commands.add_parser(name, help=what)
+        command.add_argument("--seed", type=int, default=seed, help=f"default: {seed}")
+        command.add_argument("--count", type=int, default=count, help=f"default: {count}")
+        command.add_argument("--out", type=Path, default=out, help=f"default: {_shown(out)}")
     return parser
 
 
+def _shown(path: Path) -> Path:
+    """The path as it is named from the project's root."""
+    return path.relative_to(HERE.parent)
+
+
 def main(argv: Sequence[str] | None = None) -> int:
-    options = parser().parse_args(argv)
+    return run_command(_parser(), _run, argv)
+
+
+def _run(options: argparse.Namespace) -> int:
     if options.command == "statistics":
         statistics = measure_statistics(shrink_faces(options.data))
         write_statistics(options.out, statistics)
         kept = f"{100 * statistics.variance_kept:.1f} %"
         print(f"{options.out}: {statistics.faces} faces, {COMPONENTS} components, {kept} kept")
         return 0
-    drawn = draw_faces(read_statistics(), options.seed, options.count)
-    if options.command == "faces":
-        write_faces(options.out, drawn)
+    faces = draw_faces(read_statistics(), options.seed, options.count)
+    if options.command.endswith("-64"):
+        with needs("train"):
+            from calib_data.degraded import degrade_faces
+        faces = degrade_faces(faces, options.seed)
+    if options.command.startswith("faces"):
+        write_faces(options.out, faces)
     else:
-        write_image(options.out, strip(drawn))
-    print(f"{options.out}: {options.count} faces of nobody, seed {options.seed}")
+        write_image(options.out, strip(faces))
+    print(f"{options.out}: {options.count} synthetic faces, seed {options.seed}")
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(run_command(main))
+    sys.exit(main())

@@ -23,7 +23,7 @@ ALLOWED = {
         *("jinja2", "matplotlib", "ncnn"),
         *("aminet", "calib_data", "export", "quantize", "runtime"),
     },
-    "calib_data": {"numpy", "runtime"},
+    "calib_data": {"numpy", "torch", "aminet", "runtime"},
 }
 # The one file of a package that wraps a library; the library is imported when it is used.
 WRAPPERS = {

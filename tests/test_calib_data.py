@@ -1,4 +1,4 @@
-"""The faces of nobody are what the statistics and a seed give, and nobody's."""
+"""The synthetic faces are what the statistics and a seed give, and show no one."""
 
 import numpy as np
 import pytest
@@ -9,9 +9,16 @@ from runtime.dataset import load_faces
 from runtime.errors import EdgeError
 from runtime.image import read_image
 
+PROBE_STRIP_64 = generate.PROBE_STRIP.with_name("probe_faces_64.png")
+
+
+def committed_faces(folder=generate.HERE, side=16):
+    """Without those of the folders below."""
+    return load_faces(sorted(folder.glob("face-*.png")), side)
+
 
 def test_calibration_faces_are_those_of_the_statistics_and_the_seed():
-    stored = load_faces([generate.HERE], side=16)
+    stored = committed_faces()
     drawn = generate.draw_faces(
         generate.read_statistics(), generate.CALIBRATION_SEED, generate.CALIBRATION_COUNT
     )
@@ -30,8 +37,34 @@ def test_commands_write_what_is_committed(tmp_path, capsys):
     assert generate.main(["faces", "--out", str(tmp_path / "faces")]) == 0
     assert generate.main(["probes", "--out", str(tmp_path / "probes.png")]) == 0
     assert "seed 2026" in capsys.readouterr().out
-    assert np.array_equal(load_faces([tmp_path / "faces"], 16), load_faces([generate.HERE], 16))
+    assert np.array_equal(load_faces([tmp_path / "faces"], 16), committed_faces())
     assert np.array_equal(read_image(tmp_path / "probes.png"), read_image(generate.PROBE_STRIP))
+
+
+@pytest.mark.parametrize(
+    ("stored", "seed"),
+    [
+        (lambda: committed_faces(generate.HERE / "64px", 64), generate.CALIBRATION_SEED),
+        (lambda: generate.unstrip(read_image(PROBE_STRIP_64)), generate.PROBE_SEED),
+    ],
+    ids=["calibration", "probes"],
+)
+def test_faces_of_64_px_are_those_of_16_px_degraded(stored, seed):
+    """The first of each, up to what another processor rounds otherwise; see calib_data.degraded."""
+    degraded = pytest.importorskip("calib_data.degraded")
+    faces = generate.draw_faces(generate.read_statistics(), seed, 5)
+    again = degraded.degrade_faces(faces, seed)
+    difference = np.abs(stored()[:5].astype(int) - again)
+    assert difference.mean() < 0.5
+
+
+def test_faces_of_64_px_are_small_and_unlike_each_other():
+    faces = committed_faces(generate.HERE / "64px", 64)
+    assert faces.shape == (generate.CALIBRATION_COUNT, 64, 64, 3)
+    assert sum(path.stat().st_size for path in (generate.HERE / "64px").iterdir()) < 1.2e6
+    assert generate.unstrip(read_image(PROBE_STRIP_64)).shape == (generate.PROBE_COUNT, 64, 64, 3)
+    luma_means = faces.mean(axis=(1, 2, 3))
+    assert luma_means.std() > 20  # light and dark ones
 
 
 def test_statistics_are_small_and_of_all_training_faces():
@@ -70,7 +103,7 @@ def test_broken_statistics_are_named(tmp_path):
 
 def test_statistics_of_a_few_faces_are_refused():
     with pytest.raises(EdgeError, match="128 faces are too few"):
-        generate.shrink_faces([generate.HERE])
+        generate.shrink_faces([generate.HERE / "64px"])
 
 
 @pytest.mark.faces
@@ -91,17 +124,18 @@ def test_committed_statistics_are_those_of_the_training_faces():
 
 
 def assert_nobody(training):
-    """No face of nobody is as close to a training face as training faces are to each other.
+    """No synthetic face is as close to a training face as training faces are to each other.
 
-    Distance: the root mean square difference, in gray levels, of two 16x16 pictures (768 numbers),
-    from each picture to its nearest training face, from a training face to its nearest *other* one.
+    Distance: the root mean square difference, in gray levels, of two 16x16 images (768 numbers),
+    from each image to its nearest training face, from a training face to its nearest *other* one.
     Those distances have a low tail (5.8 gray levels in the whole set: one person at one event), so
-    "no closer than the closest pair" would promise little. Demanded is: the closest of all faces of
-    nobody is farther than the nearest 1 % of training faces, and the median one than their median.
+    "no closer than the closest pair" would promise little. Demanded is: the closest of the
+    synthetic faces is farther than the nearest 1 % of training faces, and the median one than
+    their median.
 
-    A face of nobody has nothing outside of the 128 components (2.8 % of the variance), which brings
+    A synthetic face has nothing outside of the 128 components (2.8 % of the variance), which brings
     it slightly *closer* to training faces than they are to each other: the test is the stricter.
-    It says nothing of single features, and it compares pictures, not persons.
+    It says nothing of single features, and it compares images, not persons.
     """
     statistics = generate.read_statistics()
     nobody = np.concatenate(
