@@ -1,9 +1,10 @@
 """The Dockerfile installs the wheel and nothing else, and stays small (it is read, not built)."""
 
 import re
-import tomllib
 from importlib.metadata import distribution
 from pathlib import Path
+
+import tomllib
 
 ROOT = Path(__file__).parent.parent
 LINES = (ROOT / "Dockerfile").read_text().splitlines()
