@@ -29,11 +29,21 @@ test: setup
 soak: setup
 	$(BIN)/pytest -q -m soak -o faulthandler_timeout=3600
 
-# Both need what `make demo` makes. On an idle machine: about a quarter of an hour, and three minutes.
+# All that README and docs publish, into docs/measured/ and the pages; needs what `make demo` makes
+# and an idle machine, about ten minutes. FACES=DIR (celeba-val.tar, celeba-test.tar, ...) measures
+# quality and drift on real faces again, too, which takes longer.
+MEASURED := docs/measured
 bench: setup
-	$(BIN)/python -m benchmarks.latency --out docs/measured/latency.json
-	$(BIN)/python -m benchmarks.studies.sizes --out docs/measured/sizes.json
-	$(BIN)/python -m benchmarks.studies.settings --out docs/measured/settings.json
+	$(BIN)/python -m benchmarks.latency --out $(MEASURED)/latency.json
+	$(BIN)/python -m benchmarks.studies.profile --out $(MEASURED)/profile.json
+	$(BIN)/python -m benchmarks.studies.coldstart --artifact artifacts/aminet-edge/int8.onnx --out $(MEASURED)/coldstart.json
+	$(if $(FACES),$(BIN)/python -m benchmarks.accuracy --data $(VAL) $(addprefix $(FACES)/,$(TESTS)) --artifact artifacts/aminet-edge/int8.onnx --checkpoint aminet/weights/aminet-edge.safetensors --out $(MEASURED)/quality.json)
+	$(if $(FACES),$(BIN)/python -m benchmarks.studies.real_faces --data $(FACES)/celeba-test.tar --calib $(FACES)/celeba-train-0.tar --out $(MEASURED)/drift.json)
+	$(if $(FACES),$(BIN)/python -m benchmarks.studies.quantizers --data $(VAL) --out $(MEASURED)/quantizers.json)
+	$(if $(FACES),$(BIN)/python -m benchmarks.studies.ablation --data $(VAL) --out $(MEASURED)/ablation.json)
+	$(BIN)/python -m benchmarks.publish
+VAL = $(FACES)/celeba-val.tar
+TESTS := celeba-test.tar fsrnet-celeba-test.tar helen-test.tar lfw-test.tar
 
 # On emulated ARM processors: half an hour, and 120 MB of downloads the first time.
 arm: setup

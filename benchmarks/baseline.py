@@ -1,7 +1,8 @@
-"""Stored baselines: what artifacts were, and how fast, on a kind of processor.
+"""Stored baselines of artifacts and their speeds, by kind of processor.
 
-One file for each instruction-set level and ONNX Runtime version, for both change what is computed;
-speed is kept as a ratio to torch eager in the same run, for machines of one kind differ in speed.
+One file for each instruction-set level and ONNX Runtime version, because both change what is
+computed. Speed is stored as the speed-up over torch eager in the same run, because machines of one
+kind differ in speed.
 """
 
 import json
@@ -23,18 +24,18 @@ TOLERANCE_DB = {"fidelity_db": 1.0, "worst_fidelity_db": 2.0, "extremes_fidelity
 DRIFT_TOLERANCE_DB = 0.005
 SHARE_TOLERANCE = 0.001
 SIZE_TOLERANCE = 0.02
-LEAST_TOLERANCE = 0.1  # of a ratio; what repeats show is taken if it is more
-WIDE = 0.5  # of the baseline's ratio: slower than that is no noise
+LEAST_TOLERANCE = 0.1  # of a speed-up; the spread of repeats counts if it is larger
+WIDE = 0.5  # of the baseline's speed-up: less than that is no noise
 
 
 @dataclass(frozen=True)
 class Speed:
-    """How many times as fast as torch eager, one face, and how far repeats of it lay apart."""
+    """Times as fast as torch eager with one face, and the spread of repeats of it."""
 
     artifact: str
     backend: str
     threads: int
-    ratio_to_eager: float
+    speedup_vs_eager: float
     tolerance: float
 
     @property
@@ -58,7 +59,7 @@ def find_key(level: str, version: str) -> str:
 
 
 def read(key: str, folder: Path = FOLDER) -> Baseline | None:
-    """The baseline of a key, if there is one; EdgeError for a damaged one."""
+    """Read the baseline of a key, None if there is none; EdgeError for a damaged one."""
     path = folder / f"{key}.json"
     if not path.is_file():
         return None
@@ -72,7 +73,7 @@ def read(key: str, folder: Path = FOLDER) -> Baseline | None:
         )
     except (ValueError, TypeError, KeyError) as error:
         raise EdgeError(
-            f"{path}: is no baseline ({error}); get it again, or store one:"
+            f"{path}: is no baseline ({error}). Restore it, or store one with:"
             " python -m benchmarks.regress --accept REASON"
         ) from error
 
@@ -84,7 +85,7 @@ def write(baseline: Baseline, folder: Path = FOLDER) -> Path:
 
 
 def beyond_limits(facts: Facts) -> Iterator[str]:
-    """What no machine is allowed, one line each."""
+    """Yield a line for each limit that is exceeded on any machine."""
     if not facts.passed:
         yield (
             f"{facts.name}: fidelity {facts.fidelity_db:.1f} dB on faces,"
@@ -96,7 +97,7 @@ def beyond_limits(facts: Facts) -> Iterator[str]:
 
 
 def worse(now: Facts, then: Facts) -> Iterator[str]:
-    """What became worse since the baseline, one line each."""
+    """Yield a line for each property that became worse since the baseline."""
     for name, tolerance in TOLERANCE_DB.items():
         # Over ROUNDING_DB only the order of sums differs.
         ours, stored = (min(getattr(facts, name), ROUNDING_DB) for facts in (now, then))
@@ -117,18 +118,18 @@ def worse(now: Facts, then: Facts) -> Iterator[str]:
 
 
 def slower(now: Speed, then: Speed, *, wide: bool) -> str | None:
-    """A line if it is slower than the baseline allows; `wide`: than no noise explains."""
-    least = then.ratio_to_eager * (WIDE if wide else 1 - then.tolerance)
-    if now.ratio_to_eager >= least:
+    """Return a line if it is slower than the tolerance allows; `wide`: than WIDE allows."""
+    least = then.speedup_vs_eager * (WIDE if wide else 1 - then.tolerance)
+    if now.speedup_vs_eager >= least:
         return None
     return (
-        f"{now.name}: {now.ratio_to_eager:.2f} times as fast as torch eager, was"
-        f" {then.ratio_to_eager:.2f}, at least {least:.2f}"
+        f"{now.name}: {now.speedup_vs_eager:.2f} times as fast as torch eager, was"
+        f" {then.speedup_vs_eager:.2f}, at least {least:.2f}"
     )
 
 
 def learn_tolerance(ratios: Sequence[float]) -> float:
-    """One and a half times as far as repeats lie apart, over their median."""
+    """Return 1.5 times the spread of repeats over their median, at least LEAST_TOLERANCE."""
     middle = sorted(ratios)[len(ratios) // 2]
     return max(LEAST_TOLERANCE, 1.5 * (max(ratios) - min(ratios)) / middle)
 

@@ -1,4 +1,4 @@
-"""The report's plots, as SVG that stands in a page and takes its ink from the page's text color."""
+"""The report's charts as inline SVG, drawn in the page's text color."""
 
 import io
 import itertools
@@ -14,12 +14,12 @@ from matplotlib.figure import Figure
 Json = Mapping[str, Any]
 
 INK = "#010203"  # becomes currentColor, so light on a dark page
-OURS, PEERS, LIMIT = "#2a7de1", "#d9822b", "#d64545"
-KINDS = (  # of work, always in the same color
+OURS, BASELINES, LIMIT = "#2a7de1", "#d9822b", "#d64545"
+KINDS = (  # colors of the kinds of operator
     *("#2a7de1", "#7aa8e8", "#1b9e8f", "#d64545", "#d9822b", "#b58ae0"),
     *("#e0b93a", "#8a9ba8", "#c46fa0", "#6f9f4f"),
 )
-WIDTH = 5.2  # inches: a phone shows it at about its size
+WIDTH = 5.2  # inches, legible on a phone
 SHOWN_LAYERS = 15
 BADGE_DB, NEAR = 6.0, 0.06  # a number's height, and its part of the axis' length
 STYLE: Any = {
@@ -31,12 +31,12 @@ STYLE: Any = {
 
 
 def pareto(points: Sequence[Json], budget_db: float) -> str:
-    """Milliseconds (log) and fidelity of each contender, by its number, with the budget's line."""
+    """Milliseconds (log) and fidelity of each candidate, by its number, and the drift budget."""
     with mpl.rc_context(STYLE):
         figure, axes = _figure(3.6)
         for point, badge_y in zip(points, _apart(points, budget_db), strict=True):
             x, y = point["p50_ms"], point["fidelity_db"]
-            color = PEERS if point["peer"] else OURS
+            color = BASELINES if point["baseline"] else OURS
             axes.plot([x, x], [y, badge_y], color=color, linewidth=1, zorder=1)
             axes.plot(x, y, "o", color=color, markersize=4, zorder=1)
             axes.plot(x, badge_y, "o", color=color, markersize=14)
@@ -65,7 +65,7 @@ def pareto(points: Sequence[Json], budget_db: float) -> str:
 
 
 def heat_map(cells: Sequence[Json]) -> str:
-    """Fidelity of each file in each backend; what was not measured is empty."""
+    """Fidelity of each file in each backend; empty where it was not measured."""
     files = list(dict.fromkeys(cell["file"] for cell in cells))
     backends = list(dict.fromkeys(cell["backend"] for cell in cells))
     with mpl.rc_context(STYLE):
@@ -89,7 +89,7 @@ def heat_map(cells: Sequence[Json]) -> str:
 
 
 def sensitivity(layers: Sequence[Json]) -> str:
-    """The part of the error of all layers that each brings, alone in INT8; the costliest."""
+    """The share of the total error of each layer alone in INT8, for the most sensitive layers."""
     errors = [10 ** (-layer["fidelity_db"] / 10) for layer in layers]
     shown = layers[:SHOWN_LAYERS]
     with mpl.rc_context(STYLE):
@@ -106,7 +106,7 @@ def sensitivity(layers: Sequence[Json]) -> str:
 
 
 def where_time_goes(profiles: Sequence[Json]) -> str:
-    """One bar for each artifact, of the kinds of work in it; a kind has its color in all."""
+    """A bar for each artifact, split by kind of operator; a kind has the same color in all."""
     kinds = list(dict.fromkeys(share["kind"] for one in profiles for share in one["kinds"]))
     with mpl.rc_context(STYLE):
         figure, axes = _figure(1.5 + 0.4 * len(profiles) + 0.1 * len(kinds))
@@ -130,7 +130,7 @@ def where_time_goes(profiles: Sequence[Json]) -> str:
 
 
 def scaling(lines: Sequence[Json]) -> str:
-    """Milliseconds a face against the batch: {label, batches, ms_a_face} for each line."""
+    """Milliseconds a face against the batch size: {label, batches, ms_a_face} for each line."""
     with mpl.rc_context(STYLE):
         figure, axes = _figure(3.2)
         for number, line in enumerate(lines):
@@ -151,26 +151,8 @@ def scaling(lines: Sequence[Json]) -> str:
         return svg(figure, "scaling")
 
 
-def sizes(rows: Sequence[Json]) -> str:
-    """Milliseconds of one face against the multiply-adds of the model, a line for each library."""
-    with mpl.rc_context(STYLE):
-        figure, axes = _figure(3.2)
-        for number, name in enumerate(dict.fromkeys(row["name"] for row in rows)):
-            line = sorted((row["macs"] / 1e9, row["p50_ms"]) for row in rows if row["name"] == name)
-            color = KINDS[number % len(KINDS)]
-            axes.plot(*zip(*line, strict=True), marker="o", color=color, label=name)
-        _log_ms(axes, [row["p50_ms"] for row in rows], vertical=True)
-        models = {row["macs"] / 1e9: row["model"] for row in rows}
-        axes.set_xscale("log")
-        axes.set_xticks(list(models), [f"{macs:.2g} G\n{name}" for macs, name in models.items()])
-        axes.set_xticks([], minor=True)
-        axes.set(xlabel="multiply-adds a face", ylabel="ms a face")
-        axes.legend(frameon=False, fontsize=8)
-        return svg(figure, "sizes")
-
-
 def svg(figure: Figure, name: str) -> str:
-    """The figure as an element of a page: no header, its own ids, the page's ink."""
+    """Render the figure as an SVG element: no header, ids of its own, the page's text color."""
     buffer = io.StringIO()
     with mpl.rc_context({"svg.hashsalt": name}):  # the same data, the same bytes
         figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
@@ -188,7 +170,7 @@ def _figure(height: float) -> tuple[Figure, Axes]:
 
 
 def _apart(points: Sequence[Json], budget_db: float) -> list[float]:
-    """Heights at which the numbers can be read: near their points, on their side of the budget."""
+    """Heights at which no numbers overlap: near their points, on their side of the budget."""
     span = math.log(max(p["p50_ms"] for p in points) / min(p["p50_ms"] for p in points)) or 1
     heights: list[float] = []
     for point in points:

@@ -14,25 +14,15 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from benchmarks.harness.table import markdown_table
+from runtime.atomic import write_bytes
 from runtime.errors import EdgeError, needs, run_command
 
-with needs("train,eval", __name__):
-    import torch
-
-    from aminet.checkpoint import (
-        Checkpoint,
-        load_checkpoint,
-        require_config,
-        save_checkpoint,
-        weights_path,
-    )
-    from aminet.config import find_config
-    from aminet.info import measure_cost
-    from benchmarks.accuracy import Row, accuracy, over_bicubic
-
-from runtime.atomic import write_bytes
+if TYPE_CHECKING:
+    from aminet.checkpoint import Checkpoint
+    from benchmarks.metrics.quality import QualityRow
 
 STAGE = (
     "steps",
@@ -54,27 +44,33 @@ RECIPE = ("data", "augmentation", "precision")  # of the last stage
 
 @dataclass(frozen=True)
 class Release:
-    """What was written, and how the weights did on each data set."""
+    """What was written, and the quality of the weights on each data set."""
 
     weights: str
     card: str
     sha256: str
-    rows: tuple[Row, ...]
+    rows: "tuple[QualityRow, ...]"
 
 
 def release(checkpoint: str | Path, data: Sequence[str | Path], *, force: bool = False) -> Release:
     """Round, measure and write. EdgeError if the checkpoint does not fit its model's config, or,
     unless `force`, if the committed weights are as good on the first data set."""
+    from aminet.checkpoint import load_checkpoint, require_config, weights_path
+    from aminet.config import find_config
+    from benchmarks.metrics.quality import measure_quality
+
     trained = load_checkpoint(checkpoint)
     require_config(trained, find_config(trained.model), trained.model)
     if not trained.training.get("stages"):
-        raise EdgeError(f"{checkpoint}: does not say how it was trained; take what train wrote")
+        raise EdgeError(
+            f"{checkpoint}: has no training record. Take a checkpoint that aminet.train wrote"
+        )
     path = weights_path(trained.model)
     with tempfile.TemporaryDirectory() as folder:
         rounded = Path(folder) / path.name
         _save(rounded, trained, trained.metrics)
-        rows = accuracy(data, checkpoints=[rounded]).rows
-    metrics = quality(rows)
+        rows = measure_quality(data, checkpoints=[rounded]).rows
+    metrics = quality_metadata(rows)
     if path.is_file() and not force:
         _refuse_worse(load_checkpoint(path), metrics, rows[0].data)
     _save(path, trained, metrics)
@@ -84,14 +80,18 @@ def release(checkpoint: str | Path, data: Sequence[str | Path], *, force: bool =
     return Release(str(path), str(card), released.sha256, rows)
 
 
-def quality(rows: Sequence[Row]) -> dict[str, float]:
+def quality_metadata(rows: "Sequence[QualityRow]") -> dict[str, float]:
     """`celeba-val/psnr_y` and the like, of the network's rows."""
     measured = [row for row in rows if row.artifact != "bicubic"]
     figures = {f"{row.data}/psnr_y": round(row.psnr_y, 4) for row in measured}
     return figures | {f"{row.data}/ssim_y": round(row.ssim_y, 5) for row in measured}
 
 
-def _save(path: Path, trained: Checkpoint, metrics: Mapping[str, float]) -> None:
+def _save(path: Path, trained: "Checkpoint", metrics: Mapping[str, float]) -> None:
+    import torch
+
+    from aminet.checkpoint import save_checkpoint
+
     save_checkpoint(
         path,
         trained.state,
@@ -103,7 +103,7 @@ def _save(path: Path, trained: Checkpoint, metrics: Mapping[str, float]) -> None
     )
 
 
-def _refuse_worse(committed: Checkpoint, metrics: Mapping[str, float], data: str) -> None:
+def _refuse_worse(committed: "Checkpoint", metrics: Mapping[str, float], data: str) -> None:
     before, after = (each.get(f"{data}/psnr_y", 0.0) for each in (committed.metrics, metrics))
     if after <= before:
         raise EdgeError(
@@ -112,12 +112,16 @@ def _refuse_worse(committed: Checkpoint, metrics: Mapping[str, float], data: str
         )
 
 
-def model_card(weights: Checkpoint, rows: Sequence[Row]) -> str:
+def model_card(weights: "Checkpoint", rows: "Sequence[QualityRow]") -> str:
     """Markdown: what the weights are, their quality beside bicubic's, and how they were made."""
+    from aminet.info import measure_cost
+    from benchmarks.metrics.quality import quality_table
+
     cost = measure_cost(weights.config)
     stages = weights.training["stages"]
     return CARD.format(
         model=weights.model,
+        side=weights.config.lr_side,
         params=cost.params / 1e6,
         macs=cost.macs / 1e9,
         sha256=weights.sha256,
@@ -136,9 +140,8 @@ def stage_table(stages: Sequence[Mapping[str, Any]]) -> str:
     """One line a stage of the training; columns that no stage has are left out."""
     columns = [name for name in STAGE if any(stage.get(name) for stage in stages)]
     cells = [[_cell(stage.get(name)) for name in columns] for stage in stages]
-    lines = [["stage", *columns], ["---"] * (1 + len(columns))]
-    lines += [[str(number), *line] for number, line in enumerate(cells, 1)]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    lines = [(str(number), *line) for number, line in enumerate(cells, 1)]
+    return markdown_table(("stage", *columns), lines)
 
 
 def _cell(value: Any) -> str:
@@ -149,32 +152,18 @@ def _cell(value: Any) -> str:
     return "" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
 
 
-def quality_table(rows: Sequence[Row]) -> str:
-    """One line a data set: the network, bicubic, and what is between them."""
-    lines = ["| data | faces | PSNR-Y, dB | bicubic | gain (95 %) | SSIM-Y | bicubic |"]
-    lines.append("| --- | --- | --- | --- | --- | --- | --- |")
-    bicubic = {row.data: row for row in rows if row.artifact == "bicubic"}
-    for row in (row for row in rows if row.artifact != "bicubic"):
-        base = bicubic[row.data]
-        lines.append(
-            f"| {row.data} | {row.n} | **{row.psnr_y:.2f}** | {base.psnr_y:.2f}"
-            f" | {over_bicubic(row)} | {row.ssim_y:.3f} | {base.ssim_y:.3f} |"
-        )
-    return "\n".join(lines)
-
-
 CARD = """\
 # {model}
 
-Enlarges a 16x16 face to 128x128. {params:.2f} M parameters, {macs:.2f} G multiply-adds a face.
-`{model}.safetensors`: FP16, sha256 `{sha256}`.
+Super-resolves a {side}x{side} face to 128x128. {params:.2f} M parameters, {macs:.2f} G
+multiply-adds a face. `{model}.safetensors`: FP16, sha256 `{sha256}`.
 
-**It invents detail: not for identifying anyone.** Of what a 16x16 picture lost, the network draws
-what is usual in its training faces. Licence: research, non-commercial (derived from CelebA).
+**It invents detail: not for identifying anyone.** What a small image lost is filled in with what is
+usual in the training faces. Licence: research, non-commercial (derived from CelebA).
 
 ## Quality
 
-PyTorch FP32, faces shrunk by Pillow's bicubic filter, metrics on the luma of uint8 pictures:
+PyTorch FP32, faces shrunk by Pillow's bicubic filter, metrics on the luma of uint8 images:
 
 {table}
 
@@ -194,19 +183,32 @@ set was used to choose anything.
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="benchmarks.release", description=__doc__.split("\n")[0])
-    parser.add_argument("--checkpoint", required=True, metavar="F")
-    parser.add_argument("--data", nargs="+", required=True, metavar="TAR_OR_DIR")
-    parser.add_argument("--force", action="store_true", help="replace better weights too")
-    parser.add_argument("--json", action="store_true", help="print one JSON object")
-    options = parser.parse_args(argv)
-    result = release(options.checkpoint, options.data, force=options.force)
-    if options.json:
+    return run_command(_parser(), _run, argv)
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    with needs("train,eval"):
+        from benchmarks.metrics.quality import quality_table
+
+        result = release(arguments.checkpoint, arguments.data, force=arguments.force)
+    if arguments.json:
         print(json.dumps(asdict(result)))
     else:
         print(f"{result.weights}\n{result.card}\n\n{quality_table(result.rows)}")
     return 0
 
 
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.release", description=__doc__.split("\n")[0]
+    )
+    add = parser.add_argument
+    add("--checkpoint", required=True, metavar="F", help="what aminet.train wrote (required)")
+    add("--data", nargs="+", required=True, metavar="TAR_OR_DIR", help="128x128 faces (required)")
+    add("--force", action="store_true", help="replace better weights too (default: refuse)")
+    add("--json", action="store_true", help="print one JSON object (default: a table)")
+    return parser
+
+
 if __name__ == "__main__":
-    sys.exit(run_command(main))
+    sys.exit(main())

@@ -1,40 +1,22 @@
-"""Write docs/results.md: the paper's tables with our figures beside its own.
+"""The published tables: each function renders rows of docs/measured/*.json as Markdown.
 
-    python -m benchmarks.accuracy --data TAR... --json > docs/measured/quality.json
-    python -m benchmarks.demo --json > docs/measured/demo.json
-    python -m benchmarks.studies.real_faces --data TAR --calib TAR --out docs/measured/drift.json
-    python -m benchmarks.studies.ratios --out docs/measured/ratios.json
-    python -m benchmarks.studies.quantizers --data celeba-val.tar --out docs/measured/engines.json
-    python -m benchmarks.results
-
-Reads every docs/measured/*.json, which the commands above wrote, and counts parameters and
-multiply-adds itself. What was not measured has no row; no figure of ours is typed by hand. The
-comparison of engines goes into docs/quantization.md, between its marks.
+`python -m benchmarks.publish` writes them into README.md and docs/*.md. No figure of ours is typed
+by hand; what was not measured has no row.
 """
 
-import argparse
-import json
-import sys
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
-from runtime.errors import EdgeError, needs, run_command
+from aminet.config import MODELS
+from aminet.info import Cost, ModelInfo, info
+from benchmarks.harness.rows import Latency, LatencyRow
+from benchmarks.harness.table import markdown_table, text_table
+from benchmarks.metrics.quality import QualityRow, over_bicubic, quality_table
+from benchmarks.studies.ablation import Ablation
+from benchmarks.studies.coldstart import ColdStart
+from benchmarks.studies.profile import ArtifactProfile
+from benchmarks.studies.quantizers import QuantizerComparison
+from benchmarks.studies.real_faces import REAL_CALIBRATION, DriftRow
 
-with needs("train,quantize,eval", __name__):
-    import torch
-    from torch.utils.flop_counter import FlopCounterMode
-
-    from aminet.blocks import EDFF
-    from aminet.config import MODELS
-    from aminet.info import Cost, measure_cost
-    from benchmarks.accuracy import Row, over_bicubic
-    from benchmarks.studies import quantizers
-
-from runtime.atomic import write_bytes
-
-MEASURED, OUT = Path("docs", "measured"), Path("docs", "results.md")
 QUALITY = {  # a column's title and format
     "psnr_y": ("PSNR-Y", "{:.2f}"),
     "ssim_y": ("SSIM-Y", "{:.4f}"),
@@ -43,7 +25,7 @@ QUALITY = {  # a column's title and format
     "kid_mobilenetv2": ("KID (MobileNetV2)", "{:.4f}"),
     "identity": ("identity", "{:.3f}"),
 }
-# The paper's Table VII and IX; its pictures are framed and split otherwise than ours.
+# The paper's Tables VII and IX; its images are framed and split otherwise than ours.
 PAPER_QUALITY: dict[str, dict[str, tuple[float, ...]]] = {
     "CelebA": {
         "bicubic": (23.61, 0.6779, 0.1821, 0.4899),
@@ -58,220 +40,296 @@ PAPER_QUALITY: dict[str, dict[str, tuple[float, ...]]] = {
         "AMINet": (27.01, 0.8042, 0.4694, 0.2067),
     },
 }
-TIMED = ("", "its own set")  # benchmarks.studies.ratios times the files as they are, no other ones
 PAPER_COST = {"aminet": (15.6, 15.6), "aminet-s": (8.2, 9.4)}  # M parameters, G multiply-adds
-DATA = {"celeba-test": "CelebA", "helen-test": "Helen"}
-SIDES = (128, 64, 32)  # where a U-shape's decoder meets its encoder
-U_SHAPES = {  # channels at those sides, from the authors' code
-    "SPARNet": (32, 64, 128),
-    "SFMNet, spatial branch": (64, 64, 64),
-}
+PAPER_DATA = {"celeba-test": "CelebA", "helen-test": "Helen"}
+TOOLS = ("torch", "onnxruntime", "openvino", "nncf")
+LATENCY_COLUMNS = (
+    *("candidate", "backend", "computes in", "p50 ms", "p95 ms", "p99 ms", "faces/s"),
+    *("vs FP32", "vs torch eager", "vs best baseline", "of peak", "peak MiB", "cold start s"),
+    *("MB", "fidelity dB"),
+)
+SPEED_COLUMNS = (
+    *("one face at a time", "backend", "computes in", "p50 ms", "p95 ms", "vs FP32"),
+    *("vs torch eager", "peak MiB", "cold start s", "MB", "fidelity dB"),
+)
 
 
-@dataclass(frozen=True)
-class Table:
-    """A heading, a sentence about it, and its rows as Markdown cells."""
-
-    heading: str
-    about: str
-    columns: tuple[str, ...]
-    rows: tuple[tuple[str, ...], ...]
-
-    def markdown(self) -> str:
-        return f"## {self.heading}\n\n{self.about}\n\n{self.body}\n"
-
-    @property
-    def body(self) -> str:
-        lines = [self.columns, ("---",) * len(self.columns), *self.rows]
-        return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
-
-
-def results(measured: Path = MEASURED) -> str:
-    """All tables that have a row of ours, as one Markdown page."""
-    found = [read(path) for path in sorted(measured.glob("*.json"))]
-    quality = quality_rows(found, measured)
-    speed = [
-        row
-        for each in found
-        for row in each.get("rows", [])
-        if {"p50_ms", "artifact"} <= row.keys()
-    ]
-    tables = [quality_table(data, quality) for data in ordered(row.data for row in quality)]
-    drift = [row for each in found for row in each.get("rows", []) if "calibrated_with" in row]
-    tables += [small_table(drift, speed)] if drift else []
-    tables += [cost_table(speed), edff_table()]
-    return HEAD + "\n".join(table.markdown() for table in tables)
-
-
-def read(path: Path) -> dict[str, Any]:
-    """A command's JSON object; anything else raises EdgeError."""
-    try:
-        found = json.loads(path.read_text())
-    except ValueError as error:
-        raise EdgeError(f"{path}: is not JSON ({error}); write it again with --json") from error
-    if not isinstance(found, dict):
-        raise EdgeError(f"{path}: is no JSON object, expected what a command's --json prints")
-    return found
-
-
-def quality_rows(found: Sequence[dict[str, Any]], measured: Path) -> list[Row]:
-    """What benchmarks.accuracy wrote among them; EdgeError if another version did."""
-    try:
-        return [Row(**row) for each in found for row in each.get("rows", []) if "ssim_y" in row]
-    except TypeError as error:
-        raise EdgeError(
-            f"{measured}: has a row of quality that is not what benchmarks.accuracy writes; write"
-            " it again with --json"
-        ) from error
-
-
-def quality_table(data: str, rows: Sequence[Row]) -> Table:
-    """Tables VII and IX on one data set: ours, then the paper's where it has that set."""
-    ours = {(row.artifact, row.backend): row for row in rows if row.data == data}
-    names = [
-        name for name in QUALITY if any(getattr(row, name) is not None for row in ours.values())
-    ]
-    lines = [
-        (
-            f"{row.artifact} ({row.backend})",
-            over_bicubic(row),
-            *(cell(name, getattr(row, name)) for name in names),
-        )
-        for row in ours.values()
-    ]
-    paper = PAPER_QUALITY.get(DATA.get(data, ""), {})
-    for network, figures in paper.items():
-        given = dict(zip(("psnr_y", "ssim_y", "vif", "lpips"), figures, strict=True))
-        gain = f"{figures[0] - paper['bicubic'][0]:+.2f}"
-        lines.append((f"*the paper's {network}*", gain, *(cell(n, given.get(n)) for n in names)))
-    faces = next(iter(ours.values())).n
-    return Table(
-        f"Quality on {data} (Tables VII and IX)",
-        f"{faces} faces; PSNR in dB, over bicubic with the mean's 95 % interval. The paper's rows"
-        " are its own, on its own pictures.",
-        ("network", "over bicubic", *(QUALITY[name][0] for name in names)),
-        tuple(lines),
+def speed_table(measured: Latency) -> str:
+    """One face on all cores, the fastest first, with a sentence on the machine."""
+    rows = measured.one_face()
+    return (
+        f"{measured.machine.processor}, {rows[0].threads} threads, {measured.machine.date};"
+        f" {tool_versions(measured.machine.versions)}. Our artifacts are bold; the others are"
+        f" off-the-shelf baselines: the same network in other tools with their default settings."
+        f"{busy_notes(measured)}\n\n{markdown_table(SPEED_COLUMNS, map(_speed_cells, rows))}"
     )
 
 
-def cell(name: str, value: float | None) -> str:
+def latency_tables(measured: Latency) -> str:
+    """All rows: a Markdown table for each model, batch size and number of threads."""
+    blocks = [f"{about(measured)}{busy_notes(measured)}"]
+    for title, rows in comparable(measured.rows):
+        blocks.append(f"### {title}\n\n{markdown_table(LATENCY_COLUMNS, map(_cells, rows))}")
+    return "\n\n".join(blocks)
+
+
+def latency_text(measured: Latency) -> str:
+    """All rows for a terminal."""
+    blocks = [about(measured)]
+    for title, rows in comparable(measured.rows):
+        blocks.append(f"{title}\n{text_table(LATENCY_COLUMNS, map(_cells, rows))}")
+    return "\n\n".join(blocks)
+
+
+def roofline_table(measured: Latency) -> str:
+    """What share of the machine's peak throughput our artifacts reach with one face."""
+    peaks = [
+        (peak.precision, _threads(peak.threads), f"{peak.gmacs_per_s:.0f}", peak.reached_by)
+        for peak in measured.peaks
+    ]
+    rows = [
+        (
+            *(row.name, row.backend, str(row.threads)),
+            f"{row.p50_ms * row.share_of_peak:.1f}",
+            f"{row.p50_ms:.1f}",
+            f"{1 / row.share_of_peak:.1f}",
+        )
+        for row in measured.rows
+        if row.share_of_peak and row.batch == 1 and not row.baseline
+    ]
+    columns = ("file", "backend", "threads", "ms at peak", "p50 ms", "times the ms at peak")
+    return "\n\n".join(
+        [
+            markdown_table(("precision", "threads", "G multiply-adds/s", "reached by"), peaks),
+            markdown_table(columns, rows),
+        ]
+    )
+
+
+def about(measured: Latency) -> str:
+    """One sentence each on the machine, the run and the peak throughput."""
+    where = measured.machine
+    reached = "; ".join(
+        f"{peak.gmacs_per_s:.0f} G {peak.precision} on {_threads(peak.threads)} ({peak.reached_by})"
+        for peak in measured.peaks
+    )
+    return (
+        f"{where.processor}, {where.cores} cores, load average {where.load_average[0]:.1f} at the"
+        f" start, {where.date}, commit {where.commit}, Python {where.python},"
+        f" {', '.join(f'{tool} {version}' for tool, version in where.versions.items())}. About"
+        f" {measured.seconds:g} s a row. Peak throughput in multiply-adds a second: {reached}."
+    )
+
+
+def busy_notes(measured: Latency) -> str:
+    """The notes about a busy machine as bold paragraphs; "" on an idle one."""
+    return "".join(f"\n\n**{note}**" for note in measured.notes if "busy" in note)
+
+
+def comparable(rows: Sequence[LatencyRow]) -> list[tuple[str, list[LatencyRow]]]:
+    """Rows that compare with each other, with a title, in the order of measurement."""
+    found: dict[str, list[LatencyRow]] = {}
+    for row in rows:
+        title = f"{row.model}, batch {row.batch}, {_threads(row.threads)}"
+        found.setdefault(title, []).append(row)
+    return list(found.items())
+
+
+def tool_versions(versions: dict[str, str]) -> str:
+    return ", ".join(f"{tool} {versions[tool]}" for tool in TOOLS if tool in versions)
+
+
+def _cells(row: LatencyRow) -> tuple[str, ...]:
+    """A row as text, in the order of LATENCY_COLUMNS."""
+    return (
+        *(row.name, row.backend, row.precision),
+        *(f"{ms:.2f}" for ms in (row.p50_ms, row.p95_ms, row.p99_ms)),
+        f"{row.faces_per_s:.0f}",
+        *map(times, (row.speedup_vs_fp32, row.speedup_vs_eager, row.speedup_vs_best_baseline)),
+        "" if row.share_of_peak is None else f"{row.share_of_peak:.0%}",
+        f"{row.peak_mib:.0f}",
+        f"{row.cold_start_ms / 1e3:.2f}",
+        f"{row.bytes / 1e6:.1f}",
+        f"{row.fidelity_db:.1f}",
+    )
+
+
+def _speed_cells(row: LatencyRow) -> tuple[str, ...]:
+    return (
+        row.name if row.baseline else f"**{row.name}**",
+        *(row.backend, row.precision, f"{row.p50_ms:.2f}", f"{row.p95_ms:.2f}"),
+        *(times(row.speedup_vs_fp32), times(row.speedup_vs_eager), f"{row.peak_mib:.0f}"),
+        *(f"{row.cold_start_ms / 1e3:.2f}", f"{row.bytes / 1e6:.1f}", f"{row.fidelity_db:.1f}"),
+    )
+
+
+def times(speedup: float | None) -> str:
+    """'2.10x', or "" where nothing was compared."""
+    return "" if speedup is None else f"{speedup:.2f}x"
+
+
+def _threads(count: int) -> str:
+    return f"{count} thread{'' if count == 1 else 's'}"
+
+
+def network_quality(rows: Sequence[QualityRow]) -> str:
+    """The quality of the network in PyTorch."""
+    return quality_table([row for row in rows if row.backend in ("torch", "pillow")])
+
+
+def paper_tables(rows: Sequence[QualityRow]) -> str:
+    """Tables VII and IX: each data set with all metrics, the paper's figures beside ours."""
+    return "\n\n".join(_paper_table(name, rows) for name in _ordered(row.data for row in rows))
+
+
+def _paper_table(data: str, rows: Sequence[QualityRow]) -> str:
+    ours = [row for row in rows if row.data == data]
+    names = [name for name in QUALITY if any(getattr(row, name) is not None for row in ours)]
+    lines = [
+        (
+            *(f"{row.artifact} ({row.backend})", over_bicubic(row)),
+            *(_score(name, getattr(row, name)) for name in names),
+        )
+        for row in ours
+    ]
+    paper = PAPER_QUALITY.get(PAPER_DATA.get(data, ""), {})
+    for network, scores in paper.items():
+        given = dict(zip(("psnr_y", "ssim_y", "vif", "lpips"), scores, strict=True))
+        gain = f"{scores[0] - paper['bicubic'][0]:+.2f}"
+        lines.append((f"*the paper's {network}*", gain, *(_score(n, given.get(n)) for n in names)))
+    columns = ("network", "over bicubic", *(QUALITY[name][0] for name in names))
+    return f"### {data}, {ours[0].n} faces\n\n{markdown_table(columns, lines)}"
+
+
+def _score(name: str, value: float | None) -> str:
     return "" if value is None else QUALITY[name][1].format(value)
 
 
-def small_table(drift: Sequence[dict[str, Any]], speed: Sequence[dict[str, Any]]) -> Table:
-    """What FP16 and INT8 lose on real faces, and what they gain."""
-    ratios = {(row["artifact"], row["backend"]): row for row in speed if "of_fp32" in row}
+def _ordered(names: Iterable[str]) -> list[str]:
+    """Each name once, the paper's data sets first."""
+    once = list(dict.fromkeys(names))
+    first = list(PAPER_DATA)
+    return sorted(once, key=lambda name: first.index(name) if name in first else len(first))
+
+
+def drift_table(drift: Sequence[DriftRow], measured: Latency | None) -> str:
+    """What FP16 and INT8 lose on real faces, and their speed-up where the file was timed."""
+    timed_rows = measured.one_face() if measured else []
+    speed = {(row.name, row.backend): row.speedup_vs_fp32 for row in timed_rows}
     lines = []
     for row in drift:
-        timed = row["calibrated_with"] in TIMED and not row["emulated"]
-        ratio = ratios.get((row["artifact"], row["backend"])) if timed else None
-        share = row["int8_mac_share"]
+        timed = row.calibrated_with != REAL_CALIBRATION and not row.emulated
+        share = row.int8_mac_share
         lines.append(
             (
-                row["artifact"],
-                row["backend"] + (", emulating TensorRT" if row["emulated"] else ""),
-                row["calibrated_with"],
-                f"{row['drift_db']:.3f}",
-                f"{row['worst_drift_db']:.3f}",
+                row.artifact,
+                row.backend + (" (proxy for TensorRT)" if row.emulated else ""),
+                row.calibrated_with,
+                *(_decibels(row.drift_db), _decibels(row.worst_drift_db)),
                 "" if share is None else f"{share:.1%}",
-                f"{row['share_of_bytes']:.2f}x",
-                "" if ratio is None else f"{ratio['of_fp32']:.2f}x",
-                "" if ratio is None else f"{ratio['of_best_fp32']:.2f}x",
+                f"{row.share_of_bytes:.2f}x",
+                times(speed.get((row.artifact, row.backend))) if timed else "",
             )
         )
-    return Table(
-        "INT8 and FP16",
-        f"PSNR-Y lost against FP32 on {drift[0]['faces']} real faces, in dB, in the mean and on the"
-        " worst; the multiply-adds that the backend computes in INT8; size and speed to FP32.",
-        (
-            *("file", "backend", "calibrated with", "drift", "worst face", "in INT8", "size"),
-            *("speed to FP32 there", "to the best FP32"),
-        ),
-        tuple(lines),
+    columns = (
+        *("file", "backend", "calibrated with", "drift dB", "worst face dB", "in INT8"),
+        *("size vs FP32", "speed vs FP32"),
     )
+    return markdown_table(columns, lines)
 
 
-def cost_table(speed: Sequence[dict[str, Any]]) -> Table:
-    """Table X: what each model costs; milliseconds a face where they were measured."""
+def models_table() -> str:
+    return describe_models([info(model) for model in MODELS])
+
+
+def describe_models(models: Sequence[ModelInfo]) -> str:
+    """What each model costs, and the quality of its weights."""
     lines = []
-    for model, config in MODELS.items():
-        cost = measure_cost(config)
-        paper = PAPER_COST.get(model)
+    for model in models:
+        weights = "not trained yet"
+        if model.psnr_y is not None:
+            trained = f", after {model.minutes:.0f} minutes of training"
+            weights = f"{model.psnr_y:.2f} dB PSNR-Y on celeba-val{trained}"
+        lines.append((model.model, *_cost(Cost(model.params, model.macs)), weights))
+    return markdown_table(("model", "parameters", "multiply-adds", "weights"), lines)
+
+
+def cost_table() -> str:
+    """Table X: parameters and multiply-adds of one face, the paper's beside ours."""
+    lines = []
+    for name in MODELS:
+        model, paper = info(name), PAPER_COST.get(name)
         theirs = f"{paper[0]} M, {paper[1]} G" if paper else ""
-        times = {
-            (row["artifact"].split("/")[-1], row["backend"]): row["p50_ms"]
-            for row in speed
-            if row["artifact"].split("/")[0] == model
-        }
-        timed = ", ".join(f"{ms:.1f} ({file}, {backend})" for (file, backend), ms in times.items())
-        lines.append((model, *cost_cells(cost), theirs, timed))
-    return Table(
-        "Cost (Table X)",
-        "Multiply-adds of one face; the median time of one face on the machine that measured it.",
-        ("model", "parameters", "multiply-adds", "*the paper's*", "ms a face"),
-        tuple(lines),
-    )
+        lines.append((name, *_cost(Cost(model.params, model.macs)), theirs))
+    return markdown_table(("model", "parameters", "multiply-adds", "*the paper's*"), lines)
 
 
-def edff_table() -> Table:
-    """Table VI: what EDFF adds to other U-shapes, where their decoder meets their encoder."""
-    rows = [(shape, *cost_cells(edff_cost(widths))) for shape, widths in U_SHAPES.items()]
-    return Table(
-        "EDFF alone (Table VI)",
-        "What three EDFF add at 128x128, 64x64 and 32x32, at those networks' widths.",
-        ("U-shape", "parameters", "multiply-adds"),
-        tuple(rows),
-    )
-
-
-def edff_cost(widths: Sequence[int]) -> Cost:
-    """Counted with torch's own counter, on tensors without data."""
-    params = macs = 0
-    for channels, side in zip(widths, SIDES, strict=True):
-        with torch.device("meta"):
-            fusion = EDFF(MODELS["aminet"], channels)
-            feature = torch.empty(1, channels, side, side)
-        with FlopCounterMode(display=False) as counter, torch.no_grad():
-            fusion(feature, feature)
-        params += sum(parameter.numel() for parameter in fusion.parameters())
-        macs += counter.get_total_flops() // 2
-    return Cost(params, macs)
-
-
-def cost_cells(cost: Cost) -> tuple[str, str]:
+def _cost(cost: Cost) -> tuple[str, str]:
     return f"{cost.params / 1e6:.2f} M", f"{cost.macs / 1e9:.2f} G"
 
 
-def ordered(names: Iterable[str]) -> list[str]:
-    """Each name once, the paper's data sets first."""
-    once = list(dict.fromkeys(names))
-    return sorted(once, key=lambda name: list(DATA).index(name) if name in DATA else len(DATA))
-
-
-HEAD = """\
-# Results
-
-Written by `python -m benchmarks.results` from docs/measured/*.json, which the commands wrote. What
-was not measured has no row.
-
-"""
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="benchmarks.results", description=__doc__.split("\n")[0])
-    parser.add_argument("--measured", type=Path, default=MEASURED, help=f"default {MEASURED}")
-    parser.add_argument("--out", type=Path, default=OUT, help=f"default {OUT}")
-    parser.add_argument(
-        "--doc", type=Path, default=quantizers.DOC, help=f"default {quantizers.DOC}"
+def quantizers_table(found: QuantizerComparison) -> str:
+    """Post-training quantizers on one network, with a sentence on the faces."""
+    real = f"{found.real_faces} real faces" if found.real_faces else "no real faces"
+    lines = [
+        (
+            *(row.quantizer, row.observer, row.backend),
+            *(f"{row.fidelity_db:.1f}", f"{row.worst_fidelity_db:.1f}"),
+            *(_decibels(row.drift_db), _decibels(row.worst_drift_db)),
+            *(f"{row.int8_mac_share:.1%}", f"{row.bytes / 1e6:.1f}"),
+        )
+        for row in found.rows
+    ]
+    columns = (
+        *("quantizer", "observer", "backend", "fidelity dB", "worst face dB", "drift dB"),
+        *("worst drift dB", "in INT8", "MB"),
     )
-    options = parser.parse_args(argv)
-    write_bytes(options.out, results(options.measured).encode())
-    print(options.out)
-    if (compared := options.measured / "engines.json").is_file():
-        quantizers.write_table(options.doc, quantizers.table(read(compared)))
-        print(options.doc)
-    return 0
+    return (
+        f"{found.model}, calibrated with {found.calibration_faces} faces, drift on {real},"
+        f" {found.processor}, {tool_versions(dict(found.versions))}.\n\n"
+        f"{markdown_table(columns, lines)}"
+    )
 
 
-if __name__ == "__main__":
-    sys.exit(run_command(main))
+def _decibels(drift_db: float | None) -> str:
+    return "" if drift_db is None else f"{round(drift_db, 3) + 0.0:.3f}"  # no -0.000
+
+
+def ablation_table(found: Ablation) -> str:
+    """What each block of a network is worth."""
+    lines = [
+        (
+            *(f"`{row.block}`", row.kind, f"{row.params / 1e6:.2f} M", f"{row.macs / 1e6:.0f} M"),
+            _decibels(row.lost_db),
+        )
+        for row in found.rows
+    ]
+    columns = ("left out", "kind", "parameters", "multiply-adds", "PSNR-Y lost, dB")
+    return (
+        f"{found.model}, {found.psnr_y:.2f} dB PSNR-Y on {found.faces} faces of"
+        f" {', '.join(found.data)}.\n\n{markdown_table(columns, lines)}"
+    )
+
+
+def coldstart_table(found: ColdStart) -> str:
+    """Cold start of `runtime.infer`, with a sentence on the machine."""
+    lines = [
+        (row.case, f"{row.p50_s:.2f}", f"{row.p95_s:.2f}", f"{row.peak_mib:.0f}")
+        for row in found.rows
+    ]
+    return (
+        f"{found.artifact} ({found.precision}) in {found.backend}, {found.runs} starts of each,"
+        f" {found.cores} cores of {found.processor}.\n\n"
+        f"{markdown_table(('start', 'p50 s', 'p95 s', 'peak MiB'), lines)}"
+    )
+
+
+def profile_table(profiles: Sequence[ArtifactProfile]) -> str:
+    """Time of one face by kind of operator, a column for each artifact; operators in brackets."""
+    kinds = list(dict.fromkeys(share.kind for one in profiles for share in one.kinds))
+    lines = []
+    for kind in kinds:
+        found = [next((s for s in one.kinds if s.kind == kind), None) for one in profiles]
+        lines.append((kind, *(f"{s.ms:.2f} ({s.nodes})" if s else "" for s in found)))
+    lines.append(("sum", *(f"{one.total_ms:.2f}" for one in profiles)))
+    return markdown_table(("kind", *(f"{one.artifact}, ms" for one in profiles)), lines)

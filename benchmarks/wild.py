@@ -30,7 +30,7 @@ from runtime.errors import EXIT_USAGE, EdgeError, needs, run_command
 with needs("train,eval", __name__):
     from aminet.training.degradation import KINDS, turn
     from aminet.training.wild_validation import WildCell
-    from benchmarks.accuracy import Metric, load_metrics
+    from benchmarks.metrics.quality import Metric, load_metrics
     from benchmarks.metrics.ssim_vif import interval
     from benchmarks.metrics.wild_upscalers import (
         FrameUpscaler,

@@ -3,13 +3,13 @@
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from runtime.cpu import X86_INT8
 from runtime.errors import EXIT_USAGE, EdgeError
 from runtime.manifest import MAX_DROP_DB
 
 WEIGHT_LIMIT = 127  # int8 around zero
 # Without VNNI an x86 processor adds two products of 8 bits in 16, which saturate: 7 bits fit.
 REDUCED_WEIGHT_LIMIT = 63
-VNNI = ("avx512_vnni", "avx_vnni", "amx_int8")
 # What the worst face loses is not the energy of its error against FP32 but how that correlates with
 # FP32's own error against the truth: in int8.onnx at most this much of an error as large as the
 # held-out faces have, on 1,200 training faces (docs/quantization.md).
@@ -82,6 +82,6 @@ def parse_targets(text: str) -> tuple[Target, ...]:
 def for_processor(target: Target, processor: str) -> Target:
     """The target with 7-bit weights, if it is for this processor and that has AVX2 without VNNI."""
     here = not target.emulated and "avx2" in processor
-    if here and not any(feature in processor for feature in VNNI):
+    if here and not any(feature in processor for feature in X86_INT8):
         return replace(target, weight_limit=REDUCED_WEIGHT_LIMIT)
     return target

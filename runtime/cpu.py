@@ -14,8 +14,12 @@ OWN_CGROUP = Path("/proc/self/cgroup")
 # x86 (VNNI, AMX, BF16) and Arm (dot and matrix products, FP16), as Linux spells them.
 X86_FEATURES = ("avx2", "avx512f", "avx512_bf16", "avx512_vnni", "avx_vnni", "amx_bf16", "amx_int8")
 ARM_FEATURES = ("asimddp", "i8mm", "bf16", "sve", "fphp", "asimdhp")
-# What multiplies 8-bit numbers four at a time or more, the fastest first: INT8 gains much with it.
-INT8_DOT_PRODUCTS = ("amx_int8", "avx512_vnni", "avx_vnni", "i8mm", "asimddp")
+# What multiplies 8-bit integers four at a time or more, the fastest first: INT8 gains much with it.
+X86_INT8 = ("amx_int8", "avx512_vnni", "avx_vnni")
+INT8_DOT_PRODUCTS = (*X86_INT8, "i8mm", "asimddp")
+FAST_BF16 = ("amx_bf16", "avx512_bf16")
+# Instruction-set levels: two processors of one level compute INT8 alike. The best first.
+LEVELS = (*X86_INT8, "avx512f", "avx2", "i8mm", "asimddp")
 ARM_MACHINES = ("aarch64", "arm64")
 # Bits of getauxval(AT_HWCAP) and (AT_HWCAP2) on 64-bit Arm: asm/hwcap.h in Linux.
 AT_HWCAP, AT_HWCAP2 = 16, 26
@@ -31,6 +35,11 @@ def processor() -> str:
         return name
     telling = [feature for feature in X86_FEATURES + ARM_FEATURES if feature in features]
     return f"{name} ({' '.join(telling)})" if telling else name
+
+
+def instruction_set(processor: str) -> str:
+    """The instruction-set level of a processor, as `processor()` describes it: 'avx512_vnni'."""
+    return next((name for name in LEVELS if name in processor), platform.machine())
 
 
 @functools.cache

@@ -12,7 +12,7 @@ from aminet.info import count_macs, measure_cost
 from aminet.model import AMINet
 from aminet.training.validation import Validation
 from benchmarks.studies import ablation as benchmark
-from benchmarks.studies.ablation import blocks
+from benchmarks.studies.ablation import ablate
 from tiny_networks import BATCHED
 
 TINY = replace(BATCHED, hourglass=(1, 0))
@@ -35,7 +35,7 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_each_block_is_left_out_and_put_back(checkpoint: Path, hr_faces: Path) -> None:
-    result = blocks([hr_faces], checkpoint=checkpoint)
+    result = ablate([hr_faces], checkpoint=checkpoint)
     network, _ = load_model(checkpoint=checkpoint)
     assert result.psnr_y == pytest.approx(Validation.load([hr_faces]).psnr_y(network), abs=1e-3)
     kinds = [row.kind for row in result.rows]

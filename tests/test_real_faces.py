@@ -33,9 +33,9 @@ def test_each_file_in_the_backends_it_is_for(artifact, calib, hr_faces, tmp_path
     assert found[:5] == [
         *(("tiny/fp16.onnx", backend, "") for backend in both),
         ("tiny/fp16-trt.onnx", "onnxruntime", ""),
-        *(("tiny/int8.onnx", backend, real_faces.NOBODY) for backend in both),
+        *(("tiny/int8.onnx", backend, real_faces.SYNTHETIC) for backend in both),
     ]
-    assert ("tiny/int8-trt.onnx", "onnxruntime", real_faces.OTHERS) in found
+    assert ("tiny/int8-trt.onnx", "onnxruntime", real_faces.REAL_CALIBRATION) in found
     for row in printed["rows"]:
         assert row["drift_db"] <= row["worst_drift_db"] < 0.5
         assert row["faces"] == 3
@@ -44,4 +44,4 @@ def test_each_file_in_the_backends_it_is_for(artifact, calib, hr_faces, tmp_path
 
 def test_without_fp32_there_is_nothing_to_compare_with(tmp_path, hr_faces, capsys):
     assert real_faces.main(["--artifact", str(tmp_path), "--data", str(hr_faces)]) == EXIT_ERROR
-    assert "fp32.onnx: is not there" in capsys.readouterr().err
+    assert "fp32.onnx: not found" in capsys.readouterr().err

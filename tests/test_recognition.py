@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 import tiny_artifact
-from benchmarks.metrics.recognition import judge, read_people
+from benchmarks.metrics.recognition import evaluate, read_people
 from benchmarks.metrics.upscalers import BICUBIC
 from runtime.errors import EdgeError
 
@@ -13,16 +13,16 @@ EAST, NORTH = [1.0, 0.0], [0.0, 1.0]
 NORTH_EAST = [0.8, 0.6]
 
 
-def judged(probes, photos):
+def evaluated(probes, photos):
     """The judgement on (person, embedding) pairs."""
     (names, embeddings), (photo_names, photo_embeddings) = (
         zip(*people, strict=True) for people in (probes, photos)
     )
-    return judge(BICUBIC, names, np.array(embeddings), photo_names, np.array(photo_embeddings))
+    return evaluate(BICUBIC, names, np.array(embeddings), photo_names, np.array(photo_embeddings))
 
 
 def test_cosine_is_to_the_nearest_photo_of_the_person():
-    row = judged([("ada", EAST)], [("ada", NORTH), ("ada", NORTH_EAST), ("bob", NORTH)])
+    row = evaluated([("ada", EAST)], [("ada", NORTH), ("ada", NORTH_EAST), ("bob", NORTH)])
     assert row.cosine == pytest.approx(0.8)
     assert row.rank_1 == 1
     assert (row.probes, row.photos, row.people) == (1, 3, 2)
@@ -30,14 +30,14 @@ def test_cosine_is_to_the_nearest_photo_of_the_person():
 
 def test_rank_1_counts_the_probes_whose_nearest_photo_is_theirs():
     photos = [("ada", EAST), ("bob", NORTH)]
-    row = judged([("ada", NORTH_EAST), ("bob", NORTH_EAST)], photos)
+    row = evaluated([("ada", NORTH_EAST), ("bob", NORTH_EAST)], photos)
     assert row.rank_1 == 0.5
     assert row.cosine == pytest.approx(0.7)
 
 
 def test_a_person_without_a_photo_is_named():
-    with pytest.raises(EdgeError, match="eve: a probe's person"):
-        judged([("eve", EAST)], [("ada", EAST)])
+    with pytest.raises(EdgeError, match="eve: no photo in the gallery"):
+        evaluated([("eve", EAST)], [("ada", EAST)])
 
 
 def test_people_are_named_by_folder_or_by_file(tmp_path):
@@ -52,7 +52,7 @@ def test_people_are_named_by_folder_or_by_file(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("folder", "named"), [("nowhere", "is no folder"), ("empty", "holds no picture")]
+    ("folder", "named"), [("nowhere", "not a folder"), ("empty", "holds no image")]
 )
 def test_folders_without_faces_are_named(tmp_path, folder, named):
     (tmp_path / "empty").mkdir()
@@ -61,5 +61,5 @@ def test_folders_without_faces_are_named(tmp_path, folder, named):
 
 
 def test_photos_of_another_size_are_named(face):
-    with pytest.raises(EdgeError, match=r"face\.png: is 16x16, expected a face of 128x128"):
+    with pytest.raises(EdgeError, match=r"face\.png: is 16x16, expected an aligned face of 128"):
         read_people(face.parent, probes=False)

@@ -9,8 +9,8 @@ from aminet import checkpoint as checkpoints
 from aminet.checkpoint import load_checkpoint, save_checkpoint
 from aminet.config import MODELS, ModelConfig
 from aminet.model import AMINet
-from benchmarks.accuracy import Row
-from benchmarks.release import quality_table, release
+from benchmarks.metrics.quality import QualityRow, quality_table
+from benchmarks.release import release
 from runtime.errors import EdgeError
 
 TINY = ModelConfig(channels=(8, 16), heads=(1, 2), refine_convs=(1, 1), hourglass=(1, 0), side=16)
@@ -55,8 +55,8 @@ def test_card_says_what_the_weights_are(trained: Path, hr_faces: Path) -> None:
 
 def test_table_has_the_gain_over_bicubic() -> None:
     rows = [
-        Row("bicubic", "pillow", "val", 9, psnr_y=23.0, ssim_y=0.6, psnr_rgb=22.0),
-        Row("tiny", "torch", "val", 9, psnr_y=26.5, ssim_y=0.75, psnr_rgb=25.0, gain=3.5),
+        QualityRow("bicubic", "pillow", "val", 9, psnr_y=23.0, ssim_y=0.6, psnr_rgb=22.0),
+        QualityRow("tiny", "torch", "val", 9, psnr_y=26.5, ssim_y=0.75, psnr_rgb=25.0, gain=3.5),
     ]
     last = quality_table(rows).splitlines()[-1]
     assert last == "| val | 9 | **26.50** | 23.00 | +3.50 | 0.750 | 0.600 |"
@@ -85,5 +85,5 @@ def test_weights_of_another_config_are_refused(
 
 def test_weights_of_unknown_training_are_refused(trained: Path, hr_faces: Path) -> None:
     save_checkpoint(trained, AMINet(TINY), TINY, name="tiny")
-    with pytest.raises(EdgeError, match="does not say how it was trained"):
+    with pytest.raises(EdgeError, match="has no training record"):
         release(trained, [hr_faces])

@@ -1,35 +1,35 @@
-"""The same network as a newcomer would deploy it: others' tools, with what they do by themselves.
+"""Off-the-shelf baselines: the same network in other tools, with their default settings.
 
 torch eager and compiled; ONNX Runtime on the graph as torch exports it, in FP32 and after its own
-quantizers; OpenVINO on that graph in FP32 and BF16, and NNCF's INT8 of it. Calibrated with the
-same faces as ours.
+quantizers; OpenVINO on that graph in FP32 and BF16, and NNCF's INT8 of it. The INT8 ones are
+calibrated with the same faces as our artifacts.
 """
 
 import contextlib
 import logging
 import os
-import sys
 import tempfile
 import warnings
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
-
-import numpy as np
+from types import ModuleType
 
 from aminet.checkpoint import Checkpoint, build_model
+from benchmarks.harness.interleaved import Candidate
 from benchmarks.harness.machine import versions
-from benchmarks.harness.race import Contender
 from runtime.atomic import sha256_bytes, write_bytes
+from runtime.backends.openvino import import_openvino
+from runtime.cpu import FAST_BF16, processor
 from runtime.errors import EXIT_MISSING, EdgeError
-from runtime.image import Pixels, to_tensor
+from runtime.image import LR_SIDE, Pixels, Tensor, to_tensor
+from runtime.progress import Progress, silent
 
-WORK = Path(".work", "peers")
-BF16 = ("avx512_bf16", "amx_bf16")  # where OpenVINO computes in BF16
-Say = Callable[[str], None]
+WORK = Path(".work", "baselines")
 
 ONNX, DYNAMIC, STATIC, NNCF = "exported.onnx", "dynamic.onnx", "static.onnx", "nncf.xml"
 # name, backend, precision, opener, file (None: the checkpoint itself)
-PEERS: tuple[tuple[str, str, str, str, str | None], ...] = (
+BASELINES: tuple[tuple[str, str, str, str, str | None], ...] = (
     ("torch eager", "torch", "fp32", "torch", None),
     ("torch.compile", "torch", "fp32", "torch.compile", None),
     ("ONNX Runtime FP32", "onnxruntime", "fp32", "onnxruntime", ONNX),
@@ -39,42 +39,59 @@ PEERS: tuple[tuple[str, str, str, str, str | None], ...] = (
     ("OpenVINO BF16", "openvino", "bf16", "openvino-bf16", ONNX),
     ("NNCF INT8", "openvino", "int8", "openvino", NNCF),
 )
-EAGER = PEERS[0][0]
-NAMES = tuple(peer[0] for peer in PEERS)
+EAGER = BASELINES[0][0]
+NAMES = tuple(baseline[0] for baseline in BASELINES)
 
 
-def make_peers(
-    checkpoint: Checkpoint,
+@dataclass(frozen=True)
+class Network:
+    """A trained network: its checkpoint, multiply-adds a face, probes and input side in px."""
+
+    checkpoint: Checkpoint
+    macs: int
+    probes: Path
+    lr_side: int = LR_SIDE
+
+
+def make_baselines(
+    network: Network,
     faces: Pixels,
-    processor: str,
     names: tuple[str, ...] = NAMES,
-    say: Say = lambda line: None,
-    note: Say = lambda line: None,
-) -> list[Contender]:
-    """The named peers of a trained network; their files are made once and kept in WORK.
+    progress: Progress = silent,
+    note: Callable[[str], None] = silent,
+) -> list[Candidate]:
+    """Return the named baselines of a network; their files are made once and kept in WORK.
 
-    `faces` (N, 16, 16, 3) calibrate. A peer whose tool is missing is left out, and noted.
+    `faces` (N, S, S, 3) calibrate. A baseline whose tool is missing is left out, and noted.
     """
+    checkpoint = network.checkpoint
     assert checkpoint.path
     made = (checkpoint.sha256, sorted(versions().items()), sha256_bytes(faces.tobytes()))
     folder = WORK / f"{checkpoint.model}-{sha256_bytes(repr(made).encode())[:12]}"
-    peers = []
-    for name, backend, precision, opener, file in PEERS:
+    found = []
+    for name, backend, precision, opener, file in BASELINES:
         if name not in names or (
-            precision == "bf16" and not any(feature in processor for feature in BF16)
+            precision == "bf16" and not any(feature in processor() for feature in FAST_BF16)
         ):
             continue
         path = folder / file if file else checkpoint.path
         if not path.is_file():
-            say(f"making {name}")
+            progress(f"making {name}")
             try:
                 with quietly():
                     _make(path, checkpoint, faces)
             except EdgeError as error:
                 note(str(error))
                 continue
-        peers.append(Contender(name, checkpoint.model, backend, precision, opener, path, peer=True))
-    return peers
+        found.append(
+            Candidate(
+                *(name, checkpoint.model, backend, precision, opener, path),
+                *(network.macs, network.probes),
+                baseline=True,
+                lr_side=network.lr_side,
+            )
+        )
+    return found
 
 
 def _make(path: Path, checkpoint: Checkpoint, faces: Pixels) -> None:
@@ -86,40 +103,30 @@ def _make(path: Path, checkpoint: Checkpoint, faces: Pixels) -> None:
     if path.name == DYNAMIC:
         from onnxruntime.quantization import quantize_dynamic
 
-        with _whole(path) as temporary:
+        with _atomic(path) as temporary:
             quantize_dynamic(exported, temporary)
     if path.name == STATIC:
         from onnxruntime.quantization import quantize_static
 
-        with _whole(path) as temporary:
-            quantize_static(exported, temporary, Reader(faces))
+        with _atomic(path) as temporary:
+            quantize_static(exported, temporary, FaceReader(to_tensor(faces)))
     if path.name == NNCF:
         _make_nncf(path, exported, faces)
 
 
-class Reader:
-    """Faces one by one, as ONNX Runtime's quantizer asks for them."""
+class FaceReader:
+    """The CalibrationDataReader of onnxruntime.quantization: faces (N, 3, S, S) one by one."""
 
-    def __init__(self, faces: Pixels) -> None:
-        self._left = iter(to_tensor(faces))
+    def __init__(self, lr: Tensor) -> None:
+        self._left = iter(lr)
 
-    def get_next(self) -> dict[str, np.ndarray] | None:
+    def get_next(self) -> dict[str, Tensor] | None:
         face = next(self._left, None)
         return None if face is None else {"lr": face[None]}
 
 
 def _make_nncf(path: Path, exported: Path, faces: Pixels) -> None:
-    os.environ["CI"] = "true"  # nncf then sends nothing
-    sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
-    try:
-        import nncf
-        import openvino
-    except ImportError as error:
-        raise EdgeError(
-            f"{NAMES[-1]}: {error.name} is not installed; pip install 'aminet-edge[bench]', or"
-            " leave it out: --peers",
-            EXIT_MISSING,
-        ) from error
+    openvino, nncf = import_openvino(), import_nncf()
     batches = nncf.Dataset([face[None] for face in to_tensor(faces)])
     quantized = nncf.quantize(openvino.Core().read_model(exported), batches)
     with tempfile.TemporaryDirectory(dir=path.parent) as folder:
@@ -128,9 +135,23 @@ def _make_nncf(path: Path, exported: Path, faces: Pixels) -> None:
             os.replace(Path(folder, path.name).with_suffix(suffix), path.with_suffix(suffix))
 
 
+def import_nncf() -> ModuleType:
+    """Import nncf with its telemetry disabled; EdgeError (status 5) if it is not installed."""
+    os.environ["CI"] = "true"  # which nncf takes for a reason to send nothing
+    try:
+        import nncf
+    except ImportError as error:
+        raise EdgeError(
+            f"{NAMES[-1]}: {error.name} is not installed; pip install 'aminet-edge[bench]', or"
+            " leave it out: --baselines",
+            EXIT_MISSING,
+        ) from error
+    return nncf
+
+
 @contextlib.contextmanager
-def _whole(path: Path) -> Iterator[Path]:
-    """A file that becomes `path` when it is done."""
+def _atomic(path: Path) -> Iterator[Path]:
+    """A temporary path; what is written there becomes `path` at the end."""
     with tempfile.TemporaryDirectory(dir=path.parent) as folder:
         yield Path(folder, path.name)
         os.replace(Path(folder, path.name), path)
@@ -138,7 +159,7 @@ def _whole(path: Path) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def quietly() -> Iterator[None]:
-    """Without what these tools say of themselves: our own progress is said by `say`."""
+    """Silence the tools' own logs, warnings and progress bars."""
     disabled = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:

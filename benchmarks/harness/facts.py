@@ -1,4 +1,4 @@
-"""What an artifact is on this machine, apart from its speed: the exact half of a baseline."""
+"""What an artifact is in a backend of this machine: fidelity, effective precision, size, nodes."""
 
 from collections import Counter
 from collections.abc import Mapping
@@ -23,10 +23,10 @@ BACKENDS = ("onnxruntime", "openvino")
 class Facts:
     """One artifact in one backend.
 
-    `operators`: how many of each kind the backend really runs, and `nodes` their sum; of OpenVINO
-    the convolutions by precision. `int8_mac_share` is seen in the backend, or what the manifest
-    says where the backend only stands in for another; None where the FP32 graph, which knows the
-    layers, is not beside the file. `passed`: the manifest's own limit.
+    `operators` counts the kinds of node that the backend executes, `nodes` is their sum; in
+    OpenVINO they are the convolutions by precision. `int8_mac_share` is read from the backend, or
+    from the manifest where the backend is only a proxy; None without the FP32 graph beside the
+    file. `passed` compares with the manifest's own limit.
     """
 
     artifact: str
@@ -50,14 +50,14 @@ class Facts:
 
 
 def backends_of(manifest: Manifest, installed: tuple[str, ...] = BACKENDS) -> list[str]:
-    """Where an artifact was measured when it was made, emulated or not; FP32 anywhere."""
+    """The backends in which an artifact was measured when it was made; FP32: all installed."""
     measured = {one.backend for one in manifest.measured_on}
     anywhere = manifest.precision == "fp32"
     return [name for name in installed if anywhere or name in measured]
 
 
 def gather(path: Path, backend: str) -> Facts:
-    """Open an artifact and look; EdgeError where it cannot be opened."""
+    """Open an artifact in a backend and measure it; EdgeError if it cannot be opened."""
     artifact = read_artifact(path)
     manifest = artifact.manifest
     probes = drift.decode_probes(artifact.probes, str(probes_path(path)))

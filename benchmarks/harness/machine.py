@@ -1,4 +1,4 @@
-"""The machine that figures were measured on, and who else was using it meanwhile."""
+"""The machine that a benchmark ran on, and the background CPU load while it ran."""
 
 import os
 import platform
@@ -10,14 +10,13 @@ from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
 
-from runtime.cpu import processor
+from runtime.cpu import instruction_set, processor, usable_cores
 
 ROOT = Path(__file__).parents[2]
 TOOLS = ("torch", "onnx", "onnxruntime", "openvino", "nncf", "numpy")
-# What decides how INT8 runs, the best first; a processor is of the first level that it has.
-LEVELS = ("amx_int8", "avx512_vnni", "avx_vnni", "avx512f", "avx2", "i8mm", "asimddp")
-QUIET_SHARE = 0.1  # of the processor's time that others may take
-STAT = Path("/proc/stat")  # Linux; elsewhere nobody is seen
+# Background processes may take this share of the usable cores; above it nothing is comparable.
+BUSY_SHARE = 0.1
+STAT = Path("/proc/stat")  # Linux; elsewhere no background load is seen
 HERTZ = 100  # of the kernel's clock in STAT, on every Linux of today
 
 
@@ -37,11 +36,11 @@ class Machine:
 
 
 def machine() -> Machine:
-    """This machine, now."""
+    """Describe this machine, now."""
     return Machine(
         processor=processor(),
-        level=level(processor()),
-        cores=cores(),
+        level=instruction_set(processor()),
+        cores=usable_cores(),
         system=f"{platform.system()} {platform.machine()}",
         python=platform.python_version(),
         versions=versions(),
@@ -51,18 +50,8 @@ def machine() -> Machine:
     )
 
 
-def level(processor: str) -> str:
-    """The instruction-set level of a processor, as `processor()` describes it: 'avx512_vnni'."""
-    return next((name for name in LEVELS if name in processor), platform.machine())
-
-
-def cores() -> int:
-    """The cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 def versions(tools: Sequence[str] = TOOLS) -> dict[str, str]:
-    """The versions of those that are installed."""
+    """Return the versions of the tools that are installed."""
     found = {}
     for tool in tools:
         try:
@@ -85,39 +74,56 @@ def _git(*arguments: str) -> str:
     return done.stdout.decode().strip()
 
 
-class Bystanders:
-    """How much of the processor others take, from one reading of the clocks to another."""
+class BackgroundLoad:
+    """CPU time that processes other than ours took, summed over measured windows."""
 
     def __init__(self) -> None:
-        self._others_s = self._wall_s = 0.0
+        self._background_s = self._available_s = 0.0
         self._start = self._clocks()
 
     def start(self) -> None:
         self._start = self._clocks()
 
-    def stop(self, ours_s: float) -> None:
-        """End a window in which our processes computed for `ours_s` seconds."""
+    def stop(self, own_cpu_s: float) -> None:
+        """End a window in which our own processes took `own_cpu_s` seconds of CPU time."""
         busy_s, wall_s = (
             end - start for end, start in zip(self._clocks(), self._start, strict=True)
         )
-        self._others_s += max(0.0, busy_s - ours_s)
-        self._wall_s += wall_s
+        self._background_s += max(0.0, busy_s - own_cpu_s)
+        self._available_s += wall_s * usable_cores()
 
     @property
     def share(self) -> float:
-        """Of all cores, 0 to 1, over all windows."""
-        return min(1.0, self._others_s / (self._wall_s * cores())) if self._wall_s else 0.0
+        """Background CPU time over the time of all usable cores, 0 to 1."""
+        return min(1.0, self._background_s / self._available_s) if self._available_s else 0.0
 
     @staticmethod
     def _clocks() -> tuple[float, float]:
         return busy_seconds(), time.monotonic()
 
 
+def background_share(seconds: float) -> float:
+    """Sample the background load while this process sleeps for some seconds; 0 to 1."""
+    load = BackgroundLoad()
+    time.sleep(seconds)
+    load.stop(0.0)
+    return load.share
+
+
 def busy_seconds() -> float:
-    """What all cores have computed since the machine started, time stolen by its host included."""
+    """Return the CPU seconds that the usable cores have spent since boot, stolen time included."""
+    usable = {f"cpu{core}" for core in _affinity()}
     try:
-        with STAT.open() as file:
-            user, nice, system, _, _, irq, soft, steal = map(int, file.readline().split()[1:9])
+        rows = [line.split() for line in STAT.read_text().splitlines() if line.startswith("cpu")]
+        ticks = sum(
+            sum(map(int, (user, nice, system, irq, soft, steal)))
+            for name, user, nice, system, _idle, _wait, irq, soft, steal, *_ in rows
+            if name in usable or (not usable and name == "cpu")
+        )
     except (OSError, ValueError):
         return 0.0
-    return (user + nice + system + irq + soft + steal) / HERTZ
+    return ticks / HERTZ
+
+
+def _affinity() -> set[int]:
+    return os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else set()

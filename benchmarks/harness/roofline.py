@@ -1,11 +1,10 @@
-"""The machine's own arithmetic limit: the most multiply-adds a second that any library reaches.
+"""Peak throughput (roofline): the most multiply-adds a second that a library reaches here.
 
-Large convolutions and matrix products in ONNX Runtime and OpenVINO, which are all arithmetic. No
-network can be quicker than its multiply-adds at this rate; how near it comes is its share.
+Measured on large convolutions and matrix products in ONNX Runtime and OpenVINO, which are pure
+arithmetic. No network can be faster than its multiply-adds at this rate.
 """
 
 import importlib.util
-import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -18,10 +17,11 @@ import onnx
 from onnx import numpy_helper, parser
 
 from benchmarks.harness.worker import SILENT
+from runtime.backends.openvino import import_openvino
 
 SIZE = 1024  # rows, columns and inner dimension of the product
 CHANNELS, SIDE, KERNEL = 512, 32, 3  # of the convolution, 2.4 G multiply-adds
-SECONDS = 1.0  # for each kernel, after one run that does not count
+SECONDS = 1.0  # for each kernel, after a warm-up run
 
 CONV = """
     <ir_version: 10, opset_import: ["" : 20]>
@@ -56,7 +56,7 @@ PRODUCT_SHAPES = ((SIZE, SIZE), (SIZE, SIZE))
 
 @dataclass(frozen=True)
 class Kernel:
-    """A large operator: its graph, the shapes of its input and weights, and their type."""
+    """A large operator: its graph, the shapes of its input and weights, its precision."""
 
     name: str
     graph: str
@@ -91,8 +91,8 @@ KERNELS = (
 
 
 @dataclass(frozen=True)
-class ArithmeticLimit:
-    """The most that these threads compute in a precision, and what reached it."""
+class PeakThroughput:
+    """The most multiply-adds a second in a precision on these threads, and what reached it."""
 
     precision: str
     threads: int
@@ -100,18 +100,18 @@ class ArithmeticLimit:
     reached_by: str
 
 
-def measure_limits(threads: int, seconds: float = SECONDS) -> tuple[ArithmeticLimit, ...]:
-    """The limit of each precision: the best of all kernels and libraries that are here."""
-    best: dict[str, ArithmeticLimit] = {}
+def measure_peaks(threads: int, seconds: float = SECONDS) -> tuple[PeakThroughput, ...]:
+    """Measure the peak of each precision: the best of all kernels and installed libraries."""
+    best: dict[str, PeakThroughput] = {}
     for precision, name, macs, run in _runs(threads):
         rate = macs / shortest_seconds(run, seconds) / 1e9
         if precision not in best or rate > best[precision].gmacs_per_s:
-            best[precision] = ArithmeticLimit(precision, threads, rate, name)
+            best[precision] = PeakThroughput(precision, threads, rate, name)
     return tuple(best.values())
 
 
 def shortest_seconds(run: Callable[[], object], seconds: float) -> float:
-    """A limit is what was reached once, not what is usual."""
+    """Return the shortest run: a peak is what was reached once, not what is usual."""
     run()
     taken: list[float] = []
     deadline = time.perf_counter() + seconds
@@ -158,9 +158,6 @@ def _open_onnxruntime(content: bytes, threads: int) -> Any:
 
 
 def _open_openvino(content: bytes, threads: int, hint: str) -> Any:
-    sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
-    import openvino
-
-    core = openvino.Core()
+    core = import_openvino().Core()
     settings = {"INFERENCE_PRECISION_HINT": hint, "INFERENCE_NUM_THREADS": threads}
     return core.compile_model(core.read_model(content), "CPU", settings).create_infer_request()

@@ -1,7 +1,7 @@
 """A process that holds one candidate: `python -m benchmarks.harness.worker OPENER ...`.
 
-So its memory and its cold start are its own, and the threads of one library cannot slow another's.
-It answers each JSON line on stdin with one on stdout; benchmarks.harness.race talks to it.
+Memory and cold start are the candidate's own, and no library's threads slow another's. Each JSON
+line on stdin is answered by one on stdout; benchmarks.harness.interleaved starts it.
 """
 
 import json
@@ -10,56 +10,32 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from runtime import drift
-from runtime.image import LR_SIDE, Tensor
+from runtime.backends.openvino import import_openvino
+from runtime.image import Tensor
 
 Run = Callable[[Tensor], Tensor]
 STATUS = Path("/proc/self/status")
 SILENT = 4  # onnxruntime's severity 'fatal'
 
 
-ORT_SETTINGS: Mapping[str, Mapping[str, Any]] = {  # of its SessionOptions, beside the defaults
-    "defaults": {},
-    "no memory arena": {"enable_cpu_mem_arena": False},
-    "no memory pattern": {"enable_mem_pattern": False},
-    "parallel branches": {"execution_mode": "ORT_PARALLEL"},
-    "extended optimizations": {"graph_optimization_level": "ORT_ENABLE_EXTENDED"},
-    "basic optimizations": {"graph_optimization_level": "ORT_ENABLE_BASIC"},
-    "no optimizations": {"graph_optimization_level": "ORT_DISABLE_ALL"},
-    "no spinning": {"session.intra_op.allow_spinning": "0"},
-}
-
-
-def open_onnxruntime(file: str, threads: int, setting: str = "defaults") -> Run:
+def open_onnxruntime(file: str, threads: int) -> Run:
     import onnxruntime
 
     settings = onnxruntime.SessionOptions()
     settings.log_severity_level = SILENT
     settings.intra_op_num_threads = threads
-    enumerations = {
-        "execution_mode": onnxruntime.ExecutionMode,
-        "graph_optimization_level": onnxruntime.GraphOptimizationLevel,
-    }
-    for name, value in ORT_SETTINGS[setting].items():
-        if name.startswith("session."):
-            settings.add_session_config_entry(name, value)
-        else:
-            kind = enumerations.get(name)
-            setattr(settings, name, getattr(kind, value) if kind else value)
     session = onnxruntime.InferenceSession(file, settings, providers=["CPUExecutionProvider"])
     return lambda lr: session.run(["sr"], {"lr": lr})[0]
 
 
 def open_openvino(file: str, threads: int, precision: str = "f32") -> Run:
-    sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
-    import openvino
-
+    openvino = import_openvino()
     settings = {
         "INFERENCE_PRECISION_HINT": precision,
         "PERFORMANCE_HINT": "LATENCY",
@@ -74,14 +50,14 @@ def open_openvino_bf16(file: str, threads: int) -> Run:
 
 
 def open_torch(file: str, threads: int, *, compiled: bool = False) -> Run:
-    """A checkpoint in PyTorch."""
+    """Open a checkpoint in PyTorch."""
     import torch
 
     from aminet.checkpoint import load_model
 
     torch.set_num_threads(threads)
     network, _ = load_model(checkpoint=file)
-    # Each batch is compiled for itself, which is the quickest that can be had.
+    # Compiled anew for each batch size, which is the fastest that it offers.
     forward = torch.compile(network, dynamic=False) if compiled else network
 
     def run(lr: Tensor) -> Tensor:
@@ -101,18 +77,16 @@ OPENERS: Mapping[str, Callable[[str, int], Run]] = {
     "openvino-bf16": open_openvino_bf16,
     "torch": open_torch,
     "torch.compile": open_torch_compile,
-    **{f"onnxruntime, {name}": partial(open_onnxruntime, setting=name) for name in ORT_SETTINGS},
 }
 
 
 def one_by_one(run: Run) -> Run:
-    """As faces come in use; and no batch is compiled for the probes' sake."""
+    """Run faces one at a time, as in use; no batch size is compiled only for the probes."""
     return lambda lr: np.concatenate([run(face[None]) for face in lr])
 
 
-def time_runs(run: Run, batch: int, seconds: float) -> dict[str, Any]:
-    """Run for about this long, after a run that does not count: others have had the caches."""
-    lr = np.random.default_rng(0).random((batch, 3, LR_SIDE, LR_SIDE), dtype=np.float32)
+def time_runs(run: Run, lr: Tensor, seconds: float) -> dict[str, Any]:
+    """Time runs for about this long, after a warm-up run: the caches held another candidate."""
     cpu_s = time.process_time()
     run(lr)
     times_ms: list[float] = []
@@ -126,7 +100,7 @@ def time_runs(run: Run, batch: int, seconds: float) -> dict[str, Any]:
 
 
 def peak_mib() -> float:
-    """The most memory that this process has held."""
+    """Return the peak resident memory of this process."""
     try:
         lines = STATUS.read_text().splitlines()
         return int(next(line for line in lines if line.startswith("VmHWM")).split()[1]) / 1024
@@ -137,22 +111,25 @@ def peak_mib() -> float:
 
 
 def main() -> int:
-    opener, file, threads = sys.argv[1:]
+    opener, file, threads, lr_side = sys.argv[1:]
+    side = int(lr_side)
     answers = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)  # what libraries print is no answer
+    os.dup2(2, 1)  # what libraries print must not mix with answers
 
     def answer(content: dict[str, Any]) -> None:
         print(json.dumps(content), file=answers, flush=True)
 
     run = OPENERS[opener](file, int(threads))
-    run(np.zeros((1, 3, LR_SIDE, LR_SIDE), np.float32))
+    run(np.zeros((1, 3, side, side), np.float32))
     answer({"ready": True})
     for line in sys.stdin:
         asked = json.loads(line)
         if "probes" in asked:
             answer(asdict(drift.measure(one_by_one(run), drift.read_probes(asked["probes"]))))
         else:
-            answer(time_runs(run, asked["batch"], asked["seconds"]))
+            shape = (asked["batch"], 3, side, side)
+            lr = np.random.default_rng(0).random(shape, dtype=np.float32)
+            answer(time_runs(run, lr, asked["seconds"]))
     return 0
 
 

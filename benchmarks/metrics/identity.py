@@ -1,4 +1,4 @@
-"""Whether a face is still the same person: dlib's face embedding, from face-api's copy (CC0).
+"""Identity preservation: dlib's face embedding, from face-api's copy (CC0).
 
 An embedding has 128 numbers; two of one person are closer than 0.6 (L2). The faces must be framed
 as the training faces are: 128x128, the eyes near (46, 46.5) and (81, 46.5).
@@ -24,8 +24,8 @@ MANIFEST = Pretrained(
     "cbaffa501b0b9275a12b63357a6843e7e30c054e1c9151e1a5f879b26e32986b",
 )
 CHIP_SIDE = 150  # px, of the aligned face that the network was trained on
-# What of a 128x128 face that chip shows (left, top, right, bottom): dlib's mean face has its eyes
-# at (47.5, 46.6) and (100.5, 46.6) of the chip.
+# The box of a 128x128 face that the chip shows (left, top, right, bottom): dlib's mean face has its
+# eyes at (47.5, 46.6) and (100.5, 46.6) of the chip.
 CHIP = (14.55, 15.7, 113.73, 114.88)
 MEAN = (122.782, 117.001, 104.298)  # RGB
 BLOCKS = (
@@ -50,7 +50,7 @@ class FaceEmbedding:
 
     @classmethod
     def load(cls) -> Self:
-        """From the cache folder; EdgeError (status 5) if it was not fetched."""
+        """Load it from the cache folder; EdgeError (status 5) if it was not fetched."""
         return cls(unpack_tfjs(read_pretrained(MANIFEST), read_pretrained(WEIGHTS)))
 
     def __call__(self, faces: Pixels) -> Embeddings:
@@ -93,13 +93,13 @@ class FaceEmbedding:
 
 
 def chip(face: Pixels) -> Pixels:
-    """The part of an aligned face that the network sees: (128, 128, 3) -> (150, 150, 3)."""
+    """Crop the part of an aligned face that the network expects: (128, 128, 3) -> (150, 150, 3)."""
     size, box = (CHIP_SIDE, CHIP_SIDE), CHIP
     return np.array(Image.fromarray(face).resize(size, Image.Resampling.BICUBIC, box=box))
 
 
 def cosine(a: Embeddings, b: Embeddings) -> NDArray[np.float64]:
-    """The cosine similarity of each pair of rows."""
+    """Return the cosine similarity of each pair of rows."""
     lengths = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
     return np.einsum("nd,nd->n", a, b) / lengths
 

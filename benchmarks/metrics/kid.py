@@ -1,8 +1,8 @@
-"""KID on MobileNetV2's features: how far a set of enlarged faces is from real ones, as a set.
+"""KID on MobileNetV2's features: the distance of a set of super-resolved faces from real ones.
 
-The kernel inception distance (Binkowski et al. 2018) with another network, so its figures compare
-only among themselves: they are called kid_mobilenetv2, never KID alone. It is unbiased, so it can
-be used on small sets, and may fall a little under 0.
+The kernel inception distance (Binkowski et al. 2018) with another network, so it compares only with
+itself: it is called kid_mobilenetv2, never KID alone. It is unbiased, so it can be used on small
+sets, and may be slightly negative.
 """
 
 from typing import Self
@@ -20,7 +20,7 @@ from runtime.image import Pixels, to_tensor
 MOBILENETV2 = Pretrained(
     "mobilenet_v2-b0353104.pth", "b03531047ffacf1e2488318dcd2aba1126cde36e3bfe1aa5cb07700aeeee9889"
 )
-SIDE = 224  # the size of the pictures that the network was trained on
+SIDE = 224  # px, of the images that the network was trained on
 BATCH = 16
 STRIDES = (1, *(2, 1), *(2, 1, 1), *(2, 1, 1, 1), *(1, 1, 1), *(2, 1, 1), 1)  # of the 17 blocks
 BATCH_NORM_EPSILON = 1e-5
@@ -34,20 +34,20 @@ class MobileNetV2:
 
     @classmethod
     def load(cls) -> Self:
-        """From the cache folder; EdgeError (status 5) if it was not fetched."""
+        """Load it from the cache folder; EdgeError (status 5) if it was not fetched."""
         return cls(read_torch_state(read_pretrained(MOBILENETV2), MOBILENETV2.name))
 
     @torch.inference_mode()
     def __call__(self, faces: Pixels) -> NDArray[np.float64]:
-        """(N, H, W, 3) -> the pooled last feature (N, 1280)."""
+        """(N, H, W, 3) -> the pooled last feature map (N, 1280)."""
         parts = [
             self.features(torch.from_numpy(to_tensor(faces[start : start + BATCH])))
             for start in range(0, len(faces), BATCH)
         ]
         return torch.cat(parts).double().numpy()
 
-    def features(self, pictures: Tensor) -> Tensor:
-        x = F.interpolate(pictures, (SIDE, SIDE), mode="bilinear")
+    def features(self, images: Tensor) -> Tensor:
+        x = F.interpolate(images, (SIDE, SIDE), mode="bilinear")
         x = (x - torch.tensor(MEAN).view(3, 1, 1)) / torch.tensor(STD).view(3, 1, 1)
         x = self._conv(x, "features.0.0", "features.0.1", stride=2)
         for block, stride in enumerate(STRIDES, 1):
@@ -55,7 +55,7 @@ class MobileNetV2:
         return self._conv(x, "features.18.0", "features.18.1").mean((2, 3))
 
     def _block(self, x: Tensor, name: str, stride: int, expands: bool) -> Tensor:
-        """Expand (but in the first block), convolve each channel, project; residual if it fits."""
+        """Expand (not in the first block), convolve depthwise, project; residual if shapes fit."""
         inner, last = x, 0
         if expands:
             inner, last = self._conv(x, f"{name}.0.0", f"{name}.0.1"), 1
@@ -77,7 +77,7 @@ class MobileNetV2:
 
 
 def kid(real: NDArray[np.float64], fake: NDArray[np.float64]) -> float:
-    """The unbiased squared maximum mean discrepancy of two sets of features (N, D)."""
+    """Return the unbiased squared maximum mean discrepancy of two sets of features (N, D)."""
 
     def kernel(a: NDArray[np.float64], b: NDArray[np.float64]) -> NDArray[np.float64]:
         return (a @ b.T / a.shape[1] + 1) ** 3

@@ -1,4 +1,4 @@
-"""LPIPS (Zhang et al. 2018): how different two pictures look to AlexNet. 0 for equal ones."""
+"""LPIPS (Zhang et al. 2018): perceptual distance of two images by AlexNet; 0 for equal ones."""
 
 from typing import Self
 
@@ -19,13 +19,13 @@ from runtime.image import Pixels, to_tensor
 
 STRIDES, PADDINGS = (4, 1, 1, 1, 1), (2, 2, 1, 1, 1)
 POOLED_BEFORE = (1, 2)  # the convolutions that a 3x3 maximum of stride 2 precedes
-SHIFT, SCALE = (-0.030, -0.088, -0.188), (0.458, 0.448, 0.450)  # of pictures in [-1, 1]
+SHIFT, SCALE = (-0.030, -0.088, -0.188), (0.458, 0.448, 0.450)  # of images in [-1, 1]
 EPSILON = 1e-10
 BATCH = 32
 
 
 class LPIPS:
-    """AlexNet's five convolutions, and the weight of each channel's difference."""
+    """AlexNet's five convolutions, and a weight for each channel's difference."""
 
     def __init__(self, convolutions: list[tuple[Tensor, Tensor]], heads: list[Tensor]) -> None:
         self.convolutions = convolutions
@@ -33,14 +33,14 @@ class LPIPS:
 
     @classmethod
     def load(cls) -> Self:
-        """From the cache folder; EdgeError (status 5) if it was not fetched."""
+        """Load it from the cache folder; EdgeError (status 5) if it was not fetched."""
         arrays = unpickle_arrays(read_pretrained(ALEXNET), ALEXNET.name)
         kernels = [arrays[f"NetLinLayer_{index}"]["Conv_0"]["kernel"] for index in range(5)]
         return cls(flax_convolutions(arrays["AlexNet_0"]), [as_oihw(k) for k in kernels])
 
     @torch.inference_mode()
     def __call__(self, a: Pixels, b: Pixels) -> NDArray[np.float64]:
-        """Two stacks (N, H, W, 3): the distance of each pair, (N,)."""
+        """Two stacks (N, H, W, 3) -> the distance of each pair (N,)."""
         parts = []
         for start in range(0, len(a), BATCH):
             first, second = (
@@ -53,11 +53,9 @@ class LPIPS:
             parts.append(torch.stack(distances).sum(0))
         return torch.cat(parts).double().numpy()
 
-    def features(self, pictures: Tensor) -> list[Tensor]:
-        """(N, 3, H, W) in [0, 1] -> what each of the five convolutions finds, after its ReLU."""
-        x = (pictures * 2 - 1 - torch.tensor(SHIFT).view(3, 1, 1)) / torch.tensor(SCALE).view(
-            3, 1, 1
-        )
+    def features(self, images: Tensor) -> list[Tensor]:
+        """(N, 3, H, W) in [0, 1] -> the five feature maps, each after its ReLU."""
+        x = (images * 2 - 1 - torch.tensor(SHIFT).view(3, 1, 1)) / torch.tensor(SCALE).view(3, 1, 1)
         found = []
         for index, (weight, bias) in enumerate(self.convolutions):
             if index in POOLED_BEFORE:
@@ -68,5 +66,5 @@ class LPIPS:
 
 
 def _unit(features: Tensor) -> Tensor:
-    """Each pixel's channels at length 1."""
+    """Normalize each pixel's channels to length 1."""
     return features / (features.square().sum(1, keepdim=True).sqrt() + EPSILON)

@@ -1,4 +1,4 @@
-"""Figures of single faces: SSIM-Y and VIF, and how sure a mean over faces is.
+"""SSIM-Y and VIF of single faces, and the bootstrap interval of a mean over faces.
 
 PSNR-Y and PSNR are in runtime.image, LPIPS and KID in modules of their own.
 """
@@ -20,7 +20,7 @@ Plane = NDArray[np.float64]
 
 
 def ssim_y(a: Pixels, b: Pixels) -> float:
-    """Structural similarity (Wang et al. 2004) of the luma of two pictures (H, W, 3)."""
+    """Structural similarity (Wang et al. 2004) of the luma of two images (H, W, 3)."""
     return float(
         structural_similarity(
             luma(a),
@@ -36,7 +36,7 @@ def ssim_y(a: Pixels, b: Pixels) -> float:
 def vif(distorted: Pixels, reference: Pixels) -> float:
     """Visual information fidelity in the pixel domain (Sheikh and Bovik 2006), mean of R, G, B.
 
-    On 0 to 255, which the noise's variance is given for. 1 for equal pictures.
+    On 0 to 255, which the noise's variance is given for. 1 for equal images.
     """
     a, b = distorted.astype(np.float64), reference.astype(np.float64)
     return float(np.mean([_vif_plane(b[..., c], a[..., c]) for c in range(3)]))
@@ -55,7 +55,7 @@ def _vif_plane(reference: Plane, distorted: Plane) -> float:
 
 
 def _information(reference: Plane, distorted: Plane, side: int) -> tuple[float, float]:
-    """What the eye gets of the reference through the distorted plane, and at best; in nats."""
+    """The information kept of the reference in the distorted plane, and at best, in log10 units."""
     mean_r, mean_d = _blur(reference, side), _blur(distorted, side)
     var_r = np.maximum(_blur(reference**2, side) - mean_r**2, 0)
     var_d = np.maximum(_blur(distorted**2, side) - mean_d**2, 0)
@@ -72,7 +72,7 @@ def _information(reference: Plane, distorted: Plane, side: int) -> tuple[float, 
 
 
 def _blur(plane: Plane, side: int) -> Plane:
-    """A Gaussian of `side` pixels and a fifth of that as sigma; only where it fits whole."""
+    """Blur by a Gaussian of `side` px with a fifth of that as sigma; valid pixels only."""
     at = np.arange(side) - side // 2
     kernel = np.exp(-(at**2) / (2 * (side / 5) ** 2))
     kernel /= kernel.sum()
@@ -82,7 +82,7 @@ def _blur(plane: Plane, side: int) -> Plane:
 
 
 def interval(scores: NDArray[np.float64], seed: int = 0) -> tuple[float, float]:
-    """Where the mean of as many other faces would be, 95 of 100 times: a percentile bootstrap."""
+    """Return the 95 % percentile-bootstrap interval of the mean of scores (N,)."""
     generator = np.random.default_rng(seed)
     drawn = generator.integers(0, len(scores), (BOOTSTRAP_ROUNDS, len(scores)))
     tail = (1 - CONFIDENCE) / 2

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from aminet.training.degradation import resample
-from benchmarks.metrics.upscalers import checkpoint_contender
+from benchmarks.metrics import upscalers
 from runtime.image import LR_SIDE, SR_SIDE, Pixels, to_pixels, to_tensor
 from runtime.media.photo import keep_what_is_known
 from runtime.session import open_session
@@ -43,9 +43,9 @@ def checkpoint_upscaler(path: str | Path) -> Iterator[FrameUpscaler]:
     """A checkpoint in PyTorch, FP32."""
     from aminet.checkpoint import load_checkpoint
 
-    with checkpoint_contender(path) as contender:
+    with upscalers.checkpoint_upscaler(path) as upscaler:
         side = load_checkpoint(path).config.lr_side
-        yield network_upscaler(contender.artifact, "torch", contender.enlarge, side)
+        yield network_upscaler(upscaler.artifact, "torch", upscaler.upscale, side)
 
 
 @contextmanager

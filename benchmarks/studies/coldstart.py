@@ -1,10 +1,10 @@
-"""From nothing to the first face: how long `python -m runtime.infer` takes, and how much memory.
+"""Measure cold start: time and memory of `python -m runtime.infer` for one face.
 
-    python -m benchmarks.studies.coldstart [--artifact F] [--wheel dist/aminet_edge-*.whl] [--json]
+    python -m benchmarks.studies.coldstart [--artifact F] [--wheel dist/aminet_edge-*.whl]
 
-Each start is a process of its own, from its start to its end: with the verdict remembered, as the
-first on a machine (an empty cache), and where no cache can be written. With a wheel this happens in
-a fresh environment that holds it and what it brings, and nothing else.
+Each start is a process of its own, timed from its start to its end: with the verdict remembered,
+as the first on a machine (an empty cache), and where no cache can be written. With a wheel this
+happens in a fresh environment that holds the wheel and its dependencies alone.
 """
 
 import argparse
@@ -20,15 +20,17 @@ from pathlib import Path
 
 import numpy as np
 
+from benchmarks.harness.table import text_table
 from calib_data.generate import PROBE_STRIP, unstrip
+from runtime.atomic import write_bytes
 from runtime.cpu import processor, usable_cores
-from runtime.errors import EdgeError, run_command
+from runtime.errors import EXIT_USAGE, EdgeError, run_command
 from runtime.image import read_image, write_image
 
 RUNS = 15
 LIMITS = {"remembered": (0.5, 150.0), "--help": (0.15, None)}  # seconds, MiB
 CASES = ("remembered", "first start", "no cache", "--help")
-# A process counts the memory of the one that started it as its own, so a small one starts it.
+# A forked process inherits the peak memory of its parent, so a small process starts it.
 LAUNCHER = """
 import json, resource, subprocess, sys, time
 started = time.perf_counter()
@@ -44,7 +46,7 @@ print(json.dumps({
 
 
 @dataclass(frozen=True)
-class Row:
+class ColdStartRow:
     """One case: seconds from the start of the process to its end, and its peak memory."""
 
     case: str
@@ -55,9 +57,9 @@ class Row:
 
 @dataclass(frozen=True)
 class ColdStart:
-    """`packages` and their size are of the wheel's environment; None without a wheel."""
+    """One run; `packages` and their size are those of the wheel's environment, None without it."""
 
-    rows: tuple[Row, ...]
+    rows: tuple[ColdStartRow, ...]
     artifact: str
     backend: str
     precision: str
@@ -87,7 +89,7 @@ class Command:
                 "no cache": str(self.folder / "face.png"),  # a file, in which nothing can be kept
             }
             environment = {**os.environ, "XDG_CACHE_HOME": places.get(case, empty)}
-            said = subprocess.run(
+            launched = subprocess.run(
                 [sys.executable, "-c", LAUNCHER, self.python, "-m", "runtime.infer", *arguments],
                 cwd=self.folder,
                 env=environment,
@@ -95,7 +97,7 @@ class Command:
                 text=True,
                 check=True,
             )
-        ended = json.loads(said.stdout)
+        ended = json.loads(launched.stdout)
         if ended["status"]:
             raise EdgeError(
                 f"runtime.infer ended with {ended['status']}: {ended['stderr'].strip()}"
@@ -105,7 +107,7 @@ class Command:
 
 
 def measure(artifact: str | None, backend: str, wheel: str | None, runs: int = RUNS) -> ColdStart:
-    """All cases in turn, so that each sees the same load."""
+    """Time all cases interleaved, so that all see the same background load."""
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place, "work")
         write_image(folder / "face.png", unstrip(read_image(PROBE_STRIP))[0])
@@ -122,7 +124,7 @@ def measure(artifact: str | None, backend: str, wheel: str | None, runs: int = R
             for case in CASES:
                 taken[case].append(command.start(case)[:2])
         return ColdStart(
-            rows=tuple(row(case, taken[case]) for case in CASES),
+            rows=tuple(make_row(case, taken[case]) for case in CASES),
             artifact=str(report["artifact"]) if not wheel else "the one in the wheel",
             backend=f"{report['backend']} {report['backend_version']}",
             precision=str(report["precision"]),
@@ -135,14 +137,14 @@ def measure(artifact: str | None, backend: str, wheel: str | None, runs: int = R
         )
 
 
-def row(case: str, taken: Sequence[tuple[float, float]]) -> Row:
+def make_row(case: str, taken: Sequence[tuple[float, float]]) -> ColdStartRow:
     seconds, mib = zip(*taken, strict=True)
     p50, p95 = np.percentile(seconds, [50, 95])
-    return Row(case, float(p50), float(p95), max(mib))
+    return ColdStartRow(case, float(p50), float(p95), max(mib))
 
 
 def install(wheel: Path, place: Path) -> tuple[Path, tuple[str, ...], float]:
-    """A fresh environment with the wheel: its Python, its packages, and its size without pip."""
+    """Install the wheel in a fresh environment; return its Python, packages and MiB without pip."""
     venv.create(place, with_pip=True)
     python = place / "bin" / "python"
     pip = [str(python), "-m", "pip", "--disable-pip-version-check"]
@@ -160,39 +162,56 @@ def install(wheel: Path, place: Path) -> tuple[Path, tuple[str, ...], float]:
 
 
 def table(result: ColdStart) -> str:
+    rows = []
+    for one in result.rows:
+        limit_s, limit_mib = LIMITS.get(one.case, (None, None))
+        goals = [f"{limit_s} s"] if limit_s else []
+        goals += [f"{limit_mib:.0f} MiB"] if limit_mib else []
+        rows.append(
+            (
+                *(one.case, f"{one.p50_s:.3f}", f"{one.p95_s:.3f}", f"{one.peak_mib:.0f}"),
+                " and ".join(goals),
+            )
+        )
     lines = [
         f"{result.artifact} ({result.precision}) in {result.backend}; {result.cores} cores of"
         f" {result.processor}, load {result.load_average:.1f}; {result.runs} starts each",
         "",
-        f"{'':12}   p50 s   p95 s   peak MiB",
+        text_table(("start", "p50 s", "p95 s", "peak MiB", "goal"), rows),
     ]
-    for one in result.rows:
-        limit_s, limit_mib = LIMITS.get(one.case, (None, None))
-        limits = [f"{limit_s} s"] if limit_s else []
-        limits += [f"{limit_mib:.0f} MiB"] if limit_mib else []
-        wanted = f"   at most {' and '.join(limits)} wanted" if limits else ""
-        lines.append(
-            f"{one.case:12} {one.p50_s:7.3f} {one.p95_s:7.3f} {one.peak_mib:10.0f}{wanted}"
-        )
     if result.packages:
         lines += ["", f"{result.installed_mib:.0f} MiB installed: {' '.join(result.packages)}"]
     return "\n".join(lines)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(
-        prog="benchmarks.studies.coldstart", description=__doc__.split("\n")[0]
-    )
-    parser.add_argument("--artifact", metavar="F", help="else the one that infer takes by itself")
-    parser.add_argument("--backend", default="onnxruntime", metavar="B")
-    parser.add_argument("--wheel", metavar="F", help="install this, and measure it there")
-    parser.add_argument("--runs", type=int, default=RUNS, metavar="N", help="starts of each case")
-    parser.add_argument("--json", action="store_true", help="print one JSON object")
-    options = parser.parse_args(argv)
-    result = measure(options.artifact, options.backend, options.wheel, options.runs)
-    print(json.dumps(asdict(result)) if options.json else table(result))
+    return run_command(_parser(), _run, argv)
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    if arguments.runs <= 0:
+        raise EdgeError("--runs: expected over 0", EXIT_USAGE)
+    result = measure(arguments.artifact, arguments.backend, arguments.wheel, arguments.runs)
+    text = json.dumps(asdict(result))
+    if arguments.out:
+        write_bytes(arguments.out, f"{text}\n".encode())
+    print(text if arguments.json else table(result))
     return 0
 
 
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.studies.coldstart", description=__doc__.split("\n")[0]
+    )
+    add = parser.add_argument
+    add("--artifact", metavar="F", help="an ONNX artifact (default: the one that infer chooses)")
+    add("--backend", default="onnxruntime", metavar="B", help="(default: onnxruntime)")
+    add("--wheel", metavar="F", help="measure in a fresh environment of it (default: in this one)")
+    add("--runs", type=int, default=RUNS, metavar="N", help=f"starts a case (default: {RUNS})")
+    add("--out", type=Path, metavar="F.json", help="write the JSON (default: no)")
+    add("--json", action="store_true", help="print one JSON object (default: a table)")
+    return parser
+
+
 if __name__ == "__main__":
-    sys.exit(run_command(main))
+    sys.exit(main())

@@ -1,6 +1,6 @@
-"""Where the milliseconds go: an artifact's time in ONNX Runtime by kind of work, from its profile.
+"""Profile artifacts in ONNX Runtime: the time of one face by kind of operator.
 
-python -m benchmarks.studies.profile [--artifact F...]
+python -m benchmarks.studies.profile [--artifact F...] [--out docs/measured/profile.json]
 """
 
 import argparse
@@ -10,24 +10,23 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
-from runtime.errors import needs, run_command
-
-with needs("quantize", __name__):
-    from onnx import ModelProto, NodeProto
-
-    from quantize.precision import node_times_ms
-
+from benchmarks.harness.table import text_table
 from runtime.artifact import read_artifact
+from runtime.atomic import write_bytes
+from runtime.errors import needs, run_command
 from runtime.session import DEFAULT_MODEL
 
-# What an operator is for. A convolution is told by its weights, what is not named is the rest.
+if TYPE_CHECKING:
+    from onnx import ModelProto, NodeProto
+
+# The kind of each operator. Convolutions are classified by their weights; the rest is OTHER.
 KINDS: Mapping[str, tuple[str, ...]] = {
     "matrix products": ("MatMul", "FusedMatMul", "Gemm", "QGemm", "QLinearMatMul", "MatMulInteger"),
-    "to and from 8 bits": ("QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear"),
+    "quantize and dequantize": ("QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear"),
     "layout": ("ReorderInput", "ReorderOutput", "Transpose", "Reshape", "Squeeze", "Unsqueeze"),
-    "join and split": (
+    "concatenate and split": (
         "Concat",
         "QLinearConcat",
         "Split",
@@ -41,7 +40,7 @@ KINDS: Mapping[str, tuple[str, ...]] = {
         *("QLinearAdd", "QLinearMul", "QLinearSigmoid", "BiasGelu", "Cast"),
     ),
     "norms and softmax": ("Softmax", "LayerNormalization", "ReduceL2", "ReduceSumSquare", "Sqrt"),
-    "pools and means": (
+    "pooling and means": (
         *("AveragePool", "MaxPool", "GlobalAveragePool", "ReduceMean", "ReduceMax", "Resize"),
         *("QLinearAveragePool", "QLinearGlobalAveragePool", "QLinearReduceMean", "Upsample"),
     ),
@@ -51,8 +50,8 @@ OTHER = "other"
 
 
 @dataclass(frozen=True)
-class Share:
-    """Time of one face that a kind of work, or an operator, takes, and its number of nodes."""
+class OperatorShare:
+    """Time of one face in a kind of operator (or in one operator), and its number of nodes."""
 
     kind: str
     ms: float
@@ -60,20 +59,27 @@ class Share:
 
 
 @dataclass(frozen=True)
-class Profile:
-    """`total_ms` is the sum of all operators, without what lies between them."""
+class ArtifactProfile:
+    """One artifact; `total_ms` is the sum of its operators, without the overhead between them."""
 
     artifact: str
     total_ms: float
-    kinds: tuple[Share, ...]
-    operators: tuple[Share, ...]
+    kinds: tuple[OperatorShare, ...]
+    operators: tuple[OperatorShare, ...]
 
 
-def profile(path: str | Path) -> Profile:
+def profile(path: str | Path) -> ArtifactProfile:
     """Profile an artifact, one face at a time; EdgeError for one that cannot be read."""
+    from quantize.precision import node_times_ms
+
     artifact = read_artifact(Path(path))
-    nodes = profile_nodes(artifact.model)
-    return Profile(
+    times_ms, model = node_times_ms(artifact.model)
+    nodes = [
+        (find_kind(node, model), node.op_type, times_ms[node.name])
+        for node in model.graph.node
+        if node.name in times_ms
+    ]
+    return ArtifactProfile(
         artifact=f"{artifact.manifest.model}/{artifact.path.name}",
         total_ms=sum(ms for *_, ms in nodes),
         kinds=_shares((kind, ms) for kind, _, ms in nodes),
@@ -81,21 +87,14 @@ def profile(path: str | Path) -> Profile:
     )
 
 
-def profile_nodes(content: bytes) -> list[tuple[str, str, float]]:
-    """(kind, operator, ms) of each node that ONNX Runtime runs."""
-    times_ms, model = node_times_ms(content)
-    nodes = [node for node in model.graph.node if node.name in times_ms]
-    return [(find_kind(node, model), node.op_type, times_ms[node.name]) for node in nodes]
-
-
-def find_kind(node: NodeProto, model: ModelProto) -> str:
-    """The kind of work that a node of an optimized graph does."""
+def find_kind(node: "NodeProto", model: "ModelProto") -> str:
+    """Return the kind of a node of an optimized graph."""
     if node.op_type in CONVOLUTIONS:
         return _kind_of_convolution(node, model)
     return next((kind for kind, names in KINDS.items() if node.op_type in names), OTHER)
 
 
-def _kind_of_convolution(node: NodeProto, model: ModelProto) -> str:
+def _kind_of_convolution(node: "NodeProto", model: "ModelProto") -> str:
     group = next((a.i for a in node.attribute if a.name == "group"), 1)
     if group > 1:
         return "depthwise convolutions"
@@ -104,46 +103,59 @@ def _kind_of_convolution(node: NodeProto, model: ModelProto) -> str:
     return "1x1 convolutions" if list(dims[2:]) == [1, 1] else "convolutions"
 
 
-def _shares(parts: Iterable[tuple[str, float]]) -> tuple[Share, ...]:
-    """The sums by kind, the largest first."""
+def _shares(parts: Iterable[tuple[str, float]]) -> tuple[OperatorShare, ...]:
+    """Sum by kind, the largest first."""
     times: dict[str, list[float]] = defaultdict(list)
     for kind, ms in parts:
         times[kind].append(ms)
-    shares = [Share(kind, sum(each), len(each)) for kind, each in times.items()]
+    shares = [OperatorShare(kind, sum(each), len(each)) for kind, each in times.items()]
     return tuple(sorted(shares, key=lambda share: -share.ms))
 
 
-def table(profiles: Sequence[Mapping[str, Any]]) -> str:
-    """Profiles as JSON objects, one under the other."""
+def table(profiles: Sequence[ArtifactProfile]) -> str:
     blocks = []
     for one in profiles:
-        lines = [f"{one['artifact']}: {one['total_ms']:.2f} ms in its operators"]
-        for title in ("kinds", "operators"):
-            lines += [
-                f"  {share['ms']:7.3f} ms {share['ms'] / one['total_ms']:6.1%}"
-                f" {share['nodes']:4} {share['kind']}"
-                for share in one[title]
-            ]
-            lines.append("")
-        blocks.append("\n".join(lines))
-    return "\n".join(blocks).rstrip()
+        rows = [
+            (share.kind, f"{share.ms:.3f}", f"{share.ms / one.total_ms:.1%}", str(share.nodes))
+            for shares in (one.kinds, one.operators)
+            for share in shares
+        ]
+        title = f"{one.artifact}: {one.total_ms:.2f} ms in its operators, by kind and by operator"
+        blocks.append(f"{title}\n{text_table(('', 'ms', 'share', 'nodes'), rows)}")
+    return "\n\n".join(blocks)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
+    return run_command(_parser(), _run, argv)
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    with needs("quantize"):
+        profiles = [profile(path) for path in arguments.artifact]
+    text = json.dumps({"profiles": [asdict(one) for one in profiles]})
+    if arguments.out:
+        write_bytes(arguments.out, f"{text}\n".encode())
+    print(text if arguments.json else table(profiles))
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.studies.profile", description=__doc__.split("\n")[0]
     )
-    default = [Path("artifacts", DEFAULT_MODEL, name) for name in ("fp32.onnx", "int8.onnx")]
-    parser.add_argument("--artifact", nargs="+", default=default, metavar="F")
-    parser.add_argument("--json", action="store_true", help="print one JSON object")
-    arguments = parser.parse_args(argv)
-
-    def run() -> int:
-        content = {"profiles": [asdict(profile(path)) for path in arguments.artifact]}
-        print(json.dumps(content) if arguments.json else table(content["profiles"]))
-        return 0
-
-    return run_command(run)
+    folder = Path("artifacts", DEFAULT_MODEL)
+    parser.add_argument(
+        "--artifact",
+        nargs="+",
+        default=[folder / name for name in ("fp32.onnx", "int8.onnx")],
+        metavar="F",
+        help=f"(default: fp32.onnx and int8.onnx of {folder})",
+    )
+    parser.add_argument("--out", type=Path, metavar="F.json", help="write the JSON (default: no)")
+    parser.add_argument(
+        "--json", action="store_true", help="print one JSON object (default: a table)"
+    )
+    return parser
 
 
 if __name__ == "__main__":

@@ -1,11 +1,11 @@
-"""What each file of a model loses on real faces, in each backend that it is for.
+"""Measure the drift of a model's FP16 and INT8 files on real faces, in each of their backends.
 
     python -m benchmarks.studies.real_faces --data celeba-test.tar [--calib celeba-train-0.tar]
         [--out docs/measured/drift.json]
 
-Each file of the folder that is smaller than fp32.onnx, against it. With `--calib`, INT8 files are
-made once more, calibrated with 128 of those faces in place of faces of nobody, to see how much that
-would gain; they are measured and forgotten.
+Each file of the folder is compared with fp32.onnx. With `--calib` the INT8 files are made once
+more, calibrated with 128 of those faces instead of synthetic ones, measured and deleted: it shows
+what real calibration faces would gain.
 """
 
 import argparse
@@ -13,30 +13,26 @@ import json
 import shutil
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
 
-from runtime.errors import EdgeError, needs, run_command
-
-with needs("quantize", __name__):
-    from quantize.calibration import HELD_OUT
-    from quantize.int8 import quantize
-    from quantize.options import Int8Options
-
+from benchmarks.harness.table import text_table
 from runtime.atomic import write_bytes
 from runtime.backends import openvino
 from runtime.check import check
 from runtime.dataset import iter_faces
+from runtime.errors import EdgeError, needs, run_command
 from runtime.image import fit_face, write_image
 from runtime.manifest import manifest_path, probes_path, read_manifest
+from runtime.progress import Progress, Steps, silent
 from runtime.session import DEFAULT_MODEL
 
 FOLDER = Path("artifacts", DEFAULT_MODEL)
 OUT = Path("docs", "measured", "drift.json")
-REAL = 128  # faces that calibrate
-FILES = (  # and the backends that they are for; int8-trt is judged where quantize.int8 judges it
+REAL = 128  # real faces to calibrate with
+FILES = (  # and the backends that they are for; int8-trt in the proxy of quantize.int8
     ("fp16.onnx", ("onnxruntime", "openvino")),
     ("fp16-trt.onnx", ("onnxruntime",)),
     ("int8.onnx", ("onnxruntime", "openvino")),
@@ -44,13 +40,11 @@ FILES = (  # and the backends that they are for; int8-trt is judged where quanti
     ("int8-trt.onnx", ("onnxruntime",)),
     ("int8-trt-fp16.onnx", ("onnxruntime",)),
 )
-NOBODY, OTHERS = "its own set", f"{REAL} real faces"
-
-Say = Callable[[str], None]
+SYNTHETIC, REAL_CALIBRATION = "synthetic faces", f"{REAL} real faces"
 
 
 @dataclass(frozen=True)
-class Row:
+class DriftRow:
     """One file in one backend. `share_of_bytes`: of fp32.onnx's; `int8_mac_share`: None in FP16."""
 
     artifact: str
@@ -67,34 +61,39 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Drift:
-    rows: tuple[Row, ...]
+class RealFaceDrift:
+    rows: tuple[DriftRow, ...]
 
 
 def drift(
     data: Sequence[str],
     folder: str | Path = FOLDER,
     calib: Sequence[str] = (),
-    say: Say = lambda step: None,
-) -> Drift:
+    progress: Progress = silent,
+) -> RealFaceDrift:
     """Measure the files of a folder; EdgeError if fp32.onnx is not among them."""
+    from quantize.int8 import quantize
+
     folder = Path(folder)
     fp32 = folder / "fp32.onnx"
     if not fp32.is_file():
-        raise EdgeError(f"{fp32}: is not there; make it: python -m export.onnx")
-    rows = list(measure(folder, data, NOBODY, say))
+        raise EdgeError(f"{fp32}: not found. Create it with: python -m export.onnx")
+    rows = list(measure(folder, data, SYNTHETIC, progress))
     if calib:
         with tempfile.TemporaryDirectory() as other:
             for of in (Path, manifest_path, probes_path):
                 shutil.copy(of(fp32), other)
-            say(f"quantizing, calibrated with {OTHERS}")
+            progress(f"quantizing, calibrated with {REAL_CALIBRATION}")
             faces = write_faces(calib, Path(other, "faces"))
-            quantize(Path(other, fp32.name), [faces], options=Int8Options())
-            rows += measure(Path(other), data, OTHERS, say)
-    return Drift(tuple(rows))
+            quantize(Path(other, fp32.name), [faces])
+            rows += measure(Path(other), data, REAL_CALIBRATION, progress)
+    return RealFaceDrift(tuple(rows))
 
 
-def measure(folder: Path, data: Sequence[str], calibrated_with: str, say: Say) -> Iterator[Row]:
+def measure(
+    folder: Path, data: Sequence[str], calibrated_with: str, progress: Progress
+) -> Iterator[DriftRow]:
+    """Measure each file in the backends that it is for."""
     fp32_bytes = (folder / "fp32.onnx").stat().st_size
     for name, backends in FILES:
         path = folder / name
@@ -104,10 +103,10 @@ def measure(folder: Path, data: Sequence[str], calibrated_with: str, say: Say) -
         for backend in backends:
             if backend == "openvino" and not openvino.is_installed():
                 continue
-            say(f"{name} in {backend}")
+            progress(f"{name} in {backend}")
             real = check(str(path), backend, data).data
             assert real is not None  # for data were given
-            yield Row(
+            yield DriftRow(
                 artifact=f"{manifest.model}/{name}",
                 backend=backend,
                 emulated=manifest.target == "tensorrt",
@@ -128,7 +127,9 @@ def _known(decibels: float | None) -> float:
 
 
 def write_faces(sources: Sequence[str], folder: Path) -> Path:
-    """So many faces at 16x16 that REAL of them calibrate and the others judge."""
+    """Write so many 16x16 faces that REAL of them calibrate and the rest are held out."""
+    from quantize.calibration import HELD_OUT
+
     count = REAL * HELD_OUT // (HELD_OUT - 1) + 1
     for number, face in enumerate(islice(iter_faces(sources), count)):
         lr = fit_face(face.pixels, face.name, reduce=True)
@@ -136,31 +137,27 @@ def write_faces(sources: Sequence[str], folder: Path) -> Path:
     return folder
 
 
-def table(rows: Sequence[Row]) -> str:
-    lines = ["| file | backend | calibrated with | drift, mean | worst face | in INT8 | size |"]
-    lines.append("| --- | --- | --- | ---: | ---: | ---: | ---: |")
-    for row in rows:
-        share = "" if row.int8_mac_share is None else f"{row.int8_mac_share:.1%}"
-        lines.append(
-            f"| {Path(row.artifact).name} | {row.backend}{', emulating' if row.emulated else ''}"
-            f" | {row.calibrated_with} | {row.drift_db:.3f} dB | {row.worst_drift_db:.3f} dB"
-            f" | {share} | {row.share_of_bytes:.2f}x |"
+def table(rows: Sequence[DriftRow]) -> str:
+    cells = [
+        (
+            *(Path(row.artifact).name, row.backend + (" (proxy)" if row.emulated else "")),
+            *(row.calibrated_with, f"{row.drift_db:.3f}", f"{row.worst_drift_db:.3f}"),
+            "" if row.int8_mac_share is None else f"{row.int8_mac_share:.1%}",
+            f"{row.share_of_bytes:.2f}x",
         )
-    return "\n".join(lines)
+        for row in rows
+    ]
+    columns = ("file", "backend", "calibrated with", "drift dB", "worst dB", "in INT8", "size")
+    return text_table(columns, cells)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    arguments = _parser().parse_args(argv)
-    return run_command(lambda: _run(arguments))
+    return run_command(_parser(), _run, argv)
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    result = drift(
-        arguments.data,
-        arguments.artifact,
-        arguments.calib,
-        say=lambda step: print(step, file=sys.stderr),
-    )
+    with needs("quantize"), Steps() as steps:
+        result = drift(arguments.data, arguments.artifact, arguments.calib, steps)
     text = json.dumps(asdict(result))
     if arguments.out:
         write_bytes(arguments.out, f"{text}\n".encode())
@@ -170,16 +167,20 @@ def _run(arguments: argparse.Namespace) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.studies.real_faces",
-        description="What each file of a model loses on real faces, in each backend.",
+        prog="python -m benchmarks.studies.real_faces", description=__doc__.split("\n")[0]
     )
-    parser.add_argument("--data", nargs="+", required=True, metavar="TAR_OR_DIR")
-    parser.add_argument("--artifact", default=FOLDER, metavar="D", help=f"default: {FOLDER}")
-    parser.add_argument(
-        "--calib", nargs="+", default=(), metavar="TAR_OR_DIR", help="real faces to calibrate with"
+    add = parser.add_argument
+    add("--data", nargs="+", required=True, metavar="TAR_OR_DIR", help="128x128 faces (required)")
+    add("--artifact", default=FOLDER, metavar="DIR", help=f"the model's files (default: {FOLDER})")
+    add(
+        "--calib",
+        nargs="+",
+        default=(),
+        metavar="TAR_OR_DIR",
+        help="real faces to calibrate INT8 files with once more (default: none)",
     )
-    parser.add_argument("--out", metavar="F.json", help=f"write it too, such as {OUT}")
-    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    add("--out", metavar="F.json", help=f"write the JSON, such as {OUT} (default: no)")
+    add("--json", action="store_true", help="print one JSON object (default: a table)")
     return parser
 
 

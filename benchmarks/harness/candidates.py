@@ -1,0 +1,95 @@
+"""The candidates of a benchmark: artifacts in the backends that they are for, and the baselines."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from aminet.checkpoint import Checkpoint, load_checkpoint, weights_path
+from aminet.info import measure_cost
+from benchmarks.harness.baselines import Network, make_baselines
+from benchmarks.harness.interleaved import Candidate
+from quantize.calibration import read_calibration
+from runtime.artifact import read_artifact
+from runtime.backends import openvino
+from runtime.backends.openvino import OpenVinoSession
+from runtime.errors import EdgeError
+from runtime.manifest import Manifest, probes_path
+from runtime.progress import Progress
+
+CALIBRATION = Path(__file__).parents[2] / "calib_data"
+OPENVINO = OpenVinoSession.name
+BACKENDS = ("onnxruntime", OPENVINO)
+
+
+def find_candidates(
+    artifacts: Sequence[str | Path],
+    backends: Sequence[str],
+    baselines: Sequence[str],
+    checkpoint: str | Path | None,
+    progress: Progress,
+    note: Callable[[str], None],
+) -> list[Candidate]:
+    """Return the candidates of each model: our artifacts, then the named baselines.
+
+    What cannot be timed here because a library is missing is noted; the rest raises EdgeError.
+    """
+    paths = [Path(path) for path in artifacts] or sorted(Path("artifacts").glob("*/*.onnx"))
+    if not paths:
+        raise EdgeError(
+            "artifacts/: no artifact found. Create them with: make demo, or name them: --artifact"
+        )
+    if OPENVINO in backends and not openvino.is_installed():
+        note(f"backend {OPENVINO}: left out, pip install 'aminet-edge[openvino]' installs it")
+        backends = [name for name in backends if name != OPENVINO]
+    models: dict[str, list[Path]] = {}
+    for path in paths:
+        models.setdefault(read_artifact(path).manifest.model, []).append(path)
+    candidates: list[Candidate] = []
+    for model, files in models.items():
+        loaded = load_checkpoint(checkpoint or weights_path(model))
+        probes = probes_path(files[0])
+        macs, lr_side = measure_cost(loaded.config).macs, loaded.config.lr_side
+        network = Network(replace(loaded, model=model), macs, probes, lr_side)
+        for path in files:
+            candidates += _artifact_candidates(path, backends, network, note)
+        if baselines:
+            faces = read_calibration([CALIBRATION]).faces
+            candidates += make_baselines(network, faces, tuple(baselines), progress, note)
+    return candidates
+
+
+def _artifact_candidates(
+    path: Path, backends: Sequence[str], network: Network, note: Callable[[str], None]
+) -> list[Candidate]:
+    """An artifact in each backend that it is for: 'aminet-edge/int8.onnx'."""
+    manifest = read_artifact(path).manifest
+    checkpoint: Checkpoint = network.checkpoint
+    if manifest.checkpoint_sha256 != checkpoint.sha256:
+        raise EdgeError(
+            f"{checkpoint.path}: is not the checkpoint that {path} was made of. Make it again with:"
+            " make demo, or name its own: --checkpoint"
+        )
+    fitting = [backend for backend in backends if is_for(manifest, backend)]
+    if not fitting:
+        note(f"{path}: is for {manifest.target}, which is not measured here")
+    return [
+        Candidate(
+            name=f"{manifest.model}/{path.name}",
+            model=manifest.model,
+            backend=backend,
+            precision=manifest.computed_in,
+            opener=backend,
+            file=path,
+            macs=network.macs,
+            probes=probes_path(path),
+            sha256=manifest.sha256,
+            lr_side=network.lr_side,
+        )
+        for backend in fitting
+    ]
+
+
+def is_for(manifest: Manifest, backend: str) -> bool:
+    """Whether an artifact is for this backend: for any, or measured in it, not as a proxy."""
+    measured = {one.backend for one in manifest.measured_on if not one.emulated}
+    return manifest.target == "any" or backend in measured

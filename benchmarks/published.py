@@ -1,0 +1,159 @@
+"""The published tables by name, each read from its files in docs/measured/.
+
+A study that publishes adds a function here, named in TABLES, and its markers to a page.
+"""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from benchmarks import results
+from benchmarks.harness.rows import Latency, read_latency
+from benchmarks.harness.targets import TargetRow, read_rows, targets_table
+from benchmarks.metrics.quality import QualityRow
+from benchmarks.studies.ablation import Ablation, AblationRow
+from benchmarks.studies.coldstart import ColdStart, ColdStartRow
+from benchmarks.studies.profile import ArtifactProfile, OperatorShare
+from benchmarks.studies.quantizers import QuantizerComparison, QuantizerRow
+from benchmarks.studies.real_faces import DriftRow
+from runtime.atomic import read_bytes
+from runtime.errors import EdgeError
+
+MAX_BYTES = 8 << 20
+
+Json = dict[str, Any]
+
+
+def render(name: str, measured: Path) -> str:
+    """Return a table as Markdown; EdgeError if there is none of that name or its file is damaged.
+
+    What was never measured is a line with the command that measures it.
+    """
+    if name not in TABLES:
+        raise EdgeError(f"no table is called {name!r}, expected one of {', '.join(sorted(TABLES))}")
+    file, command, table = TABLES[name]
+    path = measured / file
+    if file and not path.is_file():
+        return f"*Not measured yet: `{command}`.*"
+    try:
+        return table(path)
+    except (ValueError, KeyError, TypeError, IndexError) as error:
+        raise EdgeError(
+            f"{path}: is not what {command.split()[2]} writes ({error}). Write it again with:"
+            f" {command}"
+        ) from error
+
+
+def _speed(path: Path) -> str:
+    return results.speed_table(read_latency(path))
+
+
+def _latency(path: Path) -> str:
+    return results.latency_tables(read_latency(path))
+
+
+def _roofline(path: Path) -> str:
+    return results.roofline_table(read_latency(path))
+
+
+def _cost(_: Path) -> str:
+    return results.cost_table()
+
+
+def _quality(path: Path) -> str:
+    return results.network_quality(_quality_rows(path))
+
+
+def _paper(path: Path) -> str:
+    return results.paper_tables(_quality_rows(path))
+
+
+def _quality_rows(path: Path) -> list[QualityRow]:
+    return [QualityRow(**row) for row in _read(path)["rows"]]
+
+
+def _models(_: Path) -> str:
+    return results.models_table()
+
+
+def _drift(path: Path) -> str:
+    latency = path.with_name("latency.json")
+    measured: Latency | None = read_latency(latency) if latency.is_file() else None
+    return results.drift_table([DriftRow(**row) for row in _read(path)["rows"]], measured)
+
+
+def _quantizers(path: Path) -> str:
+    content = _read(path)
+    rows = tuple(QuantizerRow(**row) for row in content["rows"])
+    return results.quantizers_table(QuantizerComparison(**{**content, "rows": rows}))
+
+
+def _ablation(path: Path) -> str:
+    content = _read(path)
+    rows = tuple(AblationRow(**row) for row in content["rows"])
+    return results.ablation_table(Ablation(**{**content, "rows": rows}))
+
+
+def _coldstart(path: Path) -> str:
+    content = _read(path)
+    rows = tuple(ColdStartRow(**row) for row in content["rows"])
+    return results.coldstart_table(ColdStart(**{**content, "rows": rows}))
+
+
+def _profile(path: Path) -> str:
+    return results.profile_table([_artifact_profile(one) for one in _read(path)["profiles"]])
+
+
+def _artifact_profile(content: Json) -> ArtifactProfile:
+    kinds, operators = (
+        tuple(OperatorShare(**share) for share in content[name]) for name in ("kinds", "operators")
+    )
+    return ArtifactProfile(**{**content, "kinds": kinds, "operators": operators})
+
+
+def _targets(folder: Path) -> str:
+    """The rows of every study of a target."""
+    rows: list[TargetRow] = []
+    for path in sorted(folder.glob("*.json")):
+        found = _read(path).get("rows") or [{}]
+        if {"target", "ran_on"} <= found[0].keys():
+            rows += read_rows(path)
+    return targets_table(rows) if rows else "*No target was measured yet.*"
+
+
+def _read(path: Path) -> Json:
+    content = json.loads(read_bytes(path, MAX_BYTES))
+    if not isinstance(content, dict):
+        raise ValueError("not a JSON object")
+    return content
+
+
+LATENCY = ("latency.json", "python -m benchmarks.latency --out docs/measured/latency.json")
+QUALITY = (
+    "quality.json",
+    "python -m benchmarks.accuracy --data TAR... --out docs/measured/quality.json",
+)
+
+
+def _study(name: str, file: str, options: str = "") -> tuple[str, str]:
+    return file, f"python -m benchmarks.studies.{name}{options} --out docs/measured/{file}"
+
+
+DATA = " --data celeba-val.tar"
+# name -> the file in docs/measured ("": none), the command that writes it, the table made of it
+TABLES: dict[str, tuple[str, str, Callable[[Path], str]]] = {
+    "speed": (*LATENCY, _speed),
+    "latency": (*LATENCY, _latency),
+    "roofline": (*LATENCY, _roofline),
+    "quality": (*QUALITY, _quality),
+    "paper": (*QUALITY, _paper),
+    "cost": ("", "python -m aminet.info", _cost),
+    "models": ("", "python -m aminet.info", _models),
+    "drift": (*_study("real_faces", "drift.json", " --data celeba-test.tar"), _drift),
+    "quantizers": (*_study("quantizers", "quantizers.json", DATA), _quantizers),
+    "ablation": (*_study("ablation", "ablation.json", DATA), _ablation),
+    "coldstart": (*_study("coldstart", "coldstart.json"), _coldstart),
+    "profile": (*_study("profile", "profile.json"), _profile),
+    "targets": ("", "python -m benchmarks.studies.targets", _targets),
+}
