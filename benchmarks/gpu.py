@@ -1,4 +1,4 @@
-"""Do everything that waits for a GPU, in order: `python -m benchmarks.gpu --data TAR... --val TAR...`.
+"""Do everything that waits for a GPU: `python -m benchmarks.gpu --data TAR... --val TAR...`.
 
 Trains the paper's networks, distils aminet-edge, exports, quantizes and compiles them, measures
 engines and providers, and runs the tests that need a GPU. Each step is a command of the project in
@@ -177,7 +177,7 @@ def _run(arguments: argparse.Namespace) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.gpu",
-        description="Train, export, compile and measure the paper's networks on a GPU, step by step.",
+        description="Train, export, compile and measure the paper's networks on a GPU.",
     )
     parser.add_argument(
         "--data", nargs="+", required=True, metavar="TAR_OR_DIR", help="128x128 training faces"
