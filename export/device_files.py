@@ -6,7 +6,7 @@ whether they are close enough to FP32, and writes them with their manifest, or n
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,8 +16,9 @@ from runtime.artifact import Artifact, write_artifact
 from runtime.atomic import sha256_bytes, sha256_file, write_bytes
 from runtime.drift import Fidelity, Limit
 from runtime.errors import EXIT_DRIFT, EdgeError
-from runtime.manifest import Manifest, Measurement, probes_path
+from runtime.manifest import Manifest, Measurement, encode_manifest, probes_path
 
+Write = Callable[[Path, Mapping[str, bytes], bytes], None]
 FP16_LEAST_DB = 60.0  # where FP16 is no more than rounding
 
 
@@ -77,10 +78,11 @@ def limit_for(source: Manifest, precision: str, backend: str) -> Limit:
     return drift.limit(source, min(measured) if measured else backend)
 
 
-def publish(candidate: Candidate) -> DeviceFile:
+def publish(candidate: Candidate, write: Write | None = None) -> DeviceFile:
     """Write a file, its parts and its manifest, all or none.
 
-    EdgeError with status 3 if it drifts from FP32 further than it may; what was there stays.
+    `write` puts what is no single file in its place. EdgeError with status 3 if it drifts from FP32
+    further than it may; what was there stays.
     """
     fidelity, path = candidate.fidelity, candidate.path
     limit = limit_for(candidate.source.manifest, candidate.precision, candidate.backend)
@@ -94,14 +96,17 @@ def publish(candidate: Candidate) -> DeviceFile:
         )
     manifest = _manifest(candidate)
     _bring_probes(candidate)
-    write_artifact(path, candidate.content, manifest, parts=candidate.parts)
+    if write:
+        write(path, candidate.parts, encode_manifest(manifest))
+    else:
+        write_artifact(path, candidate.content, manifest, parts=candidate.parts)
     return DeviceFile(
         artifact=str(path),
         source=str(candidate.source.path),
         model=manifest.model,
         precision=candidate.precision,
         executes_as=candidate.executes_as,
-        bytes=len(candidate.content) + sum(map(len, candidate.parts.values())),
+        bytes=sum(map(len, candidate.parts.values())) + (0 if write else len(candidate.content)),
         sha256=manifest.sha256,
         measured_on=f"{candidate.backend} {candidate.backend_version}",
         emulated=candidate.emulated,

@@ -48,3 +48,10 @@ def read_bias(graph: Graph, convolution: NodeProto) -> Array | None:
         return graph.required(convolution, 2)
     value, scale = graph.required(dequantize, 0), graph.required(dequantize, 1)
     return value.astype(np.float64) * scale  # of int32, which FP32 does not hold
+
+
+def int8_mac_share(graph: Graph) -> float:
+    """The share of a graph's multiply-adds that are those of convolutions with int8 weights."""
+    convolutions = [node for node in graph.nodes if node.op_type == "Conv"]
+    quantized = [n for n in convolutions if read_weight(graph, n).scale is not None]
+    return sum(map(graph.macs, quantized)) / max(1, sum(map(graph.macs, graph.nodes)))

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from runtime import drift
 from runtime.atomic import read_bytes, sha256_bytes, writing
-from runtime.errors import EdgeError
+from runtime.errors import EXIT_MISSING, EdgeError
 from runtime.formats import ONNX, format_of
 from runtime.manifest import (
     Manifest,
@@ -39,6 +39,12 @@ def read_artifact(path: Path) -> Artifact:
 
     EdgeError if one is missing or does not fit, or if the weights are random.
     """
+    if not (kind := format_of(path)).backends:
+        raise EdgeError(
+            f"{path}: is a {kind.noun}, which runs on Apple's systems alone; docs/phone.md says how"
+            " to check it there",
+            EXIT_MISSING,
+        )
     if not path.is_file():
         raise EdgeError(f"{path}: is not there; make it: {format_of(path).make}")
     manifest = read_manifest(path)

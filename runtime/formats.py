@@ -30,6 +30,7 @@ FORMATS = (
     Format(ENGINE, ("tensorrt",), 2, "TensorRT engine", "python -m export.tensorrt"),
     Format(".tflite", ("litert",), 1, "LiteRT file", "python -m export.litert"),
     Format(".param", ("ncnn",), 1, "ncnn network", "python -m export.ncnn"),
+    Format(".mlpackage", (), 1, "Core ML package", "python -m export.coreml"),  # Apple's alone
 )
 
 

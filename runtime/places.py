@@ -31,7 +31,7 @@ def find_artifacts(
     `artifact` is a file, a folder of them, or None: then ./artifacts/aminet-edge, or else the model
     that the package carries. EdgeError if a folder has none for the backend.
     """
-    if artifact is not None and not Path(artifact).is_dir():
+    if artifact is not None and (not Path(artifact).is_dir() or not format_of(artifact).backends):
         named = Path(artifact)
         spare = probes_path(named).with_name("fp32.onnx")
         return [named, spare] if fallback and spare != named else [named], False

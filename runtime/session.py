@@ -131,7 +131,7 @@ def open_session(
     runs no probes and tries nothing; the hashes are always compared. Raises EdgeError.
     """
     paths, searched = find_artifacts(artifact, backend, fallback=fallback)
-    if backend == AUTO and (kind := format_of(paths[0])) is not ONNX:
+    if backend == AUTO and (kind := format_of(paths[0])) is not ONNX and kind.backends:
         backend = kind.backends[0]
     ways = _ways_to_share(backend, threads, workers)
 

@@ -14,7 +14,7 @@ ALLOWED = {
     "aminet": {"numpy", "PIL", "torch", "safetensors", "matplotlib", "runtime"},
     "export": {
         *("numpy", "torch", "onnx", "onnxruntime", "onnxscript", "onnxsim", "google"),
-        *("ai_edge_litert", "flatbuffers", "polygraphy", "matplotlib"),
+        *("ai_edge_litert", "flatbuffers", "polygraphy", "matplotlib", "coremltools"),
         *("aminet", "runtime"),
     },
     "quantize": {"numpy", "onnx", "onnxruntime", "export", "runtime"},

@@ -17,11 +17,13 @@ ABSENT = (
     "skimage",
     "ai_edge_litert",
     "ncnn",
+    "coremltools",
 )
 EXTRAS = {
     "aminet.info": "train",
     "aminet.train --data faces --out run --steps 1": "train",
     "aminet.convert weights.pth --model aminet-edge --out weights.safetensors": "train",
+    "export.coreml": "export,coreml",
     "export.litert": "quantize,litert",
     "export.ncnn": "quantize,ncnn",
     "export.onnx": "export",
