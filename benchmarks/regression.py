@@ -8,9 +8,8 @@ speed "not comparable", which is neither passed nor failed.
 import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from importlib.metadata import version
 from pathlib import Path
-
-import onnxruntime
 
 from benchmarks import baseline
 from benchmarks.baseline import Baseline, Speed
@@ -176,7 +175,7 @@ def accept(
 
 
 def this_key() -> str:
-    return baseline.find_key(instruction_set(processor()), onnxruntime.__version__)
+    return baseline.find_key(instruction_set(processor()), version("onnxruntime"))
 
 
 def find_artifacts(artifacts: Sequence[str | Path]) -> list[Path]:

@@ -4,6 +4,10 @@ It gives the same bits as `aminet-edge infer face.png --artifact artifacts/amine
 which verifies the artifact first.
 """
 
+import os
+
+os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # ONNX Runtime 1.31's own reports; before its import
+
 import numpy as np
 import onnxruntime
 from PIL import Image

@@ -10,7 +10,6 @@ from pathlib import Path
 
 import numpy as np
 import onnx
-import onnxruntime
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto
@@ -23,6 +22,7 @@ from polygraphy.logger import G_LOGGER
 from export.contract import shape_of
 from runtime import drift
 from runtime.atomic import read_bytes
+from runtime.backends.onnxruntime import import_onnxruntime
 from runtime.dataset import load_faces
 from runtime.errors import EdgeError
 from runtime.evaluation import BATCH
@@ -154,6 +154,7 @@ def _outputs(model: ModelProto, lr: Floats) -> Floats:
     """The output for all images, by Polygraphy's ONNX Runtime runner, as it runs in use."""
     name = model.graph.input[0].name
     feeds = [{name: lr[start : start + BATCH]} for start in range(0, len(lr), BATCH)]
+    import_onnxruntime()  # without its telemetry; Polygraphy imports it later
     with _quiet(), OnnxrtRunner(SessionFromOnnx(BytesFromOnnx(model))) as runner:
         outputs = [np.array(next(iter(runner.infer(feed).values()))) for feed in feeds]
     return np.concatenate(outputs)
@@ -182,7 +183,7 @@ def _compare_layers(
 
 def _all_outputs_runner(model: ModelProto, name: str) -> OnnxrtRunner:
     marked = ModifyOutputs(model, outputs=constants.MARK_ALL, copy=True)
-    level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    level = import_onnxruntime().GraphOptimizationLevel.ORT_DISABLE_ALL
     return OnnxrtRunner(
         SessionFromOnnx(BytesFromOnnx(marked), graph_optimization_level=level), name
     )

@@ -9,10 +9,11 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeVar
 
 import onnx
-import onnxsim
 from onnx import GraphProto, ModelProto, NodeProto
 
 from export.contract import shape_of
+from runtime.errors import needs
+from runtime.telemetry import disable_telemetry
 
 Pass = Callable[[ModelProto], ModelProto]
 Shape = tuple[int | str, ...]
@@ -23,6 +24,9 @@ BROADCASTING = ("Add", "Sub", "Mul", "Div")
 
 def fold_constants(model: ModelProto) -> ModelProto:
     """Fold constants and remove no-ops by onnxsim."""
+    disable_telemetry()  # onnxsim imports onnxruntime
+    with needs("export"):
+        import onnxsim
     simplified, _ = onnxsim.simplify(model)  # its own check is on random inputs: ours is parity
     return simplified
 

@@ -6,16 +6,19 @@ convolution of 128 channels that loses 0.5 % of the result, far more than roundi
 """
 
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 import onnx
-import onnxruntime
 from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto, helper, numpy_helper
 
 from quantize.fp16_passes import round_to_half
 from quantize.precision import open_quietly
+
+if TYPE_CHECKING:
+    from onnxruntime import InferenceSession
 
 Array = NDArray[np.float32]
 Values = dict[str, NDArray]
@@ -63,9 +66,7 @@ def _step(node: NodeProto, types: dict[str, int], model: ModelProto) -> Step:
     return lambda inputs: session.run(None, dict(zip(names, inputs, strict=True)))
 
 
-def _open_node(
-    node: NodeProto, types: dict[str, int], model: ModelProto
-) -> onnxruntime.InferenceSession:
+def _open_node(node: NodeProto, types: dict[str, int], model: ModelProto) -> "InferenceSession":
     """A graph of this node alone."""
     inputs = [helper.make_tensor_value_info(n, types[n], None) for n in node.input if n]
     outputs = [helper.make_tensor_value_info(n, types[n], None) for n in node.output]

@@ -5,16 +5,19 @@ import tempfile
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import onnx
-import onnxruntime
 from onnx import ModelProto, NodeProto, TensorProto
 
 from quantize.layers import Layer
-from runtime.backends.onnxruntime import SILENT
+from runtime.backends.onnxruntime import SILENT, import_onnxruntime
 from runtime.backends.open import Runner
 from runtime.backends.openvino import OpenVinoSession
+
+if TYPE_CHECKING:
+    from onnxruntime import InferenceSession
 
 INT8_OPERATORS = ("QLinearConv", "ConvInteger")
 INT8_TYPES = ("u8", "i8")
@@ -63,8 +66,9 @@ def optimized_graph(content: bytes) -> ModelProto:
         return onnx.load(path)
 
 
-def open_quietly(content: bytes, **settings: str | bool) -> onnxruntime.InferenceSession:
+def open_quietly(content: bytes, **settings: str | bool) -> "InferenceSession":
     """Open any graph on the CPU; errors are raised and not logged as well."""
+    onnxruntime = import_onnxruntime()
     options = onnxruntime.SessionOptions()
     options.log_severity_level = SILENT
     for name, value in settings.items():

@@ -13,8 +13,11 @@ import tiny_artifact
 from calib_data.generate import draw_faces, read_statistics
 from runtime.backends import installed
 from runtime.manifest import read_manifest, write_manifest
+from runtime.telemetry import disable_telemetry
 
 ROOT = Path(__file__).parent.parent
+
+disable_telemetry()  # before a test imports what reports its import
 
 # Before torch loads libgomp: threads that wait for others sleep instead of spinning, which beside
 # other work cost a tiny training three times its processor time.

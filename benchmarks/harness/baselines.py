@@ -24,6 +24,7 @@ from runtime.cpu import FAST_BF16, processor
 from runtime.errors import EXIT_MISSING, EdgeError
 from runtime.image import LR_SIDE, Pixels, Tensor, to_tensor
 from runtime.progress import Progress, silent
+from runtime.telemetry import disable_telemetry
 
 WORK = Path(".work", "baselines")
 
@@ -95,6 +96,7 @@ def make_baselines(
 
 
 def _make(path: Path, checkpoint: Checkpoint, faces: Pixels) -> None:
+    disable_telemetry()
     exported = path.with_name(ONNX)
     if not exported.is_file():
         from export.exporter import trace
@@ -137,7 +139,7 @@ def _make_nncf(path: Path, exported: Path, faces: Pixels) -> None:
 
 def import_nncf() -> ModuleType:
     """Import nncf with its telemetry disabled; EdgeError (status 5) if it is not installed."""
-    os.environ["CI"] = "true"  # which nncf takes for a reason to send nothing
+    disable_telemetry()
     try:
         import nncf
     except ImportError as error:

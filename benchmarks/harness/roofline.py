@@ -17,6 +17,7 @@ import onnx
 from onnx import numpy_helper, parser
 
 from benchmarks.harness.worker import SILENT
+from runtime.backends.onnxruntime import import_onnxruntime
 from runtime.backends.openvino import import_openvino
 
 SIZE = 1024  # rows, columns and inner dimension of the product
@@ -149,8 +150,7 @@ def _hints(precision: str) -> Sequence[tuple[str, str]]:
 
 
 def _open_onnxruntime(content: bytes, threads: int) -> Any:
-    import onnxruntime
-
+    onnxruntime = import_onnxruntime()
     settings = onnxruntime.SessionOptions()
     settings.log_severity_level = SILENT
     settings.intra_op_num_threads = threads

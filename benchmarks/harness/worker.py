@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from runtime import drift
+from runtime.backends.onnxruntime import import_onnxruntime
 from runtime.backends.openvino import import_openvino
 from runtime.image import Tensor
 
@@ -25,8 +26,7 @@ SILENT = 4  # onnxruntime's severity 'fatal'
 
 
 def open_onnxruntime(file: str, threads: int) -> Run:
-    import onnxruntime
-
+    onnxruntime = import_onnxruntime()
     settings = onnxruntime.SessionOptions()
     settings.log_severity_level = SILENT
     settings.intra_op_num_threads = threads

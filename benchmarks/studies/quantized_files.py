@@ -12,7 +12,7 @@ from quantize.int8 import quantize
 from quantize.source import SourceModel
 from quantize.targets import TARGETS
 from runtime.atomic import read_bytes
-from runtime.backends.onnxruntime import OnnxRuntimeSession
+from runtime.backends.onnxruntime import OnnxRuntimeSession, import_onnxruntime
 from runtime.backends.open import Runner
 from runtime.backends.openvino import OpenVinoSession, import_openvino
 from runtime.image import Tensor
@@ -75,6 +75,7 @@ def _with_onnxruntime(
     source: SourceModel, lr: Tensor, progress: Progress
 ) -> Iterator[QuantizedFile]:
     """onnxruntime.quantization of the convolutions: U8S8 with each observer, and S8S8."""
+    import_onnxruntime()  # with its telemetry disabled
     from onnxruntime.quantization import CalibrationMethod, QuantType
 
     signed = {"ActivationSymmetric": True, "WeightSymmetric": True}

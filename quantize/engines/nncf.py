@@ -8,7 +8,6 @@ makes its ONNX file exact in OpenVINO too (quantize.engines.zero_points).
 import contextlib
 import io
 import logging
-import sys
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -26,6 +25,7 @@ from quantize.source import SourceModel
 from quantize.targets import Target
 from runtime.errors import EXIT_MISSING, EdgeError
 from runtime.image import Pixels, Tensor, to_tensor
+from runtime.telemetry import disable_telemetry
 
 EXTRA = "pip install 'aminet-edge[nncf]'"
 # The first bytes of what NNCF raises when its interface is another: a version that is not known.
@@ -100,7 +100,7 @@ class NncfEngine:
 
 def import_nncf() -> ModuleType:
     """Import NNCF without its telemetry; EdgeError with status 5 if it is absent or another."""
-    sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
+    disable_telemetry()
     try:
         with _quiet():
             import nncf

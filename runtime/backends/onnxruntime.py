@@ -13,6 +13,7 @@ from runtime.backends.onnx_bytes import computes_in_half, refuse_external_data
 from runtime.cpu import computes_in_fp16, is_arm, usable_cores
 from runtime.errors import EXIT_MISSING, EdgeError
 from runtime.image import SR_SIDE, Tensor
+from runtime.telemetry import disable_telemetry
 
 if TYPE_CHECKING:
     import onnxruntime as ort
@@ -39,7 +40,7 @@ class OnnxRuntimeSession(Closing):
     def __init__(
         self, model: bytes, name: str, *, optimized: bool = False, threads: Threads = ALL_CORES
     ) -> None:
-        onnxruntime = _import_onnxruntime()
+        onnxruntime = import_onnxruntime()
         self._file = name
         self.version: str = onnxruntime.__version__
         _refuse_fp16(model, name, self.version)
@@ -96,7 +97,7 @@ class OnnxRuntimeGpuSession(OnnxRuntimeSession):
     """
 
     def __init__(self, model: bytes, name: str, provider: str) -> None:
-        onnxruntime = _import_onnxruntime()
+        onnxruntime = import_onnxruntime()
         self.name = f"onnxruntime-{provider}"
         self.options = f"{provider}, no TF32, no fallback to the CPU"
         self.version = onnxruntime.__version__
@@ -166,7 +167,7 @@ def optimize(model: bytes, name: str) -> bytes:
 
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "optimized.onnx")
-        onnxruntime = _import_onnxruntime()
+        onnxruntime = import_onnxruntime()
         _refuse_fp16(model, name, onnxruntime.__version__)
         settings = onnxruntime.SessionOptions()
         settings.optimized_model_filepath = str(path)
@@ -177,7 +178,7 @@ def optimize(model: bytes, name: str) -> bytes:
 
 def open_model(model: bytes, name: str) -> ort.InferenceSession:
     """Any ONNX model, of whatever contract; EdgeError if it cannot be opened."""
-    settings = _import_onnxruntime().SessionOptions()
+    settings = import_onnxruntime().SessionOptions()
     _share_cores(settings, ALL_CORES)
     return _open(model, name, settings)
 
@@ -197,7 +198,7 @@ def _open(model: bytes, name: str, settings: ort.SessionOptions) -> ort.Inferenc
     refuse_external_data(model, name)
     settings.log_severity_level = SILENT
     try:
-        return _import_onnxruntime().InferenceSession(
+        return import_onnxruntime().InferenceSession(
             model, settings, providers=["CPUExecutionProvider"]
         )
     except Exception as error:  # a dozen kinds, without a base of their own
@@ -206,7 +207,9 @@ def _open(model: bytes, name: str, settings: ort.SessionOptions) -> ort.Inferenc
         ) from error
 
 
-def _import_onnxruntime() -> ModuleType:
+def import_onnxruntime() -> ModuleType:
+    """Import ONNX Runtime without its telemetry; EdgeError with status 5 if it is missing."""
+    disable_telemetry()
     try:
         import onnxruntime
     except ImportError as error:

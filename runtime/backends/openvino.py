@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.util
 import os
-import sys
 from types import ModuleType
 from typing import TYPE_CHECKING
 
@@ -15,6 +14,7 @@ from runtime.backends.onnx_bytes import refuse_external_data
 from runtime.cpu import usable_cores
 from runtime.errors import EXIT_MISSING, EdgeError
 from runtime.image import SR_SIDE, Tensor
+from runtime.telemetry import disable_telemetry
 
 if TYPE_CHECKING:
     from openvino import CompiledModel
@@ -100,11 +100,8 @@ def is_installed() -> bool:
 
 
 def import_openvino() -> ModuleType:
-    """Import OpenVINO without its telemetry, which reports the import and writes under the home.
-
-    Where openvino_telemetry cannot be imported, OpenVINO takes its own stub of it.
-    """
-    sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
+    """Import OpenVINO without its telemetry, which reports the import and writes under the home."""
+    disable_telemetry()
     try:
         import openvino
     except ImportError as error:
