@@ -10,10 +10,10 @@ import json
 import sys
 import tempfile
 import zipfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 
@@ -24,9 +24,9 @@ with needs("quantize,bench", __name__):
     from benchmarks.harness.arm_faults import Fault, find_faults
     from export.pack import FACE, pack
 
-from benchmarks.harness.emulated_arm import CPUS, EmulatedArm, bring_arm, qemu_version
+from benchmarks.harness.emulated_arm import CPUS, EmulatedArm, bring_arm
 from benchmarks.harness.machine import machine
-from benchmarks.harness.targets import TargetRow, targets_table, write_rows
+from benchmarks.harness.targets import TargetRow, read_rows, targets_table, write_rows
 from runtime.atomic import write_bytes
 from runtime.image import read_image
 from runtime.session import DEFAULT_MODEL, open_session
@@ -64,17 +64,13 @@ class PackRun:
     commands: tuple[str, ...]
 
 
-@dataclass(frozen=True)
-class ArmReport:
-    """`features` are those of each processor, as its Linux has them; `code`: wheel or tree."""
-
-    rows: tuple[TargetRow, ...]
-    faces: tuple[Face, ...]
-    packs: tuple[PackRun, ...]
-    faults: tuple[Fault, ...]
-    features: dict[str, tuple[str, ...]]
-    qemu: str
-    code: str
+Finding: TypeAlias = TargetRow | Fault | Face | PackRun
+PLACES = {  # in the JSON: where each kind of finding is, and what an older one of it has in common
+    TargetRow: ("rows", ("file", "command")),
+    Fault: ("faults", ("cpu", "graph")),
+    Face: ("faces", ("cpu", "artifact")),
+    PackRun: ("packs", ("cpu",)),
+}
 
 
 def measure(
@@ -83,7 +79,7 @@ def measure(
     cpus: Sequence[str] = tuple(CPUS),
     wheel: Path | None = None,
     say: Say = lambda line: None,
-) -> ArmReport:
+) -> Iterator[Finding]:
     """Check the files of a model's folder, or those of FILES that it has, on each processor.
 
     Raises EdgeError, with status 5 where QEMU or what runs in it cannot be brought.
@@ -92,34 +88,42 @@ def measure(
     files = files or [name for name in FILES if (folder / name).is_file()]
     if not files:
         raise EdgeError(f"{folder}: holds none of {', '.join(FILES)}; python -m export.onnx")
-    rows, faces, packs, faults, features = [], [], [], [], {}
     with tempfile.TemporaryDirectory() as name:
         work = Path(name)
         code = _unpack(wheel, work / "code") if wheel else ROOT
         for cpu in cpus:
             say(f"{cpu}: bringing QEMU, Python and wheels for arm64")
             arm = bring_arm(cpu)
-            features[cpu] = arm.features
             for file in files:
                 say(f"{cpu}: {file}")
                 few = file not in ALL_PROBES
-                rows.append(check_file(arm, folder / file, code, work, few=few))
+                yield check_file(arm, folder / file, code, work, few=few)
+            if any("fp16" in file for file in files):
+                say(f"{cpu}: the smallest graphs in FP16")
+                yield from find_faults(arm, work)
             if INFERRED in files:
                 say(f"{cpu}: a face")
-                faces.append(upscale_face(arm, folder / INFERRED, code, work))
-            faults += find_faults(arm, work)
-        if wheel:
+                yield upscale_face(arm, folder / INFERRED, code, work)
+        if wheel and INFERRED in files:
             say(f"{cpus[0]}: the pack")
-            packs.append(check_pack(bring_arm(cpus[0]), folder, wheel, work))
-    return ArmReport(
-        tuple(rows),
-        tuple(faces),
-        tuple(packs),
-        tuple(faults),
-        features,
-        qemu_version(),
-        wheel.name if wheel else "the checkout",
-    )
+            yield check_pack(bring_arm(cpus[0]), folder, wheel, work)
+
+
+def add(content: dict[str, Any], finding: Finding) -> None:
+    """Put a finding into the content of the JSON, in the place of an older one of the same."""
+    place, common = PLACES[type(finding)]
+    new = asdict(finding)
+    kept = [old for old in content.get(place, []) if any(old[k] != new[k] for k in common)]
+    content[place] = [*kept, new]
+
+
+def read_content(path: str | Path | None) -> dict[str, Any]:
+    """What earlier runs have put into the JSON; its places, empty, where there is none."""
+    empty: dict[str, Any] = {place: [] for place, _ in PLACES.values()}
+    if path is None or not Path(path).is_file():
+        return empty
+    read_rows(path)  # which refuses what is something else
+    return {**empty, **json.loads(Path(path).read_bytes())}
 
 
 def upscale_face(arm: EmulatedArm, artifact: Path, code: Path, work: Path) -> Face:
@@ -151,7 +155,10 @@ def check_pack(arm: EmulatedArm, folder: Path, wheel: Path, work: Path) -> PackR
 
 
 def _unpack(wheel: Path, folder: Path) -> Path:
-    zipfile.ZipFile(wheel).extractall(folder)
+    try:
+        zipfile.ZipFile(wheel).extractall(folder)
+    except (OSError, zipfile.BadZipFile) as error:
+        raise EdgeError(f"{wheel}: is no wheel ({error}); make it: make wheel") from error
     return folder
 
 
@@ -198,22 +205,25 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    report = measure(
-        arguments.artifact,
-        arguments.file,
-        arguments.cpu,
-        arguments.wheel or find_wheel(),
-        say=lambda line: print(line, file=sys.stderr),
-    )
-    content = asdict(report)
-    if arguments.out:
-        facts = {name: value for name, value in content.items() if name != "rows"}
-        write_rows(arguments.out, report.rows, {**facts, "machine": asdict(machine())})
+    content = read_content(arguments.out)
+    wheel = arguments.wheel or find_wheel()
+    content.update(machine=asdict(machine()), code=wheel.name if wheel else "the checkout")
+    findings = measure(arguments.artifact, arguments.file, arguments.cpu, wheel, _say)
+    drifted = False
+    for finding in findings:  # each is kept at once: all of them take half an hour
+        add(content, finding)
+        drifted |= isinstance(finding, TargetRow) and finding.precision.endswith(DRIFTS)
+        if arguments.out:
+            facts = {name: value for name, value in content.items() if name != "rows"}
+            write_rows(arguments.out, [TargetRow(**row) for row in content["rows"]], facts)
     if arguments.doc:
         write_tables(arguments.doc, content)
     print(json.dumps(content) if arguments.json else tables(content))
-    drifted = [row for row in report.rows if row.precision.endswith(DRIFTS)]
     return EXIT_DRIFT if drifted else 0
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr)
 
 
 def find_wheel() -> Path | None:
@@ -234,7 +244,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--wheel", type=Path, metavar="F", help="whose code is run (default: dist/, else the tree)"
     )
-    parser.add_argument("--out", metavar="F.json", help=f"write it too, such as {OUT}")
+    parser.add_argument("--out", metavar="F.json", help=f"keep it here too, such as {OUT}")
     parser.add_argument("--doc", metavar="F.md", help=f"put the tables into it, such as {DOC}")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     return parser

@@ -13,9 +13,12 @@ from benchmarks.harness.targets import TargetRow
 from quantize.precision import fused_int8_layers
 from quantize.source import read_source
 from runtime import drift
+from runtime.artifact import read_artifact
 from runtime.atomic import sha256_file
+from runtime.backends.open import open_backend
+from runtime.cpu import processor
 from runtime.errors import EXIT_DRIFT
-from runtime.manifest import Manifest, probes_path, read_manifest, write_manifest
+from runtime.manifest import Manifest, Measurement, probes_path, read_manifest, write_manifest
 
 FEW_FACES, FEW_STRESS = 3, 2  # probes of files that compute in FP32: 20 s each, emulated
 RUNTIMES = {"onnxruntime": "ONNX Runtime", "litert": "LiteRT"}
@@ -55,9 +58,8 @@ def check_file(
     checked = take_few_probes(artifact, work / "few") if few else artifact
     done = arm.run(["-c", CHECK, str(checked), str(optimized)], [code])
     if done.returncode not in (0, EXIT_DRIFT) or not done.stdout:
-        return _row(
-            arm, artifact, None, last_line(done.stderr).removeprefix(f"error: {artifact}: ")
-        )
+        reason = last_line(done.stderr).removeprefix(f"error: {checked}: ")
+        return _row(arm, artifact, None, reason)
     report, *execution = map(json.loads, done.stdout.splitlines())
     manifest = read_manifest(artifact)
     if optimized.is_file():
@@ -71,17 +73,34 @@ def check_file(
 
 
 def take_few_probes(artifact: Path, folder: Path) -> Path:
-    """A copy of an artifact under `folder`, with some of its probes: faces and stress probes."""
+    """A copy of an artifact under `folder`, with some of its probes: faces and stress probes.
+
+    Its limits are those of these probes, as measured on this machine.
+    """
     probes = drift.read_probes(probes_path(artifact))
     few = [*range(FEW_FACES), *range(len(probes.names))[-FEW_STRESS:]]
     names = tuple(probes.names[i] for i in few)
+    chosen = drift.Probes(probes.lr[few], probes.sr[few], names, FEW_FACES)
     copied = folder / artifact.relative_to(probes_path(artifact).parent)
     copied.parent.mkdir(parents=True, exist_ok=True)
     shutil.copy(artifact, copied)
-    chosen = drift.Probes(probes.lr[few], probes.sr[few], names, FEW_FACES)
     drift.write_probes(probes_path(copied), chosen)
-    digest = sha256_file(probes_path(copied))
-    write_manifest(copied, replace(read_manifest(artifact), probes_sha256=digest))
+    with open_backend("auto", read_artifact(artifact)) as runner:
+        fidelity = drift.measure(runner.run, chosen)
+        measured = Measurement(
+            runner.name,
+            runner.version,
+            processor(),
+            fidelity.fidelity_db,
+            fidelity.worst_fidelity_db,
+            fidelity.extremes_fidelity_db,
+        )
+    manifest = replace(
+        read_manifest(artifact),
+        probes_sha256=sha256_file(probes_path(copied)),
+        measured_on=(measured,),
+    )
+    write_manifest(copied, manifest)
     return copied
 
 
