@@ -23,7 +23,8 @@ class Cost:
 class ModelInfo:
     """One model; what follows its cost is None until it is trained.
 
-    psnr_y is in dB, on celeba-val; the weights took `minutes` in all their stages.
+    psnr_y is in dB, on celeba-val: shrunk to 16 px, or the mean over degraded faces; the weights
+    took `minutes` in all their stages.
     """
 
     model: str
@@ -83,7 +84,9 @@ def info(model: str) -> ModelInfo:
         cost.macs,
         weights=str(path),
         sha256=checkpoint.sha256,
-        psnr_y=checkpoint.metrics.get("celeba-val/psnr_y"),
+        psnr_y=checkpoint.metrics.get(
+            "celeba-val/psnr_y", checkpoint.metrics.get("validation/psnr_y")
+        ),
         minutes=round(sum(s["minutes"] for s in checkpoint.training.get("stages", [])), 1),
     )
 

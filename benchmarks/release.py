@@ -3,8 +3,10 @@
     python -m benchmarks.release --checkpoint runs/edge/best.safetensors --data TAR_OR_DIR...
 
 Writes aminet/weights/<model>.safetensors, whose metadata carries the measured quality, and
-<model>.md, the model card. No figure in the card is typed by hand. Weights that are not better
-than the committed ones on the first data set are refused.
+<model>.md, the model card. No figure in the card is typed by hand. 16-px models are measured on
+bicubically shrunk faces, others on the degraded faces of benchmarks.wild. Weights that are not
+better than the committed ones on the first data set, or worse than bicubic upscaling in any cell
+of degraded faces, are refused.
 """
 
 import argparse
@@ -23,6 +25,7 @@ from runtime.errors import EdgeError, needs, run_command
 if TYPE_CHECKING:
     from aminet.checkpoint import Checkpoint
     from benchmarks.metrics.quality import QualityRow
+    from benchmarks.wild import WildRow
 
 STAGE = (
     "steps",
@@ -39,7 +42,7 @@ STAGE = (
     "morph",
     "mean",
 )
-RECIPE = ("data", "augmentation", "precision")  # of the last stage
+RECIPE = ("data", "augmentation", "degradation", "precision")  # of the last stage
 
 
 @dataclass(frozen=True)
@@ -49,15 +52,34 @@ class Release:
     weights: str
     card: str
     sha256: str
-    rows: "tuple[QualityRow, ...]"
+    rows: "tuple[QualityRow, ...] | tuple[WildRow, ...]"
+    table: str  # Markdown
 
 
-def release(checkpoint: str | Path, data: Sequence[str | Path], *, force: bool = False) -> Release:
-    """Round, measure and write. EdgeError if the checkpoint does not fit its model's config, or,
-    unless `force`, if the committed weights are as good on the first data set."""
+@dataclass(frozen=True)
+class Measured:
+    """Rows, and what of them goes into the weights' metadata and the card."""
+
+    rows: "tuple[QualityRow, ...] | tuple[WildRow, ...]"
+    metrics: Mapping[str, float]
+    table: str
+    decides: str  # the metric in which the committed weights must be beaten
+
+
+def release(
+    checkpoint: str | Path,
+    data: Sequence[str | Path],
+    *,
+    faces: int | None = None,
+    force: bool = False,
+) -> Release:
+    """Round, measure and write; `faces` limits the degraded faces of each data set.
+
+    EdgeError if the checkpoint does not fit its model's config, or, unless `force`, if the
+    committed weights are as good on the first data set, or bicubic upscaling is better somewhere.
+    """
     from aminet.checkpoint import load_checkpoint, require_config, weights_path
-    from aminet.config import find_config
-    from benchmarks.metrics.quality import measure_quality
+    from aminet.config import LR_SIDE, find_config
 
     trained = load_checkpoint(checkpoint)
     require_config(trained, find_config(trained.model), trained.model)
@@ -69,22 +91,45 @@ def release(checkpoint: str | Path, data: Sequence[str | Path], *, force: bool =
     with tempfile.TemporaryDirectory() as folder:
         rounded = Path(folder) / path.name
         _save(rounded, trained, trained.metrics)
-        rows = measure_quality(data, checkpoints=[rounded]).rows
-    metrics = quality_metadata(rows)
-    if path.is_file() and not force:
-        _refuse_worse(load_checkpoint(path), metrics, rows[0].data)
-    _save(path, trained, metrics)
+        shrunk = trained.config.lr_side == LR_SIDE
+        found = on_shrunk(rounded, data) if shrunk else on_degraded(rounded, data, faces)
+    if not force:
+        _refuse_losing(found.metrics)
+        if path.is_file():
+            _refuse_worse(load_checkpoint(path), found)
+    kept = {} if shrunk else dict(trained.metrics)  # the run's own validation, for export
+    _save(path, trained, {**kept, **found.metrics})
     released = load_checkpoint(path)
     card = path.with_suffix(".md")
-    write_bytes(card, model_card(released, rows).encode())
-    return Release(str(path), str(card), released.sha256, rows)
+    write_bytes(card, model_card(released, found.table).encode())
+    return Release(str(path), str(card), released.sha256, found.rows, found.table)
 
 
-def quality_metadata(rows: "Sequence[QualityRow]") -> dict[str, float]:
-    """`celeba-val/psnr_y` and the like, of the network's rows."""
-    measured = [row for row in rows if row.artifact != "bicubic"]
-    figures = {f"{row.data}/psnr_y": round(row.psnr_y, 4) for row in measured}
-    return figures | {f"{row.data}/ssim_y": round(row.ssim_y, 5) for row in measured}
+def on_shrunk(weights: Path, data: Sequence[str | Path]) -> Measured:
+    """Measure on bicubically shrunk faces: `celeba-val/psnr_y` and the like."""
+    from benchmarks.metrics.quality import measure_quality, quality_table
+
+    rows = measure_quality(data, checkpoints=[weights]).rows
+    of_network = [row for row in rows if row.artifact != "bicubic"]
+    metrics = {f"{row.data}/psnr_y": round(row.psnr_y, 4) for row in of_network}
+    metrics |= {f"{row.data}/ssim_y": round(row.ssim_y, 5) for row in of_network}
+    return Measured(rows, metrics, quality_table(rows), f"{rows[0].data}/psnr_y")
+
+
+def on_degraded(weights: Path, data: Sequence[str | Path], faces: int | None) -> Measured:
+    """Measure on degraded faces: `celeba-val/gain/dark-16`, dB over bicubic, and the mean."""
+    from benchmarks.metrics.wild_upscalers import bicubic_frames, checkpoint_frames
+    from benchmarks.wild import gain_table, wild
+
+    with bicubic_frames() as bicubic, checkpoint_frames(weights) as network:
+        rows = wild(data, [bicubic, network], faces=faces).rows
+    of_network = [row for row in rows if row.upscaler != "bicubic"]
+    metrics: dict[str, float] = {}
+    for name in dict.fromkeys(row.data for row in of_network):
+        here = {f"{row.kind}-{row.size}": row.gain for row in of_network if row.data == name}
+        metrics[f"{name}/gain"] = round(sum(here.values()) / len(here), 4)
+        metrics |= {f"{name}/gain/{cell}": round(gain, 4) for cell, gain in here.items()}
+    return Measured(rows, metrics, gain_table(rows), f"{of_network[0].data}/gain")
 
 
 def _save(path: Path, trained: "Checkpoint", metrics: Mapping[str, float]) -> None:
@@ -103,36 +148,50 @@ def _save(path: Path, trained: "Checkpoint", metrics: Mapping[str, float]) -> No
     )
 
 
-def _refuse_worse(committed: "Checkpoint", metrics: Mapping[str, float], data: str) -> None:
-    before, after = (each.get(f"{data}/psnr_y", 0.0) for each in (committed.metrics, metrics))
+def _refuse_losing(metrics: Mapping[str, float]) -> None:
+    losing = {key: gain for key, gain in metrics.items() if "/gain/" in key and gain <= 0}
+    if losing:
+        worst = min(losing, key=lambda key: losing[key])
+        raise EdgeError(
+            f"release: bicubic upscaling is better in {len(losing)} cells, most at {worst}"
+            f" ({losing[worst]:+.2f} dB); train on, or --force"
+        )
+
+
+def _refuse_worse(committed: "Checkpoint", found: Measured) -> None:
+    before, after = (each.get(found.decides, 0.0) for each in (committed.metrics, found.metrics))
     if after <= before:
         raise EdgeError(
-            f"{committed.path}: has {before:.2f} dB PSNR-Y on {data}, the new weights {after:.2f};"
+            f"{committed.path}: {found.decides} is {before:.2f} dB, the new weights' {after:.2f};"
             " each copy stays in the history: train on, or --force"
         )
 
 
-def model_card(weights: "Checkpoint", rows: "Sequence[QualityRow]") -> str:
+def model_card(weights: "Checkpoint", table: str) -> str:
     """Markdown: what the weights are, their quality beside bicubic's, and how they were made."""
+    from aminet.config import LR_SIDE
     from aminet.info import measure_cost
-    from benchmarks.metrics.quality import quality_table
 
+    shrunk = weights.config.lr_side == LR_SIDE
     cost = measure_cost(weights.config)
     stages = weights.training["stages"]
     return CARD.format(
         model=weights.model,
-        side=weights.config.lr_side,
+        what=SHRUNK[0] if shrunk else DEGRADED[0],
+        conditions=SHRUNK[1] if shrunk else DEGRADED[1],
         params=cost.params / 1e6,
         macs=cost.macs / 1e9,
         sha256=weights.sha256,
-        table=quality_table(rows),
+        table=table,
         steps=sum(stage["steps"] for stage in stages),
         faces=sum(stage["steps"] * stage["batch"] for stage in stages),
         minutes=sum(stage["minutes"] for stage in stages),
         device=weights.training["device_used"],
         torch=weights.training["torch"],
         stages=stage_table(stages),
-        recipe="\n".join(f"- {key}: {json.dumps(stages[-1].get(key))}" for key in RECIPE),
+        recipe="\n".join(
+            f"- {key}: {json.dumps(stages[-1][key])}" for key in RECIPE if stages[-1].get(key)
+        ),
     )
 
 
@@ -152,18 +211,30 @@ def _cell(value: Any) -> str:
     return "" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
 
 
+SHRUNK = (
+    "Super-resolves a 16x16 face to 128x128.",
+    "PyTorch FP32, faces shrunk by Pillow's bicubic filter, metrics on the luma of uint8 images:",
+)
+DEGRADED = (
+    "Super-resolves a face of 10 to 64 px, resampled to 64x64, to 128x128.",
+    """\
+PyTorch FP32, PSNR-Y over bicubic upscaling of the same frame in dB, mean of the faces, by the size
+of the frame (`benchmarks.wild`). clean: shrunk by Pillow's bicubic filter; camera: slight blur,
+noise of 2 to 8 levels, JPEG; dark: two stops under, noise of 1 to 4 levels, JPEG.""",
+)
 CARD = """\
 # {model}
 
-Super-resolves a {side}x{side} face to 128x128. {params:.2f} M parameters, {macs:.2f} G
-multiply-adds a face. `{model}.safetensors`: FP16, sha256 `{sha256}`.
+{what}
+{params:.2f} M parameters, {macs:.2f} G multiply-adds a face. `{model}.safetensors`: FP16, sha256
+`{sha256}`.
 
 **It invents detail: not for identifying anyone.** What a small image lost is filled in with what is
 usual in the training faces. Licence: research, non-commercial (derived from CelebA).
 
 ## Quality
 
-PyTorch FP32, faces shrunk by Pillow's bicubic filter, metrics on the luma of uint8 images:
+{conditions}
 
 {table}
 
@@ -188,13 +259,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _run(arguments: argparse.Namespace) -> int:
     with needs("train,eval"):
-        from benchmarks.metrics.quality import quality_table
-
-        result = release(arguments.checkpoint, arguments.data, force=arguments.force)
+        result = release(
+            arguments.checkpoint, arguments.data, faces=arguments.faces, force=arguments.force
+        )
     if arguments.json:
         print(json.dumps(asdict(result)))
     else:
-        print(f"{result.weights}\n{result.card}\n\n{quality_table(result.rows)}")
+        print(f"{result.weights}\n{result.card}\n\n{result.table}")
     return 0
 
 
@@ -205,6 +276,7 @@ def _parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("--checkpoint", required=True, metavar="F", help="what aminet.train wrote (required)")
     add("--data", nargs="+", required=True, metavar="TAR_OR_DIR", help="128x128 faces (required)")
+    add("--faces", type=int, help="degraded faces of each data set at most (default: all)")
     add("--force", action="store_true", help="replace better weights too (default: refuse)")
     add("--json", action="store_true", help="print one JSON object (default: a table)")
     return parser

@@ -22,27 +22,20 @@ from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from runtime.errors import EXIT_USAGE, EdgeError, needs, run_command
-
-with needs("train,eval", __name__):
-    from aminet.training.degradation import KINDS, turn
-    from aminet.training.wild_validation import WildCell
-    from benchmarks.metrics.quality import Metric, load_metrics
-    from benchmarks.metrics.ssim_vif import interval
-    from benchmarks.metrics.wild_upscalers import (
-        FrameUpscaler,
-        artifact_upscaler,
-        bicubic_upscaler,
-        checkpoint_upscaler,
-        realesrgan_upscaler,
-    )
-
+from aminet.training.degradation import KINDS, turn
 from runtime.atomic import write_bytes
 from runtime.dataset import load_faces
+from runtime.errors import EXIT_USAGE, EdgeError, needs, run_command
 from runtime.progress import Progress, Steps, silent
+
+if TYPE_CHECKING:
+    from aminet.training.wild_validation import WildCell
+    from benchmarks.metrics.quality import Metric
+    from benchmarks.metrics.wild_upscalers import FrameUpscaler
 
 SIZES = (12, 16, 20, 24, 32, 40, 48, 64)  # px of the frame
 METRICS = ("ssim_y", "lpips", "identity")  # beside PSNR-Y and its gain
@@ -82,9 +75,9 @@ class Wild:
 
 def wild(
     data: Sequence[str | Path],
-    upscalers: Sequence[FrameUpscaler],
+    upscalers: Sequence["FrameUpscaler"],
     *,
-    sizes: Sequence[int] = SIZES,
+    sizes: Sequence[int] | None = None,
     kinds: Sequence[str] = tuple(KINDS),
     faces: int | None = None,
     turned: float = 0.0,
@@ -93,6 +86,9 @@ def wild(
     progress: Progress = silent,
 ) -> Wild:
     """Measure each upscaler in every cell of data set, kind and size, on up to `faces` faces."""
+    from aminet.training.wild_validation import WildCell
+    from benchmarks.metrics.quality import load_metrics
+
     measured = {name: metric for name, metric in load_metrics(metrics, progress).items()}
     measured = {name: metric for name, metric in measured.items() if name in metrics}
     rows = []
@@ -101,7 +97,7 @@ def wild(
         if turned:
             hr = [turn(face, turned * (-1) ** place) for place, face in enumerate(hr)]
         for kind in kinds:
-            for size in sizes:
+            for size in sizes or SIZES:
                 progress(f"{Path(source).stem}, {kind}, {size} px")
                 cell = WildCell.make(kind, size, hr, seed)
                 rows += [compare(cell, Path(source).stem, one, measured) for one in upscalers]
@@ -109,9 +105,11 @@ def wild(
 
 
 def compare(
-    cell: WildCell, data: str, upscaler: FrameUpscaler, metrics: dict[str, Metric]
+    cell: "WildCell", data: str, upscaler: "FrameUpscaler", metrics: dict[str, "Metric"]
 ) -> WildRow:
     """Upscale the frames of a cell and measure them against the clean faces."""
+    from benchmarks.metrics.ssim_vif import interval
+
     sr, hr = upscaler.upscale_all(cell.frames), np.stack(cell.hr)
     psnr_y = cell.psnr_y(list(sr))
     gain = psnr_y - cell.bicubic
@@ -141,6 +139,15 @@ def table(rows: Sequence[WildRow]) -> str:
     return "\n\n".join(parts)
 
 
+def gain_table(rows: Sequence[WildRow]) -> str:
+    """Markdown: PSNR-Y over bicubic alone, a table for each data set."""
+    parts = []
+    for data in dict.fromkeys(row.data for row in rows):
+        here = [row for row in rows if row.data == data]
+        parts.append(f"{data}, {here[0].n} faces:\n\n{_grid(here, 'gain', FORMATS['gain'])}")
+    return "\n\n".join(parts)
+
+
 def _grid(rows: Sequence[WildRow], metric: str, form: str) -> str:
     sizes = list(dict.fromkeys(row.size for row in rows))
     lines = ["| kind | upscaler | " + " | ".join(f"{size} px" for size in sizes) + " |"]
@@ -165,10 +172,13 @@ def _rounded(row: WildRow) -> dict[str, object]:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    given = _parse(argv)
+    return run_command(lambda: _run(_parse(argv)))
+
+
+def _run(given: argparse.Namespace) -> int:
     if given.faces is not None and given.faces < 1:
         raise EdgeError(f"wild: --faces {given.faces}, expected 1 or more", EXIT_USAGE)
-    with ExitStack() as stack, Steps() as progress:
+    with needs("train,eval"), ExitStack() as stack, Steps() as progress:
         upscalers = [stack.enter_context(opening) for opening in _openings(given)]
         result = wild(
             given.data,
@@ -187,14 +197,21 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _openings(given: argparse.Namespace) -> Iterator[AbstractContextManager[FrameUpscaler]]:
-    yield bicubic_upscaler()
+def _openings(given: argparse.Namespace) -> Iterator[AbstractContextManager["FrameUpscaler"]]:
+    from benchmarks.metrics.wild_upscalers import (
+        artifact_frames,
+        bicubic_frames,
+        checkpoint_frames,
+        realesrgan_frames,
+    )
+
+    yield bicubic_frames()
     for checkpoint in given.checkpoint:
-        yield checkpoint_upscaler(checkpoint)
+        yield checkpoint_frames(checkpoint)
     for artifact in given.artifact:
-        yield artifact_upscaler(artifact)
+        yield artifact_frames(artifact)
     if given.realesrgan:
-        yield realesrgan_upscaler()
+        yield realesrgan_frames()
 
 
 def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -224,4 +241,4 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
 
 
 if __name__ == "__main__":
-    sys.exit(run_command(main))
+    sys.exit(main())

@@ -37,6 +37,7 @@ EXTRAS = {
     "benchmarks.fetch": "train",
     "benchmarks.publish": "train,export,quantize,eval,bench",
     "benchmarks.release --checkpoint x --data x": "train,eval",
+    "benchmarks.wild --data x": "train,eval",
     "benchmarks.studies.ablation --data x": "train",
     "benchmarks.studies.quantizers": "train,export,quantize,eval,bench",
     "benchmarks.latency": "train,export,quantize,bench",

@@ -1,5 +1,6 @@
 """Released weights are rounded, measured and described; worse ones do not replace better ones."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ from aminet import checkpoint as checkpoints
 from aminet.checkpoint import load_checkpoint, save_checkpoint
 from aminet.config import MODELS, ModelConfig
 from aminet.model import AMINet
+from benchmarks import wild
 from benchmarks.metrics.quality import QualityRow, quality_table
 from benchmarks.release import release
 from runtime.errors import EdgeError
@@ -87,3 +89,30 @@ def test_weights_of_unknown_training_are_refused(trained: Path, hr_faces: Path) 
     save_checkpoint(trained, AMINet(TINY), TINY, name="tiny")
     with pytest.raises(EdgeError, match="has no training record"):
         release(trained, [hr_faces])
+
+
+def test_weights_for_degraded_faces_are_measured_in_every_cell(
+    trained: Path, hr_faces: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Random ones are worse than bicubic upscaling somewhere, which is refused."""
+    config = replace(TINY, lr_side=32)
+    monkeypatch.setitem(MODELS, "tiny", config)
+    monkeypatch.setattr(wild, "SIZES", (16, 32))
+    training = load_checkpoint(trained).training
+    torch.manual_seed(0)
+    network = AMINet(config)
+    torch.nn.init.normal_(network.exit.conv.weight, std=0.1)
+    metrics = {"validation/psnr_y": 30.0}
+    save_checkpoint(trained, network, config, name="tiny", metrics=metrics, training=training)
+    with pytest.raises(EdgeError, match=r"bicubic upscaling is better in \d+ cells, .* hr/gain"):
+        release(trained, [hr_faces], faces=2)
+    result = release(trained, [hr_faces], faces=2, force=True)
+    released = load_checkpoint(result.weights)
+    cells = {f"{kind}-{size}" for kind in ("clean", "camera", "dark") for size in (16, 32)}
+    assert set(released.metrics) == {
+        *(f"hr/gain/{cell}" for cell in cells),
+        *("hr/gain", "validation/psnr_y"),
+    }
+    card = Path(result.card).read_text()
+    assert "a face of 10 to 64 px, resampled to 64x64, to 128x128" in card
+    assert "| dark | tiny |" in card

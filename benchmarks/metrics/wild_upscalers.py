@@ -33,13 +33,13 @@ class FrameUpscaler:
 
 
 @contextmanager
-def bicubic_upscaler() -> Iterator[FrameUpscaler]:
+def bicubic_frames() -> Iterator[FrameUpscaler]:
     """Pillow's bicubic filter, the baseline."""
     yield FrameUpscaler("bicubic", "pillow", lambda frames: _resampled(frames, SR_SIDE))
 
 
 @contextmanager
-def checkpoint_upscaler(path: str | Path) -> Iterator[FrameUpscaler]:
+def checkpoint_frames(path: str | Path) -> Iterator[FrameUpscaler]:
     """A checkpoint in PyTorch, FP32."""
     from aminet.checkpoint import load_checkpoint
 
@@ -49,7 +49,7 @@ def checkpoint_upscaler(path: str | Path) -> Iterator[FrameUpscaler]:
 
 
 @contextmanager
-def artifact_upscaler(path: str | Path) -> Iterator[FrameUpscaler]:
+def artifact_frames(path: str | Path) -> Iterator[FrameUpscaler]:
     """An exported model, in the backend that the runtime chooses."""
     with open_session(path) as session:
         name = f"{session.manifest.model} {session.artifact.stem}"
@@ -78,7 +78,7 @@ def network_upscaler(name: str, backend: str, run: Run, lr_side: int) -> FrameUp
 
 
 @contextmanager
-def realesrgan_upscaler() -> Iterator[FrameUpscaler]:
+def realesrgan_frames() -> Iterator[FrameUpscaler]:
     """Real-ESRGAN x4plus (Wang et al. 2021) in ncnn: a frame upscaled by 4, resampled to 128."""
     from benchmarks.metrics.realesrgan import RealESRGAN
 
