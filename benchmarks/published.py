@@ -3,6 +3,7 @@
 A study that publishes adds a function here, named in TABLES, and its markers to a page.
 """
 
+import ast
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 
 from benchmarks import results
 from benchmarks.harness.rows import Latency, read_latency
+from benchmarks.harness.table import markdown_table
 from benchmarks.harness.targets import TargetRow, read_rows, targets_table
 from benchmarks.metrics.quality import QualityRow
 from benchmarks.studies.ablation import Ablation, AblationRow
@@ -20,6 +22,8 @@ from benchmarks.studies.real_faces import DriftRow
 from runtime.atomic import read_bytes
 from runtime.errors import EdgeError
 
+ROOT = Path(__file__).parents[1]
+PACKAGES = ("runtime", "aminet", "export", "quantize", "benchmarks", "calib_data")
 MAX_BYTES = 8 << 20
 
 Json = dict[str, Any]
@@ -122,6 +126,16 @@ def _targets(folder: Path) -> str:
     return targets_table(rows) if rows else "*No target was measured yet.*"
 
 
+def _files(_: Path) -> str:
+    """Every module with the first line of its docstring."""
+    lines = []
+    for path in (path for name in PACKAGES for path in sorted((ROOT / name).rglob("*.py"))):
+        summary = (ast.get_docstring(ast.parse(path.read_text())) or "").partition("\n")[0]
+        if summary:
+            lines.append((f"`{path.relative_to(ROOT).as_posix()}`", summary.rstrip(".")))
+    return markdown_table(("file", "what it does"), lines)
+
+
 def _read(path: Path) -> Json:
     content = json.loads(read_bytes(path, MAX_BYTES))
     if not isinstance(content, dict):
@@ -155,5 +169,6 @@ TABLES: dict[str, tuple[str, str, Callable[[Path], str]]] = {
     "ablation": (*_study("ablation", "ablation.json", DATA), _ablation),
     "coldstart": (*_study("coldstart", "coldstart.json"), _coldstart),
     "profile": (*_study("profile", "profile.json"), _profile),
+    "files": ("", "python -m benchmarks.publish", _files),
     "targets": ("", "python -m benchmarks.studies.targets", _targets),
 }

@@ -29,16 +29,3 @@ def test_plain_onnxruntime_gives_the_same_bits_as_infer(face, artifact, monkeypa
 def test_plain_onnxruntime_is_short():
     lines = [line for line in plain_onnxruntime().splitlines() if line.strip()]
     assert len(lines) <= 10
-
-
-def test_every_module_is_in_the_list_of_files():
-    root = README.parent
-    packages = ("aminet", "export", "quantize", "runtime", "benchmarks")
-    modules = [path for name in packages for path in sorted((root / name).rglob("*.py"))]
-    listed = README.read_text()
-    missing = [
-        str(path.relative_to(root))
-        for path in modules
-        if path.name != "__init__.py" and f"| `{path.relative_to(root)}` |" not in listed
-    ]
-    assert missing == []
