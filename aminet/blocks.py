@@ -45,7 +45,7 @@ def normalized(config: ModelConfig, convolution: nn.Conv2d) -> nn.Module:
     return nn.Sequential(convolution, nn.BatchNorm2d(convolution.out_channels))
 
 
-class BicubicEnlargement(nn.Module):
+class BicubicUpscaling(nn.Module):
     """Upscale (N, 3, H, W) by a whole factor, as `interpolate(mode="bicubic")` does.
 
     Bicubic interpolation by a whole factor is linear and the same at each pixel: a fixed 5x5
@@ -83,9 +83,9 @@ class BlockTransform(nn.Module):
     """Pixel unshuffle in another basis: (N, 3, H, W) -> (N, 3 * scale^2, H / scale, W / scale).
 
     Each block of scale x scale pixels becomes its mean and the other coefficients of its discrete
-    cosine transform: first the three means, then the detail. Nothing is lost, but brightness and
-    detail are separate channels of like size, which the optimizer's steps need: on plain unshuffled
-    pixels every step shifts the brightness. One fixed convolution with a stride.
+    cosine transform: first the three means, then the detail. It is invertible, and brightness and
+    detail are separate channels of similar scale: on plain unshuffled pixels each step of the
+    optimizer would shift the brightness. One fixed convolution with a stride.
     """
 
     weight: Tensor

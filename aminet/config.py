@@ -23,7 +23,7 @@ class ModelConfig:
     refine_convs: tuple[int, ...]  # 3x3 convolutions in FRM before the hourglass
     hourglass: tuple[int, ...]  # how often FRM's hourglass halves its feature; 0: none
     bottleneck: int = 2  # blocks at the lowest level, without which it is linear
-    lr_side: int = LR_SIDE  # px of the input; the bicubic enlargement starts from it
+    lr_side: int = LR_SIDE  # px of the input; the bicubic upscaling starts from it
     side: int = SR_SIDE  # of the shallowest level; below 128 a pixel shuffle does the rest
     branch_ratio: float = 1.0  # width of RDFE's depthwise branches over the feature's
     skaf_depthwise: bool = False  # SKAF's 3x3 and 5x5 convolutions are depthwise

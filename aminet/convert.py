@@ -95,10 +95,10 @@ def _by_part(state: Mapping[str, "Tensor"]) -> Mapping[str, Any]:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    return run_command(lambda: _run(argv))
+    return run_command(_parser(), _run, argv)
 
 
-def _run(argv: Sequence[str] | None) -> int:
+def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m aminet.convert",
         description=__doc__,
@@ -108,7 +108,10 @@ def _run(argv: Sequence[str] | None) -> int:
     parser.add_argument("--model", required=True, help="whose weights they are")
     parser.add_argument("--out", type=Path, required=True, metavar="G.safetensors")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
-    given = parser.parse_args(argv)
+    return parser
+
+
+def _run(given: argparse.Namespace) -> int:
     result = convert(given.weights, given.model, given.out)
     of = f" ({result.weights_of})" if result.weights_of else ""
     line = f"{result.checkpoint}: {result.tensors} tensors of {given.weights}{of}"

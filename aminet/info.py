@@ -92,10 +92,10 @@ def info(model: str) -> ModelInfo:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    return run_command(lambda: _run(argv))
+    return run_command(_parser(), _run, argv)
 
 
-def _run(argv: Sequence[str] | None) -> int:
+def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m aminet.info", description=__doc__)
     which = parser.add_mutually_exclusive_group()
     which.add_argument("--model", help=f"one of {', '.join(MODELS)}; default: all of them")
@@ -103,7 +103,10 @@ def _run(argv: Sequence[str] | None) -> int:
         "--ablation", nargs="?", const="", metavar="NAME", help="of Tables I to V; all without NAME"
     )
     parser.add_argument("--json", action="store_true", help="print one JSON object")
-    given = parser.parse_args(argv)
+    return parser
+
+
+def _run(given: argparse.Namespace) -> int:
     one = given.model or (given.ablation and f"{ABLATION}{given.ablation}")
     ablations = [f"{ABLATION}{name}" for name in ABLATIONS]
     names = [one] if one else (list(MODELS) if given.ablation is None else ablations)

@@ -1,4 +1,4 @@
-"""AMINet: a U-shape of LGFI blocks between a bicubic enlargement and its residual (Fig. 2)."""
+"""AMINet: a U-shape of LGFI blocks between a bicubic upscaling and its residual (Fig. 2)."""
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -7,7 +7,7 @@ from aminet.blocks import (
     BRANCH_GAIN,
     EDFF,
     LGFI,
-    BicubicEnlargement,
+    BicubicUpscaling,
     BlockTransform,
     ConcatFusion,
     TransformerBlock,
@@ -23,7 +23,7 @@ class AMINet(nn.Module):
         super().__init__()
         self.config = config
         depth = len(config.channels) - 1
-        self.enlarge = BicubicEnlargement(SR_SIDE // config.lr_side)
+        self.upscale = BicubicUpscaling(SR_SIDE // config.lr_side)
         self.unshuffle = (
             BlockTransform(config.lr_side // config.side) if unshuffles(config) else nn.Identity()
         )
@@ -35,9 +35,9 @@ class AMINet(nn.Module):
         self._initialize()
 
     def forward(self, lr: Tensor) -> Tensor:
-        enlarged = self.enlarge(lr)
+        upscaled = self.upscale(lr)
         seen = self.unshuffle(lr)
-        x = self.entry(seen, enlarged)
+        x = self.entry(seen, upscaled)
         skips = []
         for encoder in self.encoders:
             x, skip = encoder(x)
@@ -45,10 +45,10 @@ class AMINet(nn.Module):
         x = self.bottleneck(x)
         for decoder in self.decoders:
             x = decoder(x, skips.pop())
-        return self.exit(x, seen) + enlarged
+        return self.exit(x, seen) + upscaled
 
     def _initialize(self) -> None:
-        """Start as the bicubic enlargement, with quiet residual branches."""
+        """Start as the bicubic upscaling, with quiet residual branches."""
         nn.init.zeros_(self.exit.conv.weight)
         if self.exit.skip is not None:
             nn.init.zeros_(self.exit.skip.weight)
@@ -80,7 +80,7 @@ def input_channels(config: ModelConfig) -> int:
 
 
 class Entry(nn.Module):
-    """To C channels at the body's side: from the enlarged face, or, below 128, from lr itself.
+    """To C channels at the body's side: from the upscaled face, or, below 128, from lr itself.
 
     An lr larger than the body comes unshuffled, a smaller one is shuffled after the convolution.
     """
@@ -91,8 +91,8 @@ class Entry(nn.Module):
         self.scale = max(config.side // config.lr_side, 1) if self.from_lr else 1
         self.conv = conv(input_channels(config), config.channels[0] * self.scale**2)
 
-    def forward(self, seen: Tensor, enlarged: Tensor) -> Tensor:
-        x = self.conv(seen if self.from_lr else enlarged)
+    def forward(self, seen: Tensor, upscaled: Tensor) -> Tensor:
+        x = self.conv(seen if self.from_lr else upscaled)
         return F.pixel_shuffle(x, self.scale) if self.scale > 1 else x
 
 
@@ -124,7 +124,7 @@ class Decoder(nn.Module):
 
 
 class Exit(nn.Module):
-    """(N, C, side, side) -> the detail (N, 3, 128, 128) that bicubic enlargement lacks.
+    """(N, C, side, side) -> the detail (N, 3, 128, 128) that bicubic upscaling lacks.
 
     Where the body is smaller than lr, a linear skip carries lr's own detail past it.
     """

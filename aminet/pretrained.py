@@ -51,7 +51,7 @@ def read_pretrained(file: Pretrained) -> bytes:
     """The bytes of a fetched file. EdgeError (status 5) if absent, (1) if not the expected one."""
     path = folder() / file.name
     if not path.is_file():
-        raise EdgeError(f"{path}: is not there; fetch it: {FETCH}", EXIT_MISSING)
+        raise EdgeError(f"{path}: not found. Fetch it with: {FETCH}", EXIT_MISSING)
     content = read_bytes(path, MAX_BYTES)
     if sha256_bytes(content) != file.sha256:
         raise EdgeError(f"{path}: is damaged or another file; fetch it again: {FETCH}")

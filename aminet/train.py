@@ -6,6 +6,7 @@ with --val, sheet.png. Models of 16-px input are trained on bicubically shrunk f
 degraded ones. torchrun starts it on several processes.
 """
 
+import argparse
 import json
 import os
 import sys
@@ -14,7 +15,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from aminet.config import ModelConfig
-from aminet.training.options import TrainOptions, parse
+from aminet.training.options import TrainOptions, build_parser, make_options
 from runtime.errors import needs, run_command
 from runtime.progress import Progress, Steps, silent
 
@@ -42,16 +43,16 @@ def train(
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    return run_command(lambda: _run(argv))
+    return run_command(build_parser(__doc__), _run, argv)
 
 
-def _run(argv: Sequence[str] | None) -> int:
-    options, as_json = parse(argv, __doc__)
+def _run(given: argparse.Namespace) -> int:
+    options = make_options(given)
     with Steps() as progress:
         result = train(options, progress=progress)
     if not result.leads:
         return 0
-    if as_json:
+    if given.json:
         print(json.dumps({k: v for k, v in asdict(result).items() if k != "leads"}))
     else:
         quality = "" if result.best_psnr_y is None else f", {result.best_psnr_y:.2f} dB PSNR-Y"

@@ -131,11 +131,10 @@ def table(result: Ablations) -> str:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    return run_command(lambda: _run(argv))
+    return run_command(_parser(), _run, argv)
 
 
-def _run(argv: Sequence[str] | None) -> int:
-    given = _parse(argv)
+def _run(given: argparse.Namespace) -> int:
     options = TrainOptions(
         data=tuple(given.data),
         val=tuple(given.val),
@@ -153,7 +152,7 @@ def _run(argv: Sequence[str] | None) -> int:
     return 0
 
 
-def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
+def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.ablations",
         description=__doc__,
@@ -172,7 +171,7 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--compile", action="store_true", help="torch.compile; needs a C++ compiler")
     add("--rehearse", action="store_true", help="narrow networks, to try the command")
     add("--json", action="store_true", help="print one JSON object")
-    return parser.parse_args(argv)
+    return parser
 
 
 if __name__ == "__main__":

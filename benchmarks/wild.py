@@ -172,7 +172,7 @@ def _rounded(row: WildRow) -> dict[str, object]:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    return run_command(lambda: _run(_parse(argv)))
+    return run_command(_parser(), _run, argv)
 
 
 def _run(given: argparse.Namespace) -> int:
@@ -214,7 +214,7 @@ def _openings(given: argparse.Namespace) -> Iterator[AbstractContextManager["Fra
         yield realesrgan_frames()
 
 
-def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
+def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.wild",
         description=__doc__,
@@ -237,7 +237,7 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--seed", type=int, default=0)
     add("--out", type=Path, metavar="F.json")
     add("--json", action="store_true", help="print one JSON object")
-    return parser.parse_args(argv)
+    return parser
 
 
 if __name__ == "__main__":

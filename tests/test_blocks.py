@@ -16,7 +16,7 @@ from aminet.blocks import (
     SA,
     SKAF,
     AttentionUnit,
-    BicubicEnlargement,
+    BicubicUpscaling,
     BlockTransform,
     Hourglass,
     TransformerBlock,
@@ -53,10 +53,10 @@ def test_blocks_keep_the_shape(block: nn.Module, feature: torch.Tensor) -> None:
 
 
 @pytest.mark.parametrize("scale", [2, 4, 8])
-def test_bicubic_enlargement_equals_interpolate(scale: int) -> None:
+def test_bicubic_upscaling_equals_interpolate(scale: int) -> None:
     lr = torch.rand(3, 3, 16, 16)
     expected = F.interpolate(lr, scale_factor=scale, mode="bicubic", align_corners=False)
-    torch.testing.assert_close(BicubicEnlargement(scale)(lr), expected, atol=1e-5, rtol=0)
+    torch.testing.assert_close(BicubicUpscaling(scale)(lr), expected, atol=1e-5, rtol=0)
 
 
 def test_block_transform_keeps_all_and_separates_brightness_from_detail() -> None:
@@ -72,7 +72,7 @@ def test_block_transform_keeps_all_and_separates_brightness_from_detail() -> Non
 
 
 def test_attention_is_over_channels(feature: torch.Tensor) -> None:
-    """One (C / heads, C / heads) map a head, rows summing to 1, whatever the picture's side."""
+    """One (C / heads, C / heads) map a head, rows summing to 1, whatever the image's side."""
     sa = SA(CONFIG, 0)
     for side in (4, 16):
         q, k = torch.randn(2, 2, 2, 4, side * side)

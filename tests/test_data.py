@@ -14,7 +14,7 @@ STILL = Augmentation(flip=False, share=0.0)
 
 
 def smooth_faces(count: int) -> torch.Tensor:
-    """Random smooth uint8 pictures (count, 3, 128, 128): no face needed."""
+    """Random smooth uint8 images (count, 3, 128, 128): no face needed."""
     noise = torch.rand(count, 3, 20, 20, generator=torch.Generator().manual_seed(0))
     big = torch.nn.functional.interpolate(noise, (128, 128), mode="bicubic").clamp(0, 1)
     return (big * 255).to(torch.uint8)
@@ -76,7 +76,7 @@ def test_zoom_changes_the_size_both_ways() -> None:
     assert 1.1 < sides.max() < 1.22
 
 
-def test_what_lies_beyond_the_picture_repeats_its_edge() -> None:
+def test_what_lies_beyond_the_image_repeats_its_edge() -> None:
     white = torch.full((1, 3, 128, 128), 255, dtype=torch.uint8)
     assert reframed(white, Augmentation(zoom=1.3, shift=10.0)).min() == 1.0
 

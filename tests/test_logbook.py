@@ -1,4 +1,4 @@
-"""The log is lines of JSON, and its curves are a picture that shows them."""
+"""The log is lines of JSON, and its curves are a image that shows them."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""What training makes small: pixels, a teacher's faces, VGG's features, a discriminator's doubt."""
+"""Losses: pixels, distillation, VGG's feature maps, the discriminator."""
 
 import math
 from dataclasses import replace
@@ -72,7 +72,7 @@ def test_a_teachers_share_of_the_pixel_loss() -> None:
     assert float(together) == pytest.approx(math.log(0.625), abs=1e-4)
 
 
-def test_every_other_face_is_taught_through_the_mirror(options: TrainOptions) -> None:
+def test_the_teacher_sees_every_other_face_flipped(options: TrainOptions) -> None:
     first = train(replace(options, steps=1), TINY).checkpoint
     teacher = Teacher(replace(options, teacher=Path(first)), torch.device("cpu"))
     torch.nn.init.normal_(teacher.network.exit.conv.weight, std=0.02)
@@ -85,7 +85,7 @@ def test_every_other_face_is_taught_through_the_mirror(options: TrainOptions) ->
     assert not torch.allclose(taught[::2], plain[::2], atol=1e-4)
 
 
-def test_a_pupil_nears_its_teacher(options: TrainOptions) -> None:
+def test_a_student_approaches_its_teacher(options: TrainOptions) -> None:
     teacher = train(replace(options, steps=1), TINY).checkpoint
     with torch.no_grad():
         state = dict(load_checkpoint(teacher).state)
@@ -216,6 +216,6 @@ REQUIRED = ["--data", "x.tar", "--out", "run", "--steps", "1"]
 def test_amigan_has_its_own_defaults(
     flags: list[str], model: str, optimizer: str, rate: float, adversarial: bool
 ) -> None:
-    options, _ = parse([*REQUIRED, *flags], None)
+    options = parse([*REQUIRED, *flags])
     assert (options.model, options.optimizer, options.rate) == (model, optimizer, rate)
     assert (options.gan is not None) == adversarial

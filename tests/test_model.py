@@ -32,7 +32,7 @@ def test_any_input_side_gives_128(lr_side: int, side: int) -> None:
 
 
 @pytest.mark.parametrize("norm", ["layer", "batch", "none"])
-def test_a_new_network_is_the_bicubic_enlargement(norm: str) -> None:
+def test_a_new_network_is_the_bicubic_upscaling(norm: str) -> None:
     """Training starts from the baseline, not from noise: only the exit's bias is left."""
     network = AMINet(dataclasses.replace(TINY, norm=norm)).eval()
     lr = torch.rand(2, 3, 16, 16)

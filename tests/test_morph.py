@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-from aminet.blocks import BicubicEnlargement
+from aminet.blocks import BicubicUpscaling
 from aminet.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from aminet.config import MODELS, ModelConfig
 from aminet.model import AMINet
@@ -51,8 +51,8 @@ def test_a_larger_input_is_seen_as_its_blocks_means() -> None:
     new = morph(old, replace(OLD, lr_side=64), LR).eval()
     blocks = LR.repeat_interleave(4, -1).repeat_interleave(4, -2)
     with torch.inference_mode():
-        before = outputs(morph(old, OLD, LR)) - BicubicEnlargement(8)(LR)
-        after = new(blocks) - BicubicEnlargement(2)(blocks)
+        before = outputs(morph(old, OLD, LR)) - BicubicUpscaling(8)(LR)
+        after = new(blocks) - BicubicUpscaling(2)(blocks)
         after -= torch.nn.functional.pixel_shuffle(new.exit.skip(torch.zeros(1, 48, 16, 16)), 8)
     torch.testing.assert_close(after, before, atol=1e-5, rtol=0)
 

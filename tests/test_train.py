@@ -18,6 +18,7 @@ from aminet.checkpoint import load_checkpoint, load_model
 from aminet.config import MODELS
 from aminet.train import TrainOptions, train
 from aminet.training import trainer as training
+from aminet.training.lineage import describe
 from aminet.training.options import Augmentation, GanOptions, parse
 from aminet.training.trainer import Trainer
 from aminet.training.validation import Validation
@@ -291,13 +292,13 @@ def test_weight_decay_shrinks_wide_kernels_but_the_exits(options: TrainOptions) 
 )
 def test_options_that_would_do_nothing_are_refused(words: str, named: str) -> None:
     with pytest.raises(EdgeError, match=named) as raised:
-        parse(["--data", "faces", "--out", "run", "--steps", "1", *words.split()], None)
+        parse(["--data", "faces", "--out", "run", "--steps", "1", *words.split()])
     assert raised.value.status == EXIT_USAGE
 
 
 def test_options_of_gan_and_teacher_keep_their_defaults() -> None:
     words = "--data faces --out run --steps 1 --model amigan --adversarial 0 --teacher t"
-    options, _ = parse(words.split(), None)
+    options = parse(words.split())
     assert options.gan == GanOptions(adversarial=0.0)
     assert options.distill == TrainOptions.distill
 
@@ -398,15 +399,24 @@ def test_progress_shows_step_loss_rate_speed_and_time_left(options: TrainOptions
 
 
 def test_every_option_is_on_the_command_line_once_and_has_its_default() -> None:
-    options, _ = parse(["--data", "a", "b", "--out", "run", "--steps", "1"], None)
+    options = parse(["--data", "a", "b", "--out", "run", "--steps", "1"])
     assert options == TrainOptions(data=("a", "b"), out=Path("run"), steps=1)
     words = (
         "--data a --out o --minutes 2 --no-amp --val v --val-every 9 --fresh entry exit --zoom 1"
     )
-    options, _ = parse(words.split(), None)
+    options = parse(words.split())
     assert (options.amp, options.val, options.val_every_s) == (False, ("v",), 9.0)
     assert (options.fresh, options.augmentation.zoom) == (("entry", "exit"), 1.0)
 
 
 def test_ablations_are_trained_by_name(options: TrainOptions) -> None:
     assert Trainer(replace(options, model="ablation/without-sa")).config.self_attention is False
+
+
+def test_the_record_of_training_has_the_degradations(options: TrainOptions) -> None:
+    """As JSON, so that a resumed run finds its own recipe in the checkpoint."""
+    recorded = describe(replace(options, model="aminet-real"))
+    assert recorded["degradation"]["cameras"][0][0] == 0.25
+    assert recorded == json.loads(json.dumps(recorded))
+    assert "augmentation" not in recorded
+    assert describe(options)["augmentation"]["share"] == options.augmentation.share

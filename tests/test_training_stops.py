@@ -104,8 +104,8 @@ def test_a_damaged_face_is_named_before_anything_is_touched(
 ) -> None:
     folder = tmp_path / "damaged"
     shutil.copytree(options.data[0], folder)
-    picture = folder / "3.png"
-    picture.write_bytes(picture.read_bytes()[:200])
+    image = folder / "3.png"
+    image.write_bytes(image.read_bytes()[:200])
     before = (options.out / "state.safetensors").read_bytes()
     with pytest.raises(EdgeError, match=r"3\.png: is damaged or truncated .*; get it again"):
         train(replace(options, data=(str(folder),)), TINY)

@@ -2,8 +2,8 @@
 
 Runs from the same start, or one run at different times, end at different places of one valley, and
 between those it is deeper (stochastic weight averaging, Izmailov et al. 2018; model soups, Wortsman
-et al. 2022). The mean costs nothing where it runs. Of weights that do not belong together it is
-worth nothing, so it is always measured.
+et al. 2022). The mean costs nothing at inference. The mean of unrelated weights is useless, so
+it is always measured.
 """
 
 import argparse
@@ -76,7 +76,7 @@ def average(paths: Sequence[str | Path], val: Sequence[str | Path], out: Path) -
     if psnr_y <= each[best]:
         raise EdgeError(
             f"average: the mean has {psnr_y:.4f} dB PSNR-Y, {best} alone {each[best]:.4f};"
-            " average weights that began alike, and none much worse than the others"
+            " average runs from the same start, none of them much worse than the others"
         )
     save_checkpoint(
         out,
@@ -96,10 +96,10 @@ def _training(checkpoints: Sequence[Checkpoint]) -> dict[str, Any]:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    return run_command(lambda: _run(argv))
+    return run_command(_parser(), _run, argv)
 
 
-def _run(argv: Sequence[str] | None) -> int:
+def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m aminet.training.average", description=__doc__)
     parser.add_argument("checkpoint", nargs="+", metavar="F", help="two checkpoints or more")
     parser.add_argument(
@@ -107,7 +107,10 @@ def _run(argv: Sequence[str] | None) -> int:
     )
     parser.add_argument("--out", type=Path, required=True, metavar="F")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
-    given = parser.parse_args(argv)
+    return parser
+
+
+def _run(given: argparse.Namespace) -> int:
     result = average(given.checkpoint, given.val, given.out)
     if given.json:
         print(json.dumps(asdict(result)))

@@ -22,7 +22,7 @@ Autocast = Callable[[], AbstractContextManager[Any]]
 
 @dataclass(frozen=True)
 class Compiled:
-    """How to run the network, and what to tell the user of it."""
+    """The function to call for training, and a line for the user."""
 
     forward: Forward
     notice: str | None = None

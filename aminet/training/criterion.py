@@ -1,4 +1,4 @@
-"""The loss of one run, part by part, as its options have it."""
+"""The training loss of a run: pixel, distillation and adversarial terms."""
 
 import torch
 from torch import Tensor
@@ -10,7 +10,7 @@ from aminet.training.options import TrainOptions
 
 
 class Criterion:
-    """Pixels, a teacher's faces, and AMIGAN's adversary."""
+    """Sums up the terms that the options ask for."""
 
     def __init__(self, options: TrainOptions, device: torch.device) -> None:
         self.options = options
@@ -31,11 +31,11 @@ class Criterion:
 
 
 class Teacher:
-    """A trained network whose faces are imitated, every other one through the mirror.
+    """Distillation from a flip-ensembled teacher: every other face is flipped before it and back.
 
-    What a network makes of a face and of its mirror image differs a little, and the mean of both
-    is nearer to the original (geometric self-ensemble: EDSR, Lim et al. 2017). A pupil that is
-    shown either learns the mean, at one pass a face.
+    The mean of a network's outputs for a face and for the flipped face is closer to the original
+    than either (geometric self-ensemble: EDSR, Lim et al. 2017). A student that sees either learns
+    the mean, at one pass a face.
     """
 
     def __init__(self, options: TrainOptions, device: torch.device) -> None:
@@ -46,12 +46,12 @@ class Teacher:
 
     @torch.no_grad()
     def __call__(self, lr: Tensor) -> Tensor:
-        """What it makes of lr (N, 3, 16, 16): (N, 3, 128, 128), float32."""
-        seen = _mirror_every_other(lr).contiguous(memory_format=torch.channels_last)
-        return _mirror_every_other(self.forward(seen).float())
+        """Super-resolve lr (N, 3, S, S) to (N, 3, 128, 128), float32."""
+        seen = _flip_every_other(lr).contiguous(memory_format=torch.channels_last)
+        return _flip_every_other(self.forward(seen).float())
 
 
-def _mirror_every_other(faces: Tensor) -> Tensor:
-    mirrored = faces.clone()
-    mirrored[::2] = faces[::2].flip(-1)
-    return mirrored
+def _flip_every_other(faces: Tensor) -> Tensor:
+    flipped = faces.clone()
+    flipped[::2] = faces[::2].flip(-1)
+    return flipped

@@ -87,7 +87,7 @@ def _draw(count: int, share: float, generator: torch.Generator) -> Tensor:
 def reframe(hr: Tensor, augmentation: Augmentation, generator: torch.Generator) -> Tensor:
     """Zoom (log-uniform) and shift uint8 (N, 3, 128, 128), all faces of the call alike.
 
-    What lies beyond the picture repeats its edge.
+    What lies beyond the image repeats its edge.
     """
     zoom, down, right = (torch.rand(3, generator=generator) * 2 - 1).tolist()
     side = round(SR_SIDE / augmentation.zoom**zoom)

@@ -1,7 +1,7 @@
-"""What a camera does to a small face: light, frame size, blur, noise, JPEG.
+"""Degradations of a small face in a camera: light, frame size, blur, noise, JPEG.
 
 A degraded pair is (lr, hr): hr (128, 128, 3) is the clean face under the drawn light and geometry,
-lr is what a camera keeps of it in a frame of 10 to 64 px, resampled to the network's input side.
+lr is a camera's frame of it, 10 to 64 px wide, resampled to the network's input side.
 All ranges are config; the same generator gives the same bits. Pixels are uint8 RGB.
 """
 
@@ -65,7 +65,7 @@ class Geometry:
 
 @dataclass(frozen=True)
 class Light:
-    """What changes the clean face too, since nobody can tell it from the scene."""
+    """Changes of the scene: the clean face has them, too."""
 
     stops: Chance = NEVER  # exposure; -1 halves the levels
     gamma: Chance = NEVER  # exponent of the levels, natural logarithm
@@ -75,7 +75,7 @@ class Light:
 
 @dataclass(frozen=True)
 class Camera:
-    """What only the camera's frame has. Noise comes after the darkening, as in a sensor."""
+    """Degradations of the frame alone. Noise comes after the darkening, as in a sensor."""
 
     frame: tuple[int, int] = (10, 64)  # px, log-uniform
     filters: tuple[str, ...] = tuple(FILTERS)
@@ -115,7 +115,7 @@ class Degradation:
 STILL = Geometry(flip=0.0, moved=0.0)
 BICUBIC_ONLY = Camera(filters=("bicubic",))
 
-# What training sees. A quarter is only shrunk; the rest is worse than a usual camera.
+# For training: a quarter is only shrunk, the rest is worse than a usual camera.
 WILD = Degradation(
     Geometry(),
     Light(
@@ -218,7 +218,7 @@ def relight(hr: Pixels, light: Light, rng: Rng) -> Pixels:
 
 
 def occlude(hr: Pixels, share: float, rng: Rng) -> Pixels:
-    """Cover a rectangle of (128, 128, 3) with one colour, or with another part of the picture."""
+    """Cover a rectangle of (128, 128, 3) with one colour, or with another part of the image."""
     height, width = (round(SR_SIDE * share * factor) for factor in rng.uniform(0.6, 1.4, 2))
     top, left, from_top, from_left = rng.integers(0, SR_SIDE - np.array([height, width] * 2))
     hr = hr.copy()
@@ -229,7 +229,7 @@ def occlude(hr: Pixels, share: float, rng: Rng) -> Pixels:
 
 
 def photograph(hr: Pixels, camera: Camera, rng: Rng) -> Pixels:
-    """What the camera keeps of (128, 128, 3), in a frame of its own size (S, S, 3)."""
+    """Photograph (128, 128, 3) in a frame of the camera's size, (S, S, 3)."""
     least, most = camera.frame
     side = round(least * (most / least) ** rng.random())
     name = camera.filters[rng.integers(len(camera.filters))]

@@ -49,7 +49,7 @@ class Adversary:
         )
 
     def generator_terms(self, sr: Tensor, hr: Tensor) -> dict[str, Tensor]:
-        """The weighted perceptual and adversarial loss of enlarged faces, by name."""
+        """The weighted perceptual and adversarial loss of super-resolved faces, by name."""
         terms = {}
         if self.perceptual is not None:
             terms["perceptual"] = self.options.perceptual * self.perceptual(sr, hr)

@@ -1,33 +1,39 @@
-"""How weights came to be: the stages of their training, each with its recipe, steps and minutes.
+"""Training stages behind weights, each with its recipe, steps and minutes.
 
 A run that starts from weights goes on with their stages; one that is resumed with other options
 begins a stage of its own. Plain JSON types, for a checkpoint's metadata and the model card.
 """
 
 import dataclasses
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from aminet.config import LR_SIDE, find_config
+from aminet.training.degradation import WILD
 from aminet.training.options import TrainOptions
 
 Stage = Mapping[str, Any]  # a recipe, and "steps" and "minutes"
-NO_RECIPE = ("out", "resume", "init", "minutes", "steps", "val_every_s", "device", "compile", "val")
+NO_RECIPE = ("init", "minutes", "steps", "val_every_s", "device", "compile", "val", "workers")
 
 
 def describe(options: TrainOptions) -> dict[str, Any]:
-    """All options, files by their names alone."""
+    """All options, with the names of files instead of their paths."""
     options_by_name = dataclasses.asdict(options)
-    for path in ("out", "resume"):
-        options_by_name.pop(path)
+    for name in ("out", "resume", "overwrite"):
+        options_by_name.pop(name)
     for path in ("init", "teacher"):
         options_by_name[path] = _name(options_by_name[path])
     if options.gan is not None:
         options_by_name["gan"] |= {"vgg": _name(options.gan.vgg)}
-    for pictures in ("data", "val"):
-        options_by_name[pictures] = [Path(source).name for source in options_by_name[pictures]]
+    for sources in ("data", "val"):
+        options_by_name[sources] = [Path(source).name for source in options_by_name[sources]]
     for several in ("betas", "fresh"):
         options_by_name[several] = list(options_by_name[several])
+    if find_config(options.model).lr_side != LR_SIDE:  # degradations instead of augmentation
+        options_by_name.pop("augmentation")
+        options_by_name["degradation"] = json.loads(json.dumps(dataclasses.asdict(WILD)))
     return options_by_name
 
 

@@ -1,9 +1,9 @@
-"""What training makes small: the distance to the original, a teacher, VGG's features, a critic."""
+"""Losses: pixel distance, distillation, and the hinge losses of a GAN."""
 
 import torch.nn.functional as F
 from torch import Tensor
 
-PERFECT = 1e-6  # squared difference that the logarithm no longer tells from none: 60 dB
+PERFECT = 1e-6  # squared difference added before the logarithm: 60 dB
 
 
 def pixel_loss(kind: str, sr: Tensor, hr: Tensor) -> Tensor:
@@ -15,10 +15,10 @@ def pixel_loss(kind: str, sr: Tensor, hr: Tensor) -> Tensor:
 
 
 def imitation_loss(kind: str, sr: Tensor, hr: Tensor, taught: Tensor, share: float) -> Tensor:
-    """The pixel loss against the original and, for its share, against the teacher's face.
+    """Distillation: the pixel loss to the original and, by `share`, to the teacher's output.
 
-    "psnr" takes the logarithm of both squared differences together: of its own, the teacher's would
-    outweigh the original's more and more, the nearer the pupil comes.
+    "psnr" takes the logarithm of both squared differences together. Taken separately, the teacher's
+    term would dominate as the student approaches it.
     """
     if kind == "psnr":
         errors = (1 - share) * _of_each_face(sr, hr) + share * _of_each_face(sr, taught)
@@ -36,10 +36,10 @@ def _logarithm(errors: Tensor) -> Tensor:
 
 
 def generator_loss(fake: Tensor) -> Tensor:
-    """Hinge loss: raise the discriminator's opinion of the enlarged faces."""
+    """Hinge loss of the generator: raise the discriminator's scores of super-resolved faces."""
     return -fake.mean()
 
 
 def discriminator_loss(real: Tensor, fake: Tensor) -> Tensor:
-    """Hinge loss: originals over 1, enlarged faces under -1."""
+    """Hinge loss of the discriminator: originals over 1, super-resolved faces under -1."""
     return F.relu(1 - real).mean() + F.relu(1 + fake).mean()

@@ -1,8 +1,8 @@
 """Start a model from weights of another shape: `python -m aminet.training.morph`.
 
-FRM grows deeper by convolutions that change nothing yet (Net2DeeperNet, Chen et al. 2016);
+The output is kept: FRM grows deeper by identity convolutions (Net2DeeperNet, Chen et al. 2016);
 bottleneck blocks are left out; a lowest level without blocks is linear, so it is cut to its
-strongest directions (truncated singular value decomposition). Training mends the rest.
+strongest directions (truncated singular value decomposition). Training fixes the rest.
 """
 
 import argparse
@@ -183,17 +183,20 @@ def with_stage(training: Mapping[str, Any], done: str) -> dict[str, Any]:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    return run_command(lambda: _run(argv))
+    return run_command(_parser(), _run, argv)
 
 
-def _run(argv: Sequence[str] | None) -> int:
+def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m aminet.training.morph", description=__doc__)
     parser.add_argument("--checkpoint", required=True, metavar="F", help="weights of another shape")
     parser.add_argument("--data", nargs="+", required=True, metavar="TAR_OR_DIR", help="faces")
     parser.add_argument("--model", default="aminet-edge", help="what becomes of them")
     parser.add_argument("--out", type=Path, required=True, metavar="F", help="for train --init")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
-    given = parser.parse_args(argv)
+    return parser
+
+
+def _run(given: argparse.Namespace) -> int:
     checkpoint, config = load_checkpoint(given.checkpoint), find_config(given.model)
     lr = shrink(load(given.data)[:FACES]).float() / 255
     network = morph(checkpoint, config, lr)

@@ -47,9 +47,9 @@ def is_wide(parameter: nn.Parameter, name: str) -> bool:
 
 
 def is_gate(name: str) -> bool:
-    """SKAF's selection: at the full rate its sigmoids close within a hundred steps, for good.
+    """SKAF's selection: at the full rate its sigmoids saturate at 0 within a hundred steps.
 
-    Closing them is the quickest way to quieten a young network, and a closed one has no gradient.
+    Closed gates lower the loss of an untrained network fastest, and they have no gradient.
     """
     return ".select." in name
 

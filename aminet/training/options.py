@@ -1,6 +1,6 @@
 """Training options: frozen dataclasses, from which the command line is made. Needs no torch.
 
-Each field has its default, its range and its help in one place. `parse` turns words into options.
+Each field has its default, its range and its help in one place.
 """
 
 import argparse
@@ -159,8 +159,13 @@ def _usage(message: str) -> EdgeError:
     return EdgeError(f"train: {message}", EXIT_USAGE)
 
 
-def parse(argv: Sequence[str] | None, description: str | None) -> tuple[TrainOptions, bool]:
-    """Command line -> options, and whether JSON is asked for."""
+def parse(words: Sequence[str]) -> TrainOptions:
+    """The options that a command line of aminet.train gives."""
+    return make_options(build_parser().parse_args(words))
+
+
+def build_parser(description: str | None = None) -> argparse.ArgumentParser:
+    """The command line: an option for each field, left out of the namespace if not given."""
     parser = argparse.ArgumentParser(
         prog="python -m aminet.train",
         description=description,
@@ -172,9 +177,7 @@ def parse(argv: Sequence[str] | None, description: str | None) -> tuple[TrainOpt
     group.add_argument("--gan", action="store_true", help="its losses; amigan always has them")
     _add(group, GanOptions, "gan.")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
-    given = vars(parser.parse_args(argv))
-    as_json, gan = given.pop("json"), given.pop("gan")
-    return _options(given, gan=gan), as_json
+    return parser
 
 
 def _add(group: "argparse._ArgumentGroup", cls: type, prefix: str = "") -> None:
@@ -200,11 +203,11 @@ def _add(group: "argparse._ArgumentGroup", cls: type, prefix: str = "") -> None:
         )
 
 
-def _options(given: dict[str, Any], *, gan: bool) -> TrainOptions:
-    """Options from what was given; those that would do nothing are refused."""
+def make_options(arguments: argparse.Namespace) -> TrainOptions:
+    """Options from the arguments given; those that would do nothing are refused."""
+    given = {key: value for key, value in vars(arguments).items() if key not in ("json", "gan")}
     augmentation, adversary = _taken(given, "augmentation."), _taken(given, "gan.")
-    gan = gan or given.get("model") == GAN_MODEL
-    if gan:
+    if arguments.gan or given.get("model") == GAN_MODEL:
         defaults = {"model": GAN_MODEL, "optimizer": "adam", "rate": GAN_RATE}
         given = {**defaults, **given, "gan": GanOptions(**adversary)}
     elif adversary:

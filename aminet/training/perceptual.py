@@ -1,4 +1,4 @@
-"""The perceptual loss: how far VGG's features of the enlarged face are from the original's."""
+"""The perceptual loss: how far VGG's features of the upscaled face are from the original's."""
 
 import re
 from collections.abc import Sequence
@@ -23,7 +23,7 @@ MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet, RGB
 
 
 class VGG(nn.Module):
-    """Pictures (N, 3, H, W) in [0, 1] -> the feature before each pooling, after its ReLU."""
+    """Images (N, 3, H, W) in [0, 1] -> the feature before each pooling, after its ReLU."""
 
     mean: Tensor
     std: Tensor
@@ -59,8 +59,8 @@ class VGG(nn.Module):
     def name(self) -> str:
         return f"VGG{len(self.convolutions) + 3}"
 
-    def forward(self, pictures: Tensor) -> list[Tensor]:
-        x = (pictures - self.mean) / self.std
+    def forward(self, images: Tensor) -> list[Tensor]:
+        x = (images - self.mean) / self.std
         layers = iter(self.convolutions)
         features: list[Tensor] = []
         for count in self.plan:
@@ -73,7 +73,7 @@ class VGG(nn.Module):
 
 
 class PerceptualLoss(nn.Module):
-    """Mean L1 distance of VGG's five features, of pictures (N, 3, H, W) in [0, 1]."""
+    """Mean L1 distance of VGG's five features, of images (N, 3, H, W) in [0, 1]."""
 
     def __init__(self, vgg: VGG) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""A training run: batches in, steps, validation, and the files that it leaves in its folder."""
+"""A training run: batches, steps, validation and the files in its folder."""
 
 import math
 import sys
@@ -48,7 +48,7 @@ class TrainResult:
 def run(
     options: TrainOptions, config: ModelConfig | None = None, progress: Progress = silent
 ) -> TrainResult:
-    """Train as aminet.train.train says."""
+    """Train; see aminet.train.train."""
     check_folder(options)
     with join_world(options.batch, options.device) as world:
         trainer = Trainer(options, config, world)
@@ -201,7 +201,7 @@ def _validate(trainer: Trainer, validation: AnyValidation | None) -> None:
 
 @contextmanager
 def _leaving_a_checkpoint(trainer: Trainer) -> Iterator[None]:
-    """Turn what ends a run early into one line of advice; the weights so far are saved."""
+    """Turn what ends a run early into one line with the fix; save the weights so far."""
     try:
         yield
     except KeyboardInterrupt:
@@ -242,7 +242,7 @@ def _rescue(trainer: Trainer, *, save: bool) -> None:
 
 
 def recipe(trainer: Trainer) -> dict[str, Any]:
-    """What a model card says of the training: options, stages, device."""
+    """The training record of a checkpoint: options, stages, device."""
     return describe(trainer.options) | {
         "stages": trainer.stages,
         "device_used": str(trainer.device),
@@ -251,7 +251,7 @@ def recipe(trainer: Trainer) -> dict[str, Any]:
 
 
 def _parts(trainer: Trainer) -> dict[str, float]:
-    """The loss's parts, where it has more than one."""
+    """The terms of the loss, where there are several."""
     terms = trainer.terms if len(trainer.terms) > 1 else {}
     return {name: float(term) for name, term in terms.items()}
 

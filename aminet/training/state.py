@@ -1,4 +1,4 @@
-"""What a resumed run needs, as one flat dict of tensors: weights, their average, moments."""
+"""The state of a run as one flat dict of tensors: weights, their average, optimizer moments."""
 
 from collections.abc import Mapping, Sequence
 

@@ -107,7 +107,7 @@ class Trainer:
 
     @property
     def stages(self) -> list[dict[str, Any]]:
-        """How the weights came to be until now; the last stage is this run."""
+        """The stages of training so far; the last one is this run."""
         progress, begun = self.progress, self._begun
         return advance(self._stages, progress.step - begun.step, progress.seconds - begun.seconds)
 
@@ -191,7 +191,7 @@ class Trainer:
             adversary.step(share)
 
     def _skip(self) -> None:
-        """Leave the weights as they are, and mend what the forward pass did to the buffers."""
+        """Skip the update; restore the buffers that the forward pass changed."""
         self.progress.step += 1
         self.progress.loss_scale = max(self.progress.loss_scale / 2, 1.0)
         self.skipped += 1
@@ -205,7 +205,7 @@ class Trainer:
             )
 
     def _kept_buffers(self) -> dict[str, Tensor]:
-        """Running statistics; not the fixed kernel of the bicubic enlargement."""
+        """Running statistics; not the fixed kernel of the bicubic upscaling."""
         return {k: v for k, v in self.network.named_buffers() if k in self.average}
 
     @torch.no_grad()

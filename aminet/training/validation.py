@@ -43,7 +43,7 @@ class Validation:
 
     @torch.inference_mode()
     def psnr_y(self, network: AMINet) -> float:
-        """Mean over the faces, dB; aminet.md's metric on uint8 pictures."""
+        """Mean over the faces, dB; on the luma of uint8 images."""
         device = next(network.parameters()).device
         scores: list[float] = []
         for start in range(0, len(self.hr), BATCH):
