@@ -17,13 +17,14 @@ with needs("export,coreml", __name__):
     from runtime.backends.base import silenced
 
     with silenced():  # coremltools says what it has not been tested with
-        from export.mil.package import InterpretedPackage, listing, make_package, replace_package
+        from export.mil.package import InterpretedPackage, make_package, replace_package
         from export.mil.program import write_program
 
 from export.device_command import DeviceFormat, run
 from export.device_files import Candidate, DeviceFile, publish
 from export.gate import read_graph
 from export.graph import Graph
+from export.packed import folder_listing
 from export.weights import int8_mac_share
 from runtime import drift
 from runtime.artifact import Artifact
@@ -53,7 +54,7 @@ def export(source: Artifact, folder: Path, precision: str) -> DeviceFile:
             path=path,
             precision=precision,
             target="coreml",
-            content=listing(files),
+            content=folder_listing(files),
             parts=files,
             executes_as=f"{computed}; {NOT_RUN}",
             backend=BACKEND,

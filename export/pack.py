@@ -1,7 +1,8 @@
 """One zip with all that a device needs: `python -m export.pack --target tensorrt`.
 
-ONNX files with their manifests and probes, the wheel, a face of nobody, and a README.md with the
-commands that build, check and enlarge there. The same content gives the same bytes.
+The model's files with their manifests and probes, the wheel where Python runs it, a synthetic face,
+for phones a sample that runs the probes first, and a README.md with the commands that check and
+upscale there. The same content gives the same bytes.
 """
 
 import argparse
@@ -17,21 +18,16 @@ from runtime.errors import EdgeError, needs, run_command
 
 with needs("tensorrt-rtx", __name__):
     from export.gate import check_for_tensorrt, read_graph
-    from export.tensorrt import SOURCES
+    from export.pack_targets import TARGETS, PackTarget
 
-from runtime.artifact import MAX_ARTIFACT_BYTES, Artifact, read_artifact
-from runtime.atomic import read_bytes, sha256_bytes, sha256_file, writing
-from runtime.manifest import manifest_path
+from export.packed import PackedArtifact, encode_probes, read_packed
+from runtime.artifact import MAX_ARTIFACT_BYTES
+from runtime.atomic import read_bytes, sha256_file, writing
+from runtime.formats import ONNX, format_of
 from runtime.session import DEFAULT_MODEL
 
-# What each target takes, the first that is there of those joined by '|'.
-TARGETS = {
-    "tensorrt": SOURCES,
-    "cpu": ("fp32.onnx", "int8.onnx"),
-    "openvino": ("fp32.onnx", "int8-openvino.onnx|int8.onnx"),
-}
-BACKENDS = {"tensorrt": "tensorrt", "cpu": "onnxruntime", "openvino": "openvino"}
 FACE = Path(__file__).with_name("face.png")  # synthetic, 16x16
+SAMPLES = Path(__file__).with_name("samples")
 EPOCH = (1980, 1, 1, 0, 0, 0)  # a zip's first moment, for all files
 
 README = """# {model} for {target}
@@ -40,47 +36,9 @@ README = """# {model} for {target}
 | --- | --- | --- | --- | --- |
 {rows}
 
-`{model}/*.onnx.json` say what each file was made of and how it did; `probes.npz` are the pictures
-by which the device proves that it computes the same.
-
-## Install
-
-{install}
-
-## Everywhere: check and enlarge with ONNX Runtime
-
-    python -m runtime.check {model}/fp32.onnx --backend onnxruntime
-    python -m runtime.infer face.png --artifact {model}/fp32.onnx --backend onnxruntime
-{native}"""
-PLAIN_INSTALL = "    python -m pip install {wheel}{more}"
-TENSORRT_INSTALL = """On a Jetson, where TensorRT comes with JetPack (docs/jetson.md has the rest):
-
-    python3 -m venv --system-site-packages venv && . venv/bin/activate
-    python -m pip install {wheel} onnx "cuda-bindings==12.*"
-
-On a PC with an NVIDIA GPU: `python -m pip install "{wheel}[tensorrt]"`, or `[tensorrt-rtx]`."""
-TENSORRT_COMMANDS = """
-## With TensorRT: build, check and enlarge
-
-An engine runs only on the kind of GPU and the version of TensorRT that built it: build it on the
-device. Each build is a line for each precision, and says where the engine is.
-
-    python -m export.tensorrt --artifact {sources}
-    python -m runtime.check {model}/trt/*/{best}.engine
-    python -m runtime.infer face.png --artifact {model}/trt/*/{best}.engine
-"""
-OPENVINO_COMMANDS = """
-## With OpenVINO
-
-    python -m runtime.check {small} --backend openvino
-    python -m runtime.infer face.png --artifact {small} --backend openvino
-"""
-CPU_COMMANDS = """
-## In INT8
-
-    python -m runtime.check {small} --backend onnxruntime
-    python -m runtime.infer face.png --artifact {small} --backend onnxruntime
-"""
+The manifests (`.json`) say what each file was made of and how it did. The probes are images of
+synthetic faces with what FP32 makes of them: by them the device proves that it computes the same.
+{text}"""
 
 
 @dataclass(frozen=True)
@@ -102,19 +60,18 @@ def pack(
 ) -> Pack:
     """Pack a model's folder for a target; EdgeError if a file is missing, damaged or would not do.
 
-    Without `wheel`, the one in dist/ is taken.
+    Without `wheel`, the one in dist/ is taken, if the target runs Python.
     """
-    folder, wheel = Path(folder), Path(wheel) if wheel else _find_wheel()
+    chosen, folder = TARGETS[target], Path(folder)
+    brought = (Path(wheel) if wheel else _find_wheel()) if chosen.wheel else None
     artifacts = _read(folder, target)
     model = artifacts[0].manifest.model
     out = Path(out or Path("dist", f"{model}-{target}.zip"))
-    content = {"README.md": _readme(target, model, wheel.name, artifacts).encode()}
-    content[wheel.name] = read_bytes(wheel, MAX_ARTIFACT_BYTES)
-    content["face.png"] = read_bytes(FACE, MAX_ARTIFACT_BYTES)
-    content[f"{model}/probes.npz"] = artifacts[0].probes
-    for artifact in artifacts:
-        for path in (artifact.path, manifest_path(artifact.path)):
-            content[f"{model}/{path.name}"] = read_bytes(path, MAX_ARTIFACT_BYTES)
+    content = _content(chosen, folder, artifacts)
+    if brought:
+        content[brought.name] = read_bytes(brought, MAX_ARTIFACT_BYTES)
+    text = _readme(target, brought.name if brought else "", folder, artifacts)
+    content["README.md"] = text.encode()
     with writing(out) as temporary, zipfile.ZipFile(temporary, "w") as archive:
         for name in sorted(content):
             entry = zipfile.ZipInfo(name, EPOCH)
@@ -131,20 +88,17 @@ def _find_wheel() -> Path:
     return wheels[0]
 
 
-def _read(folder: Path, target: str) -> list[Artifact]:
+def _read(folder: Path, target: str) -> list[PackedArtifact]:
     """The artifacts for a target, each proved whole and, for TensorRT, gated."""
     artifacts = []
-    for names in TARGETS[target]:
+    for names in TARGETS[target].files:
         paths = [folder / name for name in names.split("|")]
-        path = next((path for path in paths if path.is_file()), None)
+        path = next((path for path in paths if path.exists()), None)
         if path is None:
-            raise EdgeError(
-                f"{paths[0]}: is not there; make it: python -m export.onnx, python -m quantize.fp16"
-                f" or python -m quantize.int8 --target {target}"
-            )
-        artifact = read_artifact(path)
-        if target == "tensorrt":
-            check_for_tensorrt(read_graph(artifact.model, str(path)), str(path))
+            raise EdgeError(f"{paths[0]}: is not there; make it: {_maker(paths[0], target)}")
+        artifact = read_packed(path)
+        if TARGETS[target].tensorrt:
+            check_for_tensorrt(read_graph(artifact.files[path.name], str(path)), str(path))
         artifacts.append(artifact)
     if len({artifact.manifest.checkpoint_sha256 for artifact in artifacts}) > 1:
         raise EdgeError(
@@ -154,27 +108,52 @@ def _read(folder: Path, target: str) -> list[Artifact]:
     return artifacts
 
 
-def _readme(target: str, model: str, wheel: str, artifacts: Sequence[Artifact]) -> str:
+def _maker(path: Path, target: str) -> str:
+    if (kind := format_of(path)) is not ONNX:
+        return kind.make
+    kinds = "python -m export.onnx, python -m quantize.fp16 or python -m quantize.int8"
+    return f"{kinds} --target {target}" if target in ("tensorrt", "openvino", "cpu") else kinds
+
+
+def _content(
+    target: PackTarget, folder: Path, artifacts: Sequence[PackedArtifact]
+) -> dict[str, bytes]:
+    """All files by their names in the zip, but for the wheel and the README."""
+    model = artifacts[0].manifest.model
+    content = {"face.png": read_bytes(FACE, MAX_ARTIFACT_BYTES)}
+    content[f"{model}/probes.npz"] = artifacts[0].probes
+    for artifact in artifacts:
+        place = f"{model}/{artifact.path.parent.relative_to(folder).as_posix()}"
+        place = place.removesuffix("/.")
+        for name, data in artifact.files.items():
+            content[f"{place}/{name}"] = data
+        if target.samples:
+            limit = drift.limit(artifact.manifest, artifact.manifest.target)
+            encoded = encode_probes(artifact.probes, limit)
+            content[f"{place}/{artifact.path.stem}.probes.bin"] = encoded
+    for sample in target.samples:
+        text = read_bytes(SAMPLES / sample, MAX_ARTIFACT_BYTES).decode()
+        content[sample] = text.replace("{model}", model).encode()
+    return content
+
+
+def _readme(target: str, wheel: str, folder: Path, artifacts: Sequence[PackedArtifact]) -> str:
+    model = artifacts[0].manifest.model
+    names = [f"{model}/{each.path.relative_to(folder).as_posix()}" for each in artifacts]
     rows = [
-        f"| {model}/{artifact.path.name} | {artifact.manifest.precision} |"
-        f" {len(artifact.model):,} |"
-        f" {drift.limit(artifact.manifest, BACKENDS[target]).fidelity_db:.1f} dB |"
-        f" {sha256_bytes(artifact.model)[:16]} |"
-        for artifact in artifacts
+        f"| {name} | {artifact.manifest.precision} | {artifact.bytes:,} |"
+        f" {drift.limit(artifact.manifest, TARGETS[target].backend).fidelity_db:.1f} dB |"
+        f" {artifact.manifest.sha256[:16]} |"
+        for name, artifact in zip(names, artifacts, strict=True)
     ]
-    files = [f"{model}/{artifact.path.name}" for artifact in artifacts]
-    if target == "tensorrt":
-        install = TENSORRT_INSTALL.format(wheel=wheel)
-        best = artifacts[1].path.stem
-        native = TENSORRT_COMMANDS.format(sources=" ".join(files), model=model, best=best)
-    else:
-        more = " openvino" if target == "openvino" else ""
-        install = PLAIN_INSTALL.format(wheel=wheel, more=more)
-        commands = OPENVINO_COMMANDS if target == "openvino" else CPU_COMMANDS
-        native = commands.format(small=files[-1])
-    return README.format(
-        model=model, target=target, rows="\n".join(rows), install=install, native=native
+    text = TARGETS[target].text.format(
+        wheel=wheel,
+        model=model,
+        sources=" ".join(names),
+        best=artifacts[min(1, len(artifacts) - 1)].path.stem,
+        small=names[-1],
     )
+    return README.format(model=model, target=target, rows="\n".join(rows), text=text)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -200,7 +179,7 @@ def _main(arguments: argparse.Namespace) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m export.pack",
-        description="Pack a model for a device: ONNX files, manifests, probes, wheel and README.",
+        description="Pack a model for a device: its files, manifests, probes, samples and README.",
     )
     parser.add_argument("--target", choices=TARGETS, default="tensorrt", help="default: tensorrt")
     parser.add_argument(

@@ -137,6 +137,17 @@ def source(artifact, monkeypatch):
     return artifact
 
 
+@pytest.fixture(scope="session")
+def device_model(tiny_model, tmp_path_factory):
+    """The same folder with the files for LiteRT, ncnn and Core ML; to be copied, not changed."""
+    commands = [pytest.importorskip(f"export.{name}").main for name in ("litert", "ncnn", "coreml")]
+    folder = tmp_path_factory.mktemp("device-model") / "tiny"
+    shutil.copytree(tiny_model, folder)
+    for command in commands:
+        assert command(["--artifact", str(folder)]) == 0
+    return folder
+
+
 @pytest.fixture
 def hr_faces(tmp_path):
     """A folder of three smooth 128x128 pictures, in the place of real faces."""

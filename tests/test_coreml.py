@@ -8,8 +8,9 @@ import pytest
 from export.coreml import main
 from export.mil import interpreter
 from export.mil.interpreter import interpret
-from export.mil.package import InterpretedPackage, listing, make_package
+from export.mil.package import InterpretedPackage, make_package
 from export.mil.program import write_program
+from export.packed import folder_listing
 from runtime.atomic import sha256_bytes
 from runtime.backends.base import silenced
 from runtime.backends.onnxruntime import open_model
@@ -22,13 +23,9 @@ from tiny_operators import GENERATOR, OPERATORS, graph, weights
 SIX_AXES = "a pixel unshuffle, as torch exports it"
 
 
-@pytest.fixture(scope="module")
-def made(tiny_model, tmp_path_factory):
-    """A model's folder with its Core ML packages; to be copied, not changed."""
-    folder = tmp_path_factory.mktemp("made") / "tiny"
-    shutil.copytree(tiny_model, folder)
-    assert main(["--artifact", str(folder)]) == 0
-    return folder
+@pytest.fixture
+def made(device_model):
+    return device_model
 
 
 def reference(model, x):
@@ -98,14 +95,14 @@ def test_a_package_has_a_manifest_that_says_it_was_not_run(made, precision):
         for each in path.rglob("*")
         if each.is_file()
     }
-    assert manifest.sha256 == sha256_bytes(listing(files))
+    assert manifest.sha256 == sha256_bytes(folder_listing(files))
     assert manifest.flags["parts"] == {n: sha256_bytes(content) for n, content in files.items()}
 
 
 def test_the_same_graph_gives_the_same_package():
     with silenced():
         first, second = (make_package(write_program(MODEL, "g"), "x") for _ in range(2))
-    assert listing(first) == listing(second)
+    assert folder_listing(first) == folder_listing(second)
     assert sorted(first) == [
         "Data/com.apple.CoreML/model.mlmodel",
         "Data/com.apple.CoreML/weights/weight.bin",

@@ -33,14 +33,9 @@ SUFFIX = {"litert": "tflite", "ncnn": "param"}
 BOTH = pytest.mark.parametrize("target", EXPORT)
 
 
-@pytest.fixture(scope="module")
-def made(tiny_model, tmp_path_factory):
-    """A model's folder with the files for LiteRT and ncnn; to be copied, not changed."""
-    folder = tmp_path_factory.mktemp("made") / "tiny"
-    shutil.copytree(tiny_model, folder)
-    for export in EXPORT.values():
-        assert export(["--artifact", str(folder)]) == 0
-    return folder
+@pytest.fixture
+def made(device_model):
+    return device_model
 
 
 @pytest.fixture

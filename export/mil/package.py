@@ -52,11 +52,6 @@ def make_package(program: Any, description: str) -> Files:
     return files
 
 
-def listing(files: Mapping[str, bytes]) -> bytes:
-    """A line for each file, as sha256sum prints it: its SHA-256 is that of the whole package."""
-    return "".join(f"{sha256_bytes(files[name])}  {name}\n" for name in sorted(files)).encode()
-
-
 class InterpretedPackage:
     """A package as it was written, run operator by operator without Core ML."""
 
