@@ -15,7 +15,15 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from export import npm
-from export.web_manifest import PACKAGE, WASM, WEBGPU, describe_site, runtime_place
+from export.web_manifest import (
+    HALF,
+    PACKAGE,
+    WASM,
+    WEBGPU,
+    computed_in,
+    describe_site,
+    runtime_place,
+)
 from export.web_server import PORT, serve
 from runtime import drift
 from runtime.artifact import MAX_ARTIFACT_BYTES, Artifact, read_artifact
@@ -60,7 +68,11 @@ def build(
     out = Path(out)
     _refuse_taken(out, overwrite)
     artifacts = _read(Path(artifact or Path("artifacts", DEFAULT_MODEL)))
-    measured = {each.path.name: _measure(each) for each in artifacts}
+    measured = {
+        each.path.name: _measure(each)
+        for each in artifacts
+        if computed_in(each) != "fp16"  # which no processor's kernels stand in for
+    }
     content = _content(artifacts, npm.fetch(PACKAGE, tarball))
     manifest = describe_site(artifacts, content, measured)
     content[MANIFEST] = f"{json.dumps(manifest, indent=1, sort_keys=True)}\n".encode()
@@ -76,7 +88,7 @@ def build(
         files=len(content),
         bytes=sum(map(len, content.values())),
         precision=first.manifest.precision,
-        fidelity_db=measured[first.path.name].fidelity_db,
+        fidelity_db=next(iter(measured.values())).fidelity_db,
         measured_on=tuple(measured.values()),
         sha256=digest,
     )
@@ -96,22 +108,14 @@ def _read(source: Path) -> list[Artifact]:
     """The artifacts to offer, the one for WebAssembly first."""
     if not source.exists():
         raise EdgeError(f"{source}: not found; make it: make demo, or give --artifact")
-    if source.is_dir():
-        names = [
-            name for name in ("int8.onnx", "fp16.onnx", "fp32.onnx") if (source / name).is_file()
-        ]
-        for name, command in (("int8.onnx", "quantize.int8"), ("fp32.onnx", "export.onnx")):
-            if name not in names:
-                raise EdgeError(f"{source / name}: not found; make it: python -m {command}")
-        artifacts = [read_artifact(source / name) for name in names]
-    else:
-        if source.suffix != ".onnx":
-            raise EdgeError(f"{source}: is no ONNX file, expected int8.onnx, fp32.onnx or a folder")
-        artifacts = [read_artifact(source)]
-    for artifact in artifacts:
-        if artifact.manifest.target not in TARGETS:
+    paths = _choose(source) if source.is_dir() else [source]
+    if source.suffix != ".onnx" and not source.is_dir():
+        raise EdgeError(f"{source}: is no ONNX file, expected int8.onnx, fp32.onnx or a folder")
+    artifacts = [read_artifact(path) for path in paths]
+    for path, artifact in zip(paths, artifacts, strict=True):
+        if path.name != HALF and artifact.manifest.target not in TARGETS:
             raise EdgeError(
-                f"{artifact.path}: was made for {artifact.manifest.target}, expected a file for"
+                f"{path}: was made for {artifact.manifest.target}, expected a file for"
                 f" {' or '.join(TARGETS)}; take int8.onnx or fp32.onnx"
             )
     if len({artifact.manifest.checkpoint_sha256 for artifact in artifacts}) > 1:
@@ -120,6 +124,17 @@ def _read(source: Path) -> list[Artifact]:
             " python -m export.onnx"
         )
     return artifacts
+
+
+def _choose(folder: Path) -> list[Path]:
+    """int8.onnx, what computes in FP32 (the smaller file), and for GPUs what computes in FP16."""
+    light = folder / "fp16.onnx"
+    paths = [folder / "int8.onnx", light if light.is_file() else folder / "fp32.onnx"]
+    for path, command in zip(paths, ("quantize.int8", "export.onnx"), strict=True):
+        if not path.is_file():
+            raise EdgeError(f"{path}: not found; make it: python -m {command}")
+    half = folder / HALF
+    return [*paths, half] if half.is_file() else paths
 
 
 def _measure(artifact: Artifact) -> Measurement:

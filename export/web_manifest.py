@@ -31,18 +31,20 @@ WEBGPU = {
     "glue": "ort-wasm-simd-threaded.asyncify.mjs",
     "wasm": "ort-wasm-simd-threaded.asyncify.wasm",
 }
+HALF = "fp16-trt.onnx"  # computes in FP16, in TensorRT and in WebGPU
 PARTS = {"wasm-threads": WASM, "wasm": WASM, "webgpu": WEBGPU}
 
 
 @dataclass(frozen=True)
 class Route:
-    """A file in a backend of the browser. `spare`: only for a page that is asked for FP32.
+    """A file in a backend of the browser; `precision` is what it is computed in.
 
-    `needs` are features that the GPU must have.
+    `needs` are features that the GPU must have. `spare`: only for a page that is asked for FP32.
     """
 
     artifact: str
     precision: str
+    label: str
     provider: str
     needs: tuple[str, ...] = ()
     spare: bool = False
@@ -89,22 +91,49 @@ def describe_site(
     return {**manifest, "digest": sha256_bytes(canonical.encode())}
 
 
+def computed_in(artifact: Artifact) -> str:
+    """The precision in the browser.
+
+    The FP16 file for GPUs computes in FP16 there; its manifest says FP32, for the processor that measured it.
+    """
+    return "fp16" if artifact.path.name == HALF else artifact.manifest.computed_in
+
+
 def _routes(artifacts: Sequence[Artifact]) -> list[Route]:
     """What the page tries, in this order.
 
-    INT8 is for WebAssembly: WebGPU has no INT8 convolutions. A single file goes wherever it runs.
+    INT8 is for WebAssembly: WebGPU has no INT8 convolutions. What computes in FP32 runs anywhere.
     """
-    places = {each.manifest.precision: f"model/{each.path.name}" for each in artifacts}
-    small = next(precision for precision in ("int8", "fp32", "fp16") if precision in places)
-    routes = [Route(places[small], small, provider) for provider in ("wasm-threads", "wasm")]
-    if "fp16" in places:
-        routes.append(Route(places["fp16"], "fp16", "webgpu", needs=("shader-f16",)))
-    if "fp32" in places:
-        routes.append(Route(places["fp32"], "fp32", "webgpu"))
-    if small != "fp32" and "fp32" in places:
-        providers = ("wasm-threads", "wasm")
-        routes += [Route(places["fp32"], "fp32", provider, spare=True) for provider in providers]
+    by_precision = {computed_in(each): each for each in artifacts}
+    routes = []
+    for precision, providers in (
+        ("int8", ("wasm-threads", "wasm")),
+        ("fp16", ("webgpu",)),
+        ("fp32", ("webgpu", "wasm-threads", "wasm")),
+    ):
+        if artifact := by_precision.get(precision):
+            for provider in providers:
+                spare = precision == "fp32" and provider != "webgpu" and "int8" in by_precision
+                needs = ("shader-f16",) if precision == "fp16" else ()
+                routes.append(_route(artifact, provider, needs, spare))
     return routes
+
+
+def _route(artifact: Artifact, provider: str, needs: tuple[str, ...], spare: bool) -> Route:
+    precision, stored = computed_in(artifact), artifact.manifest.precision
+    label = (
+        precision.upper()
+        if stored == precision
+        else f"{precision.upper()}, {stored.upper()} weights"
+    )
+    return Route(
+        artifact=f"model/{artifact.path.name}",
+        precision=precision,
+        label=label,
+        provider=provider,
+        needs=needs,
+        spare=spare,
+    )
 
 
 def runtime_place(name: str) -> str:

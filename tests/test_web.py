@@ -19,7 +19,7 @@ import tiny_artifact
 from export import npm, web
 from export.web_server import make_server
 from headless_chromium import SOFTWARE_WEBGPU, find_chromium, open_page
-from quantize.fp16_passes import to_half
+from quantize.fp16_passes import store_weights_in_half, to_half
 from runtime.atomic import sha256_bytes, sha256_file
 from runtime.drift import read_probes
 from runtime.errors import EdgeError
@@ -30,6 +30,7 @@ from runtime.media.photo import keep_what_is_known, upscale_photo
 from runtime.session import open_session
 
 ROOT = Path(__file__).parent.parent
+LIGHT = "FP32, FP16 weights"
 STATE = "document.getElementById('status').dataset.state"
 PIXELS = """(() => {
     const canvas = document.getElementById(%r);
@@ -58,12 +59,20 @@ def tarball():
 def artifacts(tmp_path_factory):
     """A tiny network in three precisions, whose FP32 model is said to have 27 dB."""
     folder = tmp_path_factory.mktemp("artifacts")
-    fp32 = tiny_artifact.build()
-    fp16 = to_half(onnx.load_model_from_string(fp32)).SerializeToString()
+    fp32 = onnx.load_model_from_string(tiny_artifact.build())
     int8 = tiny_artifact.build(tiny_artifact.INT8, tiny_artifact.quantized_weights())
-    for name, model in (("fp32", fp32), ("fp16", fp16), ("int8", int8)):
-        tiny_artifact.write_artifact(folder, f"{name}.onnx", model, psnr_y=27.0)
+    for name, model, executes_as, target in (
+        ("int8", int8, "int8", "cpu"),
+        ("fp16", serialized(store_weights_in_half(fp32)), "fp32, weights stored as FP16", "cpu"),
+        ("fp16-trt", serialized(to_half(fp32)), "fp16", "tensorrt"),
+    ):
+        facts = {"precision": name[:4], "executes_as": executes_as, "target": target}
+        tiny_artifact.write_artifact(folder, f"{name}.onnx", model, psnr_y=27.0, **facts)
     return folder
+
+
+def serialized(model):
+    return model.SerializeToString()
 
 
 @pytest.fixture(scope="module")
@@ -213,7 +222,7 @@ def test_every_provider_runs_the_probes_and_the_fastest_that_passes_is_used(page
     tried = attempts(page)
     states = [tried[f"WebAssembly, {kind}", "INT8"][0] for kind in ("threads", "one thread")]
     assert sorted(states) in (["passed", "used"], ["stopped", "used"])
-    assert tried["WebGPU", "FP32"] == ("unavailable", "no GPU: the browser would emulate one")
+    assert tried["WebGPU", LIGHT] == ("unavailable", "no GPU: the browser would emulate one")
     assert "INT8 in WebAssembly" in text(page, "about")
     assert page.evaluate("selection.attempts[0].threads") == min(4, os.cpu_count())
     assert page.problems == []
@@ -450,18 +459,18 @@ def test_a_network_that_drifts_is_refused_by_the_probes(browser, site, tmp_path,
 
 def test_fp32_is_used_where_it_is_asked_for(browser, site):
     with opened(browser, site, "?precision=fp32&provider=wasm") as page:
-        assert text(page, "verdict") == "Verified: 100.0 dB to FP32 on this device"
-        assert text(page, "about").startswith("FP32 in WebAssembly, one thread")
+        assert page.evaluate("selection.chosen.fidelity.fidelity_db") > 60
+        assert text(page, "about").startswith(f"{LIGHT} in WebAssembly, one thread")
 
 
 def test_webgpu_is_used_where_it_is_asked_for(browser, site, tmp_path):
     """In Chromium's emulation of a GPU, with three probes; by itself the page takes none."""
     copy = with_fitting_hashes(altered(site, tmp_path, {"model/probes.json": fewer_probes}))
     with opened(browser, copy, "?provider=webgpu") as page:
-        if attempts(page)["WebGPU", "FP32"][1] == "no GPU that the browser may use":
+        if attempts(page)["WebGPU", LIGHT][1] == "no GPU that the browser may use":
             pytest.skip("this chromium offers no emulated WebGPU")
-        assert text(page, "about").startswith("FP32 in WebGPU")
-        assert page.evaluate("selection.chosen.fidelity.fidelity_db") > 90
+        assert text(page, "about").startswith(f"{LIGHT} in WebGPU")
+        assert page.evaluate("selection.chosen.fidelity.fidelity_db") > 60
         assert attempts(page)["WebGPU", "FP16"] == ("unavailable", "the GPU has no shader-f16")
 
 

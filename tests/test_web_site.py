@@ -125,11 +125,23 @@ def test_the_models_and_their_manifests_are_the_artifacts(run, artifacts, tmp_pa
             ["int8 wasm-threads", "int8 wasm", "fp32 webgpu", "fp32 wasm-threads spare",
              "fp32 wasm spare"],
         ),
-        (["fp32"], ["fp32 wasm-threads", "fp32 wasm", "fp32 webgpu"]),
+        (
+            ["int8", "fp32", "fp16", "fp16-trt"],
+            ["int8 wasm-threads", "int8 wasm", "fp16 webgpu", "fp32 webgpu",
+             "fp32 wasm-threads spare", "fp32 wasm spare"],
+        ),
+        (["fp32"], ["fp32 webgpu", "fp32 wasm-threads", "fp32 wasm"]),
         (["int8"], ["int8 wasm-threads", "int8 wasm"]),
     ],
 )  # fmt: skip
 def test_what_is_tried_follows_from_the_files(run, artifacts, tmp_path, names, routes):
+    for name, executes_as in {
+        "fp16": "fp32, weights in FP16",
+        "fp16-trt": "fp32 in ONNX Runtime",
+    }.items():
+        if name in names:
+            facts = {"precision": "fp16", "executes_as": executes_as, "psnr_y": 27.0}
+            tiny_artifact.write_artifact(artifacts, f"{name}.onnx", **facts)
     run("--artifact", artifacts if len(names) > 1 else artifacts / f"{names[0]}.onnx")
     manifest = json.loads((tmp_path / "site/site.json").read_bytes())
     found = [

@@ -100,6 +100,7 @@ function showSamples(probes, result) {
     button.onclick = () => result.show(result.fromRgb(face), `synthetic-face-${number + 1}`);
     element("samples").append(button);
   });
+  element("samples").parentElement.hidden = false;
 }
 
 main().catch((error) => showFailure(error.message));

@@ -14,7 +14,7 @@ export function showLoading(done, total) {
 
 export function showTrying(attempts) {
   const { route, progress } = attempts.at(-1);
-  say("loading", `Verifying ${route.precision.toUpperCase()} in ${providerName(route.provider)}`);
+  say("loading", `Verifying ${route.label} in ${providerName(route.provider)}`);
   showProgress(progress);
 }
 
@@ -34,7 +34,7 @@ export function showSelection(site, device, { chosen, attempts }, canFallBack) {
   const { fidelity, route, threads, ms } = chosen;
   say("verified", `Verified: ${db(fidelity.fidelity_db)} to FP32 on this device`);
   const where = threads > 1 && route.provider !== "webgpu" ? `WebAssembly, ${threads} threads` : providerName(route.provider);
-  const parts = [`${route.precision.toUpperCase()} in ${where}`, `${milliseconds(ms)} a face`];
+  const parts = [`${route.label} in ${where}`, `${milliseconds(ms)} a face`];
   element("about").textContent = `${parts.join(", ")}. ${threadsNote(device, chosen)}`;
 }
 
@@ -61,7 +61,7 @@ function row(attempt, chosen) {
   const { route, fidelity, limits, ms } = attempt;
   const cells = [
     providerName(route.provider),
-    route.precision.toUpperCase(),
+    route.label,
     fidelity ? db(fidelity.fidelity_db) : "",
     limits ? db(limits.fidelity_db) : "",
     ms ? milliseconds(ms).replace("\u00a0ms", "") : "",
