@@ -94,7 +94,7 @@ def describe_site(
 def computed_in(artifact: Artifact) -> str:
     """The precision in the browser.
 
-    The FP16 file for GPUs computes in FP16 there; its manifest says FP32, for the processor that measured it.
+    The FP16 file for GPUs computes in FP16 there; its manifest may say FP32, of a processor.
     """
     return "fp16" if artifact.path.name == HALF else artifact.manifest.computed_in
 

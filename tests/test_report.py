@@ -7,8 +7,8 @@ import shutil
 import pytest
 
 from benchmarks import charts, report, report_page
+from benchmarks.harness.chromium import find_chromium, open_page
 from benchmarks.harness.rows import LatencyRow
-from headless_chromium import find_chromium, open_page
 from quantize import precision
 from runtime.cpu import processor
 from runtime.errors import EXIT_ERROR, EdgeError

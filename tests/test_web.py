@@ -7,6 +7,7 @@ import shutil
 import threading
 import time
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -16,10 +17,13 @@ from onnx import numpy_helper
 from PIL import Image
 
 import tiny_artifact
+from benchmarks.harness.chromium import SOFTWARE_WEBGPU, find_chromium, open_page
+from benchmarks.studies import browser as browser_study
 from export import npm, web
 from export.web_server import make_server
-from headless_chromium import SOFTWARE_WEBGPU, find_chromium, open_page
+from quantize import fp16, int8
 from quantize.fp16_passes import store_weights_in_half, to_half
+from quantize.targets import TARGETS
 from runtime.atomic import sha256_bytes, sha256_file
 from runtime.drift import read_probes
 from runtime.errors import EdgeError
@@ -60,9 +64,10 @@ def artifacts(tmp_path_factory):
     """A tiny network in three precisions, whose FP32 model is said to have 27 dB."""
     folder = tmp_path_factory.mktemp("artifacts")
     fp32 = onnx.load_model_from_string(tiny_artifact.build())
-    int8 = tiny_artifact.build(tiny_artifact.INT8, tiny_artifact.quantized_weights())
+    quantized = tiny_artifact.build(tiny_artifact.INT8, tiny_artifact.quantized_weights())
+    tiny_artifact.write_artifact(folder, psnr_y=27.0)
     for name, model, executes_as, target in (
-        ("int8", int8, "int8", "cpu"),
+        ("int8", quantized, "int8", "cpu"),
         ("fp16", serialized(store_weights_in_half(fp32)), "fp32, weights stored as FP16", "cpu"),
         ("fp16-trt", serialized(to_half(fp32)), "fp16", "tensorrt"),
     ):
@@ -495,3 +500,43 @@ def test_aminet_in_int8_gives_the_same_levels_as_python(browser, tiny_model, tar
         )
     difference = to_pixels(np.array(made, np.float32).reshape(-1, 3, 128, 128)) - expected
     assert np.abs(difference).max() <= 1
+
+
+def test_the_study_measures_the_page_on_faces(artifacts, tarball, hr_faces, tmp_path):
+    if not find_chromium():
+        pytest.skip("chromium is not installed")
+    backends = {"?provider=wasm": "WebAssembly, one thread"}
+    report = browser_study.measure(artifacts, [hr_faces], backends, turns=1, tarball=tarball)
+    (row,), (speed,) = report.rows, report.speeds
+    with open_session(artifacts / "int8.onnx", "onnxruntime") as session:
+        here = session.verdict.fidelity
+    assert abs(row.fidelity_db - here.fidelity_db) < 0.1
+    assert (row.file, row.precision, row.faces) == ("tiny/int8.onnx", "int8", 3)
+    assert abs(row.drift_db) < 0.1
+    assert (speed.threads, speed.ms > 0) == (1, True)
+    assert speed.loaded_bytes > 20_000_000
+    page = tmp_path / "page.md"
+    page.write_text(f"before\n{browser_study.BEGIN}\nold\n{browser_study.END}\nafter\n")
+    content = json.loads(json.dumps(asdict(report)))
+    browser_study.write_tables(page, content)
+    assert "old" not in page.read_text()
+    assert "`tiny/int8.onnx`" in page.read_text()
+
+
+def test_the_tables_of_the_page_about_it_are_those_that_were_measured():
+    content = json.loads((ROOT / browser_study.OUT).read_bytes())
+    assert browser_study.tables(content) in (ROOT / browser_study.DOC).read_text()
+
+
+@pytest.mark.soak
+def test_the_committed_network_passes_in_every_backend(edge_artifact, tarball, tmp_path):
+    """Also in the emulated WebGPU, which takes minutes."""
+    if not find_chromium():
+        pytest.skip("chromium is not installed")
+    folder = edge_artifact.parent
+    int8.quantize(edge_artifact, [ROOT / "calib_data"], [TARGETS["cpu"]])
+    fp16.convert(edge_artifact)
+    backends = {**browser_study.BACKENDS, **browser_study.WEBGPU}
+    report = browser_study.measure(folder, (), backends, turns=1, tarball=tarball)
+    for row, least in zip(report.rows, (50, 50, 65, 65), strict=True):
+        assert row.fidelity_db > least

@@ -20,6 +20,7 @@ export async function inspect() {
     isolated: globalThis.crossOriginIsolated === true,
     cores: navigator.hardwareConcurrency || 1,
     hasGpuInterface: Boolean(navigator.gpu),
+    savesData: navigator.connection?.saveData === true,
     gpu: adapter ? [info?.vendor, info?.architecture].filter(Boolean).join(" ") || "GPU" : null,
     isSoftwareGpu: Boolean(info?.isFallbackAdapter ?? adapter?.isFallbackAdapter),
     gpuFeatures: new Set(adapter?.features ?? []),
@@ -36,6 +37,7 @@ export function whyNot(route, device, named) {
   if (route.provider === "webgpu") {
     if (!device.hasGpuInterface) return "this browser has no WebGPU";
     if (!device.gpu) return "no GPU that the browser may use";
+    if (device.savesData && !named) return "the browser asks to save data";
     if (device.isSoftwareGpu && !named) return "no GPU: the browser would emulate one";
     const missing = route.needs.filter((feature) => !device.gpuFeatures.has(feature));
     if (missing.length) return `the GPU has no ${missing.join(", ")}`;

@@ -1,7 +1,7 @@
 /**
  * ONNX Runtime Web.
  *
- * A runtime module exports NAME and `load(files, provider, threads)`; that gives an object with
+ * A runtime module exports NAME and `load(files, threads)`; that gives an object with
  * `version`, `threads` and `open(model, provider)`; that gives a network with
  * `run({name: {dims, data}})`, float32 in and out. A second runtime is a second such module, named
  * in worker.js, and its files and routes in export/web.py.

@@ -9,6 +9,10 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator, Sequence
+from io import BufferedReader
+from pathlib import Path
+from typing import IO, Any
 
 NAMES = ("chromium", "chromium-browser", "google-chrome")
 FLAGS = (
@@ -27,7 +31,8 @@ LAUNCH = "import os, sys; r, w, *c = sys.argv[1:]; os.dup2(int(r), 13); os.dup2(
 LAUNCH += "os.dup2(13, 3); os.dup2(14, 4); os.execvp(c[0], c)"
 
 
-def find_chromium():
+def find_chromium() -> str | None:
+    """Where a Chromium or Chrome is installed, if one is."""
     return next((path for name in NAMES if (path := shutil.which(name))), None)
 
 
@@ -38,12 +43,14 @@ class Page:
     addresses, also those that a policy blocked.
     """
 
-    def __init__(self, requests, answers):
+    def __init__(self, requests: IO[bytes], answers: BufferedReader) -> None:
         self._requests, self._answers = requests, answers
-        self._number, self._session = 0, None
+        self._number = 0
+        self._session: str | None = None
         self._rest = b""
-        self.problems, self.requested = [], []
-        self.allowed = LOCAL
+        self.problems: list[str] = []
+        self.requested: list[str] = []
+        self.allowed: tuple[str, ...] = LOCAL
         target = self.ask("Target.createTarget", url="about:blank")["targetId"]
         self._session = self.ask("Target.attachToTarget", targetId=target, flatten=True)[
             "sessionId"
@@ -52,22 +59,25 @@ class Page:
             self.ask(f"{domain}.enable")
         self._attach_workers(self._session)
 
-    def ask(self, method, **parameters):
+    def ask(self, method: str, **parameters: Any) -> dict[str, Any]:
+        """The answer to a command of the DevTools protocol."""
         number = self._send(method, parameters, self._session)
         while (answer := self._read()).get("id") != number:
             pass
         assert "error" not in answer, answer["error"]
-        return answer["result"]
+        result: dict[str, Any] = answer["result"]
+        return result
 
-    def open(self, path):
+    def open(self, path: Path) -> None:
         self.visit(path.as_uri())
 
-    def visit(self, url):
+    def visit(self, url: str) -> None:
+        """Open an address, and wait until it has loaded."""
         self.ask("Page.navigate", url=url)
         while self._read().get("method") != "Page.loadEventFired":
             pass
 
-    def evaluate(self, expression):
+    def evaluate(self, expression: str) -> Any:
         """The value of an expression; a promise is waited for."""
         result = self.ask(
             "Runtime.evaluate", expression=expression, returnByValue=True, awaitPromise=True
@@ -75,7 +85,7 @@ class Page:
         assert "exceptionDetails" not in result, result["exceptionDetails"]
         return result["result"].get("value")
 
-    def wait_for(self, expression, seconds=60):
+    def wait_for(self, expression: str, seconds: float = 60) -> Any:
         """Wait until an expression is true, and return its value."""
         end = time.monotonic() + seconds
         while not (value := self.evaluate(expression)):
@@ -83,20 +93,20 @@ class Page:
             time.sleep(0.05)
         return value
 
-    def choose_file(self, selector, path):
+    def choose_file(self, selector: str, path: Path) -> None:
         """Choose a file in a file input."""
         root = self.ask("DOM.getDocument")["root"]["nodeId"]
         node = self.ask("DOM.querySelector", nodeId=root, selector=selector)["nodeId"]
         self.ask("DOM.setFileInputFiles", files=[str(path)], nodeId=node)
 
-    def press(self, key):
+    def press(self, key: str) -> None:
         """Press a key of the keyboard."""
         number, typed = KEYS[key]
         for kind in ("keyDown", "keyUp"):
             event = {"type": kind, "key": key, "code": key, "windowsVirtualKeyCode": number}
             self.ask("Input.dispatchKeyEvent", **event, **({"text": typed} if typed else {}))
 
-    def drag(self, selector, start, end):
+    def drag(self, selector: str, start: float, end: float) -> None:
         """Drag with the mouse across an element, from one part of its width to another."""
         self.evaluate(f"document.querySelector({selector!r}).scrollIntoView({{block: 'center'}})")
         left, top, width, height = self.evaluate(
@@ -108,53 +118,54 @@ class Page:
             place = {"x": left + part * width, "y": top + height / 2}
             self.ask("Input.dispatchMouseEvent", type=kind, button="left", clickCount=1, **place)
 
-    def resize(self, width, height, *, phone=False):
+    def resize(self, width: int, height: int, *, phone: bool = False) -> None:
         self.ask(
             "Emulation.setDeviceMetricsOverride",
             **{"width": width, "height": height, "deviceScaleFactor": 1, "mobile": phone},
         )
 
-    def prefer(self, scheme):
+    def prefer(self, scheme: str) -> None:
+        """Choose 'light' or 'dark'."""
         feature = {"name": "prefers-color-scheme", "value": scheme}
         self.ask("Emulation.setEmulatedMedia", features=[feature])
 
-    def screenshot(self, path):
+    def screenshot(self, path: Path) -> None:
         shot = self.ask("Page.captureScreenshot", format="png", captureBeyondViewport=True)
         path.write_bytes(base64.b64decode(shot["data"]))
 
-    def _send(self, method, parameters, session):
+    def _send(self, method: str, parameters: dict[str, Any], session: str | None) -> int:
         self._number += 1
-        message = {"id": self._number, "method": method, "params": parameters}
+        message: dict[str, Any] = {"id": self._number, "method": method, "params": parameters}
         if session:
             message["sessionId"] = session
         self._requests.write(json.dumps(message).encode() + b"\0")
         self._requests.flush()
         return self._number
 
-    def _read(self):
+    def _read(self) -> dict[str, Any]:
         while b"\0" not in self._rest:
             more = self._answers.read1(1 << 20)
             assert more, "Chromium has gone"
             self._rest += more
         message, _, self._rest = self._rest.partition(b"\0")
-        content = json.loads(message)
+        content: dict[str, Any] = json.loads(message)
         method, event = content.get("method"), content.get("params", {})
         if method == "Target.attachedToTarget" and event["targetInfo"]["type"] == "worker":
             self._watch_worker(event["sessionId"])
         self._judge(method, event)
         return content
 
-    def _attach_workers(self, session):
+    def _attach_workers(self, session: str | None) -> None:
         """Ask for the workers that a page or a worker starts: they wait until they are watched."""
         how = {"autoAttach": True, "waitForDebuggerOnStart": True, "flatten": True}
         self._send("Target.setAutoAttach", how, session)
 
-    def _watch_worker(self, session):
+    def _watch_worker(self, session: str) -> None:
         self._send("Network.enable", {}, session)
         self._attach_workers(session)
         self._send("Runtime.runIfWaitingForDebugger", {}, session)
 
-    def _judge(self, method, event):
+    def _judge(self, method: str | None, event: dict[str, Any]) -> None:
         if method == "Runtime.exceptionThrown":
             self.problems.append(event["exceptionDetails"]["text"])
         if method == "Runtime.consoleAPICalled" and event["type"] in ("error", "warning", "assert"):
@@ -169,7 +180,8 @@ class Page:
 
 
 @contextlib.contextmanager
-def open_page(chromium, flags=NO_GPU):
+def open_page(chromium: str, flags: Sequence[str] = NO_GPU) -> Iterator[Page]:
+    """Start a Chromium with a profile of its own and yield its one tab."""
     to_child, requests = os.pipe()
     answers, from_child = os.pipe()
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile:
