@@ -15,6 +15,7 @@ from benchmarks.harness.table import markdown_table
 from benchmarks.harness.targets import TargetRow, read_rows, targets_table
 from benchmarks.metrics.quality import QualityRow
 from benchmarks.studies.ablation import Ablation, AblationRow
+from benchmarks.studies.browser import browser_tables
 from benchmarks.studies.coldstart import ColdStart, ColdStartRow
 from benchmarks.studies.profile import ArtifactProfile, OperatorShare
 from benchmarks.studies.quantizers import QuantizerComparison, QuantizerRow
@@ -116,6 +117,10 @@ def _artifact_profile(content: Json) -> ArtifactProfile:
     return ArtifactProfile(**{**content, "kinds": kinds, "operators": operators})
 
 
+def _browser(path: Path) -> str:
+    return browser_tables(_read(path))
+
+
 def _targets(folder: Path) -> str:
     """The rows of every study of a target."""
     rows: list[TargetRow] = []
@@ -169,6 +174,7 @@ TABLES: dict[str, tuple[str, str, Callable[[Path], str]]] = {
     "ablation": (*_study("ablation", "ablation.json", DATA), _ablation),
     "coldstart": (*_study("coldstart", "coldstart.json"), _coldstart),
     "profile": (*_study("profile", "profile.json"), _profile),
+    "browser": (*_study("browser", "web.json", DATA), _browser),
     "files": ("", "python -m benchmarks.publish", _files),
     "targets": ("", "python -m benchmarks.studies.targets", _targets),
 }

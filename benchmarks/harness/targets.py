@@ -78,7 +78,11 @@ def targets_table(rows: Sequence[TargetRow]) -> str:
 
 
 def _cells(row: TargetRow) -> tuple[str, ...]:
-    drift = "" if row.drift_db is None else f"{row.drift_db:.3f} ({row.worst_drift_db or 0:.3f})"
+    drift = (
+        ""
+        if row.drift_db is None
+        else f"{round(row.drift_db, 3) + 0.0:.3f} ({row.worst_drift_db or 0:.3f})"
+    )
     return (
         row.target,
         f"`{row.file}`",

@@ -27,7 +27,6 @@ from benchmarks.harness.machine import machine
 from benchmarks.harness.targets import TargetRow, targets_table, write_rows
 from export import web
 from export.web_server import make_server
-from runtime.atomic import read_bytes, write_bytes
 from runtime.cpu import processor
 from runtime.dataset import load_faces
 from runtime.errors import EXIT_DRIFT, EXIT_MISSING, EdgeError, run_command
@@ -36,8 +35,7 @@ from runtime.image import SR_SIDE, Tensor, shrink
 from runtime.session import DEFAULT_MODEL, open_session
 
 ARTIFACTS = Path("artifacts", DEFAULT_MODEL)
-OUT, DOC = Path("docs", "measured", "web.json"), Path("docs", "browser.md")
-BEGIN, END = "<!-- benchmarks.studies.browser -->", "<!-- end -->"
+OUT = Path("docs", "measured", "web.json")
 COMMAND = "python -m benchmarks.studies.browser"
 BACKENDS = {  # what the page is asked for, and what that is
     "?provider=wasm-threads": "WebAssembly, threads",
@@ -102,7 +100,8 @@ def measure(
         web.build(site, artifacts, tarball)
         evaluator = _evaluator(artifacts, data)
         with open_page(chromium, flags) as page:
-            browser = page.ask("Browser.getVersion")["product"].replace("/", " ")
+            _, _, version = page.ask("Browser.getVersion")["product"].partition("/")
+            browser = f"{'Chromium' if 'chromium' in chromium else 'Chrome'} {version}"
             attempts: dict[str, list[dict[str, Any]]] = {query: [] for query in backends}
             evaluations: dict[str, Evaluation] = {}
             for turn in range(turns):
@@ -210,7 +209,7 @@ def _note(load: float) -> str:
     return f"load average {load:.1f}, {worth}"
 
 
-def tables(content: Mapping[str, Any]) -> str:
+def browser_tables(content: Mapping[str, Any]) -> str:
     """The tables of docs/browser.md, from the JSON that --out writes."""
     lines = [
         "| backend | computes in | threads | ms a face | MB loaded |",
@@ -227,15 +226,6 @@ def tables(content: Mapping[str, Any]) -> str:
     return "\n\n".join([targets_table(rows), "\n".join(lines), measured])
 
 
-def write_tables(doc: Path, content: Mapping[str, Any]) -> None:
-    """Put the tables between BEGIN and END in a page; EdgeError where these are missing."""
-    before, begin, rest = read_bytes(doc, 1 << 20).decode().partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if not begin or not end:
-        raise EdgeError(f"{doc}: has no {BEGIN} and {END} for the tables to stand between")
-    write_bytes(doc, f"{before}{BEGIN}\n{tables(content)}\n{END}{after}".encode())
-
-
 def main(argv: Sequence[str] | None = None) -> int:
     return run_command(_parser(), _measure, argv)
 
@@ -249,9 +239,7 @@ def _measure(arguments: argparse.Namespace) -> int:
     if arguments.out:
         facts = {name: value for name, value in content.items() if name != "rows"}
         write_rows(arguments.out, report.rows, {**facts, "machine": asdict(machine())})
-    if arguments.doc:
-        write_tables(arguments.doc, content)
-    print(json.dumps(content) if arguments.json else tables(content))
+    print(json.dumps(content) if arguments.json else browser_tables(content))
     return 0
 
 
@@ -267,7 +255,6 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--webgpu", action="store_true", help="also WebGPU, emulated: minutes")
     parser.add_argument("--npm-tarball", type=Path, metavar="F", help="where npm cannot be reached")
     parser.add_argument("--out", metavar="F.json", help=f"write it too, such as {OUT}")
-    parser.add_argument("--doc", type=Path, metavar="F.md", help=f"such as {DOC}")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     return parser
 
