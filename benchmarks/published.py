@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from benchmarks import results
+from benchmarks import front_page, results
 from benchmarks.harness.rows import Latency, read_latency
 from benchmarks.harness.table import markdown_table
 from benchmarks.harness.targets import TargetRow, read_rows, targets_table
@@ -26,6 +26,7 @@ from runtime.errors import EdgeError
 ROOT = Path(__file__).parents[1]
 PACKAGES = ("runtime", "aminet", "export", "quantize", "benchmarks", "calib_data")
 MAX_BYTES = 8 << 20
+NO_TARGET = "*No target was measured yet.*"
 
 Json = dict[str, Any]
 
@@ -122,13 +123,29 @@ def _browser(path: Path) -> str:
 
 
 def _targets(folder: Path) -> str:
+    rows = _target_rows(folder)
+    return targets_table(rows) if rows else NO_TARGET
+
+
+def _devices(folder: Path) -> str:
+    rows = _target_rows(folder)
+    return front_page.devices_table(rows) if rows else NO_TARGET
+
+
+def _target_rows(folder: Path) -> list[TargetRow]:
     """The rows of every study of a target."""
     rows: list[TargetRow] = []
     for path in sorted(folder.glob("*.json")):
         found = _read(path).get("rows") or [{}]
         if {"target", "ran_on"} <= found[0].keys():
             rows += read_rows(path)
-    return targets_table(rows) if rows else "*No target was measured yet.*"
+    return rows
+
+
+def _summary(path: Path) -> str:
+    drift = [DriftRow(**row) for row in _read(path.with_name("drift.json"))["rows"]]
+    quality = _quality_rows(path.with_name("quality.json"))
+    return front_page.summary_table(quality, drift, read_latency(path))
 
 
 def _files(_: Path) -> str:
@@ -175,6 +192,8 @@ TABLES: dict[str, tuple[str, str, Callable[[Path], str]]] = {
     "coldstart": (*_study("coldstart", "coldstart.json"), _coldstart),
     "profile": (*_study("profile", "profile.json"), _profile),
     "browser": (*_study("browser", "web.json", DATA), _browser),
-    "files": ("", "python -m benchmarks.publish", _files),
     "targets": ("", "python -m benchmarks.studies.targets", _targets),
+    "devices": ("", "python -m benchmarks.studies.targets", _devices),
+    "summary": (*LATENCY, _summary),
+    "files": ("", "python -m benchmarks.publish", _files),
 }
