@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from benchmarks import front_page, results
+from benchmarks import front_page, results, wild
 from benchmarks.harness.rows import Latency, read_latency
 from benchmarks.harness.table import markdown_table
 from benchmarks.harness.targets import TargetRow, read_rows, targets_table
@@ -122,6 +122,32 @@ def _browser(path: Path) -> str:
     return browser_tables(_read(path))
 
 
+def _wild(path: Path) -> str:
+    return wild.table(wild.read_json(path).rows, ("gain", "lpips", "identity"))
+
+
+def _wild_asked(path: Path) -> str:
+    return wild.asked_table(wild.read_json(path).rows)
+
+
+def _poses(path: Path) -> str:
+    turned = wild.read_json(path)
+    upright = wild.read_json(path.with_name(WILD[0]))
+    return wild.poses_table(upright.rows, turned.rows, turned.turn)
+
+
+def _curve(path: Path) -> str:
+    """PSNR-Y over bicubic of each kind, mean of its sizes, by the minutes of training."""
+    points = _read(path)["points"]
+    kinds = ("clean", "camera", "dark")
+    lines = []
+    for point in points:
+        cells = [[v for name, v in point.items() if name.startswith(f"{kind}-")] for kind in kinds]
+        means = [f"{sum(values) / len(values):+.2f}" for values in cells]
+        lines.append((f"{point['minutes']:.0f}", f"{point['faces']:,}", *means))
+    return markdown_table(("minutes", "faces", *kinds), lines)
+
+
 def _targets(folder: Path) -> str:
     rows = _target_rows(folder)
     return targets_table(rows) if rows else NO_TARGET
@@ -172,6 +198,12 @@ QUALITY = (
 )
 
 
+WILD = (
+    "wild.json",
+    "python -m benchmarks.wild --data celeba-test.tar --out docs/measured/wild.json",
+)
+
+
 def _study(name: str, file: str, options: str = "") -> tuple[str, str]:
     return file, f"python -m benchmarks.studies.{name}{options} --out docs/measured/{file}"
 
@@ -192,6 +224,20 @@ TABLES: dict[str, tuple[str, str, Callable[[Path], str]]] = {
     "coldstart": (*_study("coldstart", "coldstart.json"), _coldstart),
     "profile": (*_study("profile", "profile.json"), _profile),
     "browser": (*_study("browser", "web.json", DATA), _browser),
+    "wild": (*WILD, _wild),
+    "wild-asked": (*WILD, _wild_asked),
+    "poses": (
+        "wild-turned.json",
+        "python -m benchmarks.wild --data celeba-test.tar --turn 15"
+        " --out docs/measured/wild-turned.json",
+        _poses,
+    ),
+    "aminet-real-curve": (
+        "aminet-real-curve.json",
+        "python -m benchmarks.release --checkpoint runs/real/best.safetensors --data celeba-val.tar"
+        " --curve docs/measured/aminet-real-curve.json",
+        _curve,
+    ),
     "targets": ("", "python -m benchmarks.studies.targets", _targets),
     "devices": ("", "python -m benchmarks.studies.targets", _devices),
     "summary": (*LATENCY, _summary),

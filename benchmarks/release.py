@@ -195,6 +195,25 @@ def model_card(weights: "Checkpoint", table: str) -> str:
     )
 
 
+def write_curve(run: Path, out: Path) -> None:
+    """Write the validations in a run's log: minutes, steps, faces, and each cell's gain, dB."""
+    from aminet.checkpoint import load_checkpoint
+    from aminet.training.logbook import read
+
+    last = load_checkpoint(run / "best.safetensors").training["stages"][-1]
+    points = [
+        {
+            "minutes": round(line["seconds"] / 60, 1),
+            "step": line["step"],
+            "faces": line["step"] * last["batch"],
+            **{key: v for key, v in line.items() if key not in ("step", "seconds", "rate")},
+        }
+        for line in read(run / "log.jsonl")
+        if "psnr_y" in line
+    ]
+    write_bytes(out, f"{json.dumps({'points': points}, indent=1)}\n".encode())
+
+
 def stage_table(stages: Sequence[Mapping[str, Any]]) -> str:
     """One line a stage of the training; columns that no stage has are left out."""
     columns = [name for name in STAGE if any(stage.get(name) for stage in stages)]
@@ -262,6 +281,8 @@ def _run(arguments: argparse.Namespace) -> int:
         result = release(
             arguments.checkpoint, arguments.data, faces=arguments.faces, force=arguments.force
         )
+    if arguments.curve:
+        write_curve(Path(arguments.checkpoint).parent, arguments.curve)
     if arguments.json:
         print(json.dumps(asdict(result)))
     else:
@@ -276,6 +297,7 @@ def _parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("--checkpoint", required=True, metavar="F", help="what aminet.train wrote (required)")
     add("--data", nargs="+", required=True, metavar="TAR_OR_DIR", help="128x128 faces (required)")
+    add("--curve", type=Path, metavar="F.json", help="write the run's learning curve (default: no)")
     add("--faces", type=int, help="degraded faces of each data set at most (default: all)")
     add("--force", action="store_true", help="replace better weights too (default: refuse)")
     add("--json", action="store_true", help="print one JSON object (default: a table)")

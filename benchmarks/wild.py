@@ -39,9 +39,23 @@ if TYPE_CHECKING:
 
 SIZES = (12, 16, 20, 24, 32, 40, 48, 64)  # px of the frame
 METRICS = ("ssim_y", "lpips", "identity")  # beside PSNR-Y and its gain
+FLOORS = {  # dB over bicubic on celeba-test, asked of aminet-real
+    **{("clean", 16): 2.9, ("clean", 24): 2.6, ("clean", 32): 2.2, ("clean", 48): 1.3},
+    **{("camera", 16): 1.8, ("camera", 24): 2.0, ("camera", 32): 2.0, ("camera", 48): 1.8},
+    **{("dark", size): 1.2 for size in (16, 24, 32, 48)},
+}
+AIMS = {
+    **{("clean", 16): 3.4, ("clean", 24): 3.1, ("clean", 32): 2.7, ("clean", 48): 1.8},
+    **{("camera", 16): 2.3, ("camera", 24): 2.8, ("camera", 32): 2.8, ("camera", 48): 2.6},
+    **{("dark", size): 2.0 for size in (16, 24, 32, 48)},
+}
 FORMATS = {
     **{"psnr_y": "{:.2f}", "gain": "{:+.2f}", "ssim_y": "{:.3f}"},
     **{"lpips": "{:.3f}", "identity": "{:.3f}"},
+}
+TITLES = {
+    **{"psnr_y": "PSNR-Y, dB", "gain": "PSNR-Y over bicubic, dB", "ssim_y": "SSIM-Y"},
+    **{"lpips": "LPIPS (lower is better)", "identity": "Identity (cosine similarity)"},
 }
 
 
@@ -128,24 +142,21 @@ def compare(
     )
 
 
-def table(rows: Sequence[WildRow]) -> str:
-    """Markdown: a table for each data set and metric, kinds and sizes across."""
+def table(rows: Sequence[WildRow], metrics: Sequence[str] = tuple(FORMATS)) -> str:
+    """Markdown: a table for each data set and metric measured, kinds and sizes across."""
     parts = []
     for data in dict.fromkeys(row.data for row in rows):
         here = [row for row in rows if row.data == data]
-        for metric, form in FORMATS.items():
+        for metric in metrics:
             if all(getattr(row, metric) is not None for row in here):
-                parts.append(f"{data}, {here[0].n} faces: {metric}\n\n{_grid(here, metric, form)}")
+                grid = _grid(here, metric, FORMATS[metric])
+                parts.append(f"{TITLES[metric]}, {data}, {here[0].n} faces:\n\n{grid}")
     return "\n\n".join(parts)
 
 
 def gain_table(rows: Sequence[WildRow]) -> str:
     """Markdown: PSNR-Y over bicubic alone, a table for each data set."""
-    parts = []
-    for data in dict.fromkeys(row.data for row in rows):
-        here = [row for row in rows if row.data == data]
-        parts.append(f"{data}, {here[0].n} faces:\n\n{_grid(here, 'gain', FORMATS['gain'])}")
-    return "\n\n".join(parts)
+    return table(rows, ["gain"])
 
 
 def _grid(rows: Sequence[WildRow], metric: str, form: str) -> str:
@@ -159,6 +170,50 @@ def _grid(rows: Sequence[WildRow], metric: str, form: str) -> str:
         cells = " | ".join(form.format(found[kind, name, size]) for size in sizes)
         lines.append(f"| {kind} | {name} | {cells} |")
     return "\n".join(lines)
+
+
+def asked_table(rows: Sequence[WildRow]) -> str:
+    """Markdown: the gain asked of aminet-real on celeba-test (FLOORS, AIMS) beside the measured."""
+    lines = [
+        "| celeba-test, over bicubic | floor | aim | measured |",
+        "| --- | ---: | ---: | ---: |",
+    ]
+    found = {
+        (row.kind, row.size): row.gain
+        for row in rows
+        if row.data == "celeba-test" and row.upscaler == "aminet-real" and row.backend == "torch"
+    }
+    for cell, floor in FLOORS.items():
+        if cell in found:
+            kind, size = cell
+            lines.append(
+                f"| {kind} {size} px | {floor:+.1f} | {AIMS[cell]:+.1f} | {found[cell]:+.2f} |"
+            )
+    return "\n".join(lines)
+
+
+def poses_table(upright: Sequence[WildRow], turned: Sequence[WildRow], degrees: float) -> str:
+    """Markdown: the gain on upright faces and on those turned, for the sizes of both."""
+    lines = [f"| data | kind | size | upscaler | upright | turned by {degrees:g} degrees |"]
+    lines.append("| --- | --- | ---: | --- | ---: | ---: |")
+    found = {(r.data, r.kind, r.size, r.upscaler, r.backend): r.gain for r in upright}
+    for row in turned:
+        key = (row.data, row.kind, row.size, row.upscaler, row.backend)
+        if key in found and row.upscaler != "bicubic":
+            lines.append(
+                f"| {row.data} | {row.kind} | {row.size} px | {row.upscaler} | {found[key]:+.2f}"
+                f" | {row.gain:+.2f} |"
+            )
+    return "\n".join(lines)
+
+
+def read_json(path: Path) -> Wild:
+    """What write_json wrote."""
+    content = json.loads(path.read_text())
+    rows = tuple(
+        WildRow(**{**row, "gain_interval": tuple(row["gain_interval"])}) for row in content["rows"]
+    )
+    return Wild(content["seed"], content["turn"], rows)
 
 
 def write_json(path: Path, result: Wild) -> None:

@@ -1,5 +1,6 @@
 """Released weights are rounded, measured and described; worse ones do not replace better ones."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,9 +11,10 @@ from aminet import checkpoint as checkpoints
 from aminet.checkpoint import load_checkpoint, save_checkpoint
 from aminet.config import MODELS, ModelConfig
 from aminet.model import AMINet
+from aminet.training.logbook import append
 from benchmarks import wild
 from benchmarks.metrics.quality import QualityRow, quality_table
-from benchmarks.release import release
+from benchmarks.release import release, write_curve
 from runtime.errors import EdgeError
 
 TINY = ModelConfig(channels=(8, 16), heads=(1, 2), refine_convs=(1, 1), hourglass=(1, 0), side=16)
@@ -116,3 +118,12 @@ def test_weights_for_degraded_faces_are_measured_in_every_cell(
     card = Path(result.card).read_text()
     assert "a face of 10 to 64 px, resampled to 64x64, to 128x128" in card
     assert "| dark | tiny |" in card
+
+
+def test_the_learning_curve_of_a_run_is_written(trained: Path, tmp_path: Path) -> None:
+    append(tmp_path / "log.jsonl", {"step": 50, "seconds": 60.0, "loss": 0.1})
+    validated = {"psnr_y": 31.0, "bicubic_psnr_y": 30.0, "clean-16": 1.25, "dark-16": 0.5}
+    append(tmp_path / "log.jsonl", {"step": 60, "seconds": 90.0, **validated, "rate": 1e-3})
+    write_curve(trained.parent, tmp_path / "aminet-real-curve.json")
+    (point,) = json.loads((tmp_path / "aminet-real-curve.json").read_text())["points"]
+    assert point == {"minutes": 1.5, "step": 60, "faces": 480, **validated}

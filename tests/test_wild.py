@@ -14,7 +14,8 @@ from benchmarks.metrics.wild_upscalers import (
     checkpoint_frames,
     realesrgan_frames,
 )
-from benchmarks.wild import main, table, wild
+from benchmarks.published import render
+from benchmarks.wild import main, table, wild, write_json
 from runtime.errors import EXIT_MISSING, EXIT_USAGE, EdgeError
 from runtime.image import Pixels
 from tiny_artifact import write_artifact
@@ -123,3 +124,22 @@ def test_worse_counts_the_faces_that_bicubic_serves_better(faces: Path) -> None:
     assert row.worse == 1
     assert row.gain_interval[0] <= row.gain <= row.gain_interval[1] < 0
     assert "| clean | black |" in table([row])
+
+
+def test_published_tables_are_made_of_the_json(faces: Path, tmp_path: Path) -> None:
+    """Gains asked and measured, and those of turned faces beside upright ones."""
+    with bicubic_frames() as bicubic:
+        ours = replace(bicubic, name="aminet-real", backend="torch")
+        result = wild([faces], [bicubic, ours], sizes=[16, 32], kinds=["clean"])
+    rows = tuple(replace(row, data="celeba-test") for row in result.rows)
+    write_json(tmp_path / "wild.json", replace(result, rows=rows))
+    write_json(tmp_path / "wild-turned.json", replace(result, rows=rows[:2], turn=15.0))
+    assert "| clean | aminet-real | +0.00 | +0.00 |" in render("wild", tmp_path)
+    assert render("wild-asked", tmp_path).splitlines()[2:] == [
+        "| clean 16 px | +2.9 | +3.4 | +0.00 |",
+        "| clean 32 px | +2.2 | +2.7 | +0.00 |",
+    ]
+    assert render("poses", tmp_path).splitlines()[0].endswith("| turned by 15 degrees |")
+    assert "| celeba-test | clean | 16 px | aminet-real | +0.00 | +0.00 |" in render(
+        "poses", tmp_path
+    )
