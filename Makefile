@@ -70,7 +70,7 @@ $(PACKED)/int8.onnx: aminet/weights/aminet-edge.safetensors $(wildcard aminet/*.
 	$(BIN)/python -m quantize.int8 --artifact $(PACKED)/fp32.onnx --target cpu,openvino
 
 aminet/weights/aminet-edge.safetensors:
-	@echo "error: $@ is not there; train it: $(BIN)/python -m aminet.train --help" >&2; exit 1
+	@echo "error: $@ not found. Create it with: $(BIN)/python -m aminet.train --help" >&2; exit 1
 
 clean:
 	rm -rf .venv dist artifacts runtime/models .work .mypy_cache .ruff_cache .pytest_cache .hypothesis

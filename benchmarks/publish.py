@@ -37,13 +37,13 @@ def find_pages(root: Path) -> list[Path]:
 
 def insert_tables(page: str, name: str, render: Render) -> str:
     """Return the page with its tables; EdgeError for a table without an end."""
-    for subject in MARKER.findall(page):
-        first, last = BEGIN.format(subject), END.format(subject)
+    for table in MARKER.findall(page):
+        first, last = BEGIN.format(table), END.format(table)
         before, _, rest = page.partition(first)
         _, end, after = rest.partition(last)
         if not end:
             raise EdgeError(f"{name}: {first} has no end. Add the line {last}")
-        page = f"{before}{first}\n{render(subject)}\n{last}{after}"
+        page = f"{before}{first}\n{render(table)}\n{last}{after}"
     return page
 
 
@@ -52,7 +52,7 @@ def publish(root: Path = ROOT, measured: Path = MEASURED, *, write: bool = True)
     with needs("train,export,quantize,eval,bench"):
         from benchmarks.published import render
 
-    rendered = cache(lambda subject: render(subject, root / measured))
+    rendered = cache(lambda table: render(table, root / measured))
     stale = []
     for path in find_pages(root):
         page = _read(path)

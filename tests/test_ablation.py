@@ -58,11 +58,11 @@ def test_macs_are_those_of_the_whole() -> None:
 def test_the_command_prints_one_json_object_and_writes_it(
     checkpoint: Path, hr_faces: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    out = tmp_path / "blocks.json"
+    out = tmp_path / "ablation.json"
     arguments = ["--data", str(hr_faces), "--checkpoint", str(checkpoint), "--out", str(out)]
     assert benchmark.main([*arguments, "--json"]) == 0
-    said = json.loads(capsys.readouterr().out)
-    assert said == json.loads(out.read_text())
-    assert said["model"] == "tiny"
+    printed = json.loads(capsys.readouterr().out)
+    assert printed == json.loads(out.read_text())
+    assert printed["model"] == "tiny"
     assert benchmark.main(arguments) == 0
     assert "bottleneck.1.local.frm" in capsys.readouterr().out

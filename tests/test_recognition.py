@@ -1,4 +1,4 @@
-"""Whether enlarged faces are still those people: cosine similarity and rank-1."""
+"""Whether super-resolved faces are still recognized: cosine similarity and rank-1."""
 
 import numpy as np
 import pytest
@@ -14,7 +14,7 @@ NORTH_EAST = [0.8, 0.6]
 
 
 def evaluated(probes, photos):
-    """The judgement on (person, embedding) pairs."""
+    """Evaluate (person, embedding) pairs."""
     (names, embeddings), (photo_names, photo_embeddings) = (
         zip(*people, strict=True) for people in (probes, photos)
     )

@@ -84,9 +84,9 @@ def plant(path, model):
 
 
 def lines(capsys):
-    """What is said to be worse and to be slower."""
-    said = capsys.readouterr().err.splitlines()
-    return [line for line in said if line.startswith(("worse: ", "slower: "))]
+    """The lines about what became worse and slower."""
+    reported = capsys.readouterr().err.splitlines()
+    return [line for line in reported if line.startswith(("worse: ", "slower: "))]
 
 
 def test_what_is_as_it_was_passes(accepted_in_both, capsys):
@@ -127,15 +127,15 @@ def test_a_broken_scale_is_worse(accepted, capsys):
     scales[-1].CopyFrom(numpy_helper.from_array(value, scales[-1].name))
     plant(path, model)
     assert regress.main(int8_alone(accepted)) == EXIT_DRIFT
-    said = [line for line in lines(capsys) if "tiny/int8.onnx in onnxruntime: fidelity" in line]
-    assert any(" dB, was " in line for line in said)
+    reported = [line for line in lines(capsys) if "tiny/int8.onnx in onnxruntime: fidelity" in line]
+    assert any(" dB, was " in line for line in reported)
 
 
 def test_a_lost_fusion_is_worse(accepted, capsys):
     """Without 8 bits after a convolution ONNX Runtime computes it in FP32."""
-    subject = read_source(accepted / "fp32.onnx")
+    source = read_source(accepted / "fp32.onnx")
     faces = read_calibration([str(accepted / "face-*.png")]).faces
-    seen = calibrate(subject.model, subject.layers, faces)
+    seen = calibrate(source.model, source.layers, faces)
     target = replace(TARGETS["cpu"], quantized_results=False, quantized_bias=False)
     plant(accepted / "int8.onnx", quantize_layers(seen.model, seen.layers, seen.ranges, target))
     assert regress.main(int8_alone(accepted)) == EXIT_DRIFT

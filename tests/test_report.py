@@ -160,9 +160,9 @@ def test_the_browser_would_tell_of_an_error(tmp_path):
     path.write_text("<img src='https://example.invalid/a.png'><script>absent()</script>")
     with open_page(chromium) as page:
         page.open(path)
-        said = " ".join(page.problems)
-    assert "Uncaught" in said
-    assert "https://example.invalid" in said
+        printed = " ".join(page.problems)
+    assert "Uncaught" in printed
+    assert "https://example.invalid" in printed
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Real-ESRGAN x4plus (Wang et al. 2021), the customary upscaler of pictures, run by ncnn."""
+"""Real-ESRGAN x4plus (Wang et al. 2021), the usual general-purpose upscaler, run by ncnn."""
 
 from typing import Any, Self
 
@@ -38,8 +38,8 @@ class RealESRGAN:
         network.load_model(str(folder() / WEIGHTS.name))
         return cls(ncnn, network)
 
-    def __call__(self, picture: Pixels) -> Pixels:
-        planes = to_tensor(picture[None])[0]  # a Mat does not keep the array that it looks at
+    def __call__(self, image: Pixels) -> Pixels:
+        planes = to_tensor(image[None])[0]  # a Mat does not keep the array that it looks at
         extractor = self.network.create_extractor()
         extractor.input("data", self.ncnn.Mat(planes))
         _, output = extractor.extract("output")
