@@ -53,7 +53,7 @@ def find_candidates(
         for path in files:
             candidates += _artifact_candidates(path, backends, network, note)
         if baselines:
-            faces = read_calibration([CALIBRATION]).faces
+            faces = read_calibration([CALIBRATION], lr_side).faces
             candidates += make_baselines(network, faces, tuple(baselines), progress, note)
     return candidates
 

@@ -78,7 +78,8 @@ def compare_quantizers(
     from quantize.source import read_source
     from runtime.evaluation import Evaluator
 
-    source, faces = read_source(artifact), read_calibration(calib)
+    source = read_source(artifact)
+    faces = read_calibration(calib, source.lr_side)
     real = load_faces(data) if data else None
     fp32 = QuantizedFile("none", "", source.content)
     with fp32.open("onnxruntime") as runner:

@@ -84,7 +84,7 @@ def drift(
             for of in (Path, manifest_path, probes_path):
                 shutil.copy(of(fp32), other)
             progress(f"quantizing, calibrated with {REAL_CALIBRATION}")
-            faces = write_faces(calib, Path(other, "faces"))
+            faces = write_faces(calib, Path(other, "faces"), read_manifest(fp32).lr_side)
             quantize(Path(other, fp32.name), [faces])
             rows += measure(Path(other), data, REAL_CALIBRATION, progress)
     return RealFaceDrift(tuple(rows))
@@ -126,13 +126,13 @@ def _known(decibels: float | None) -> float:
     return decibels
 
 
-def write_faces(sources: Sequence[str], folder: Path) -> Path:
-    """Write so many 16x16 faces that REAL of them calibrate and the rest are held out."""
+def write_faces(sources: Sequence[str], folder: Path, side: int) -> Path:
+    """Write so many faces of side x side that REAL calibrate and the rest are held out."""
     from quantize.calibration import HELD_OUT
 
     count = REAL * HELD_OUT // (HELD_OUT - 1) + 1
     for number, face in enumerate(islice(iter_faces(sources), count)):
-        lr = fit_face(face.pixels, face.name, reduce=True)
+        lr = fit_face(face.pixels, face.name, side=side, reduce=True)
         write_image(folder / f"{number:03}.png", lr)
     return folder
 
