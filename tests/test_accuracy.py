@@ -2,6 +2,7 @@
 
 import json
 from contextlib import contextmanager
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from calib_data.generate import HERE as CALIB_DATA
 from face_tars import face_tars
 from runtime.errors import EXIT_USAGE, EdgeError
 from runtime.image import psnr_y
+from tiny_networks import BATCHED, write_checkpoint
 
 # Bicubic baselines: PSNR-Y in dB, SSIM-Y.
 BASELINES = {
@@ -127,3 +129,10 @@ def test_unknown_metrics_are_usage_errors(hr_faces):
 def test_faces_of_another_size_are_named():
     with pytest.raises(EdgeError, match=r"face-000\.png: is 16x16"):
         quality.measure_quality([CALIB_DATA])
+
+
+def test_a_checkpoint_is_measured_at_its_own_input_side(tmp_path, hr_faces):
+    """And its gain is over bicubic upscaling of the same input."""
+    weights = write_checkpoint(tmp_path / "wide.safetensors", replace(BATCHED, lr_side=64))
+    bicubic, wide = quality.measure_quality([hr_faces], checkpoints=[weights]).rows
+    assert wide.psnr_y - wide.gain > bicubic.psnr_y + 2  # bicubic from 64 px, not from 16

@@ -159,8 +159,8 @@ def _metric(name: str) -> Metric:
 
 
 def compare(upscaler: Upscaler, data: str, hr: Pixels, metrics: dict[str, Metric]) -> QualityRow:
-    """Shrink the faces hr (N, 128, 128, 3), upscale them and compare with the originals."""
-    lr = np.stack([shrink(face) for face in hr])
+    """Shrink the faces hr (N, 128, 128, 3) to the upscaler's input, upscale them and compare."""
+    lr = np.stack([shrink(face, upscaler.lr_side) for face in hr])
     sr = upscaler.upscale_all(lr)
     fit = [name for name in metrics if name != OF_A_SET or len(hr) > 1]
     scores = {name: metrics[name](sr, hr) for name in fit}

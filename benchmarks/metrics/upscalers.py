@@ -7,12 +7,12 @@ from pathlib import Path
 
 import numpy as np
 
-from runtime.image import Pixels, to_pixels, to_tensor, upscale_bicubic
+from runtime.image import LR_SIDE, Pixels, to_pixels, to_tensor, upscale_bicubic
 from runtime.session import open_session
 
 BATCH = 16  # faces at a time; the scores do not depend on it
 
-Upscale = Callable[[Pixels], Pixels]  # (N, 16, 16, 3) -> (N, 128, 128, 3)
+Upscale = Callable[[Pixels], Pixels]  # (N, lr_side, lr_side, 3) -> (N, 128, 128, 3)
 
 
 @dataclass(frozen=True)
@@ -22,6 +22,7 @@ class Upscaler:
     artifact: str
     backend: str
     upscale: Upscale
+    lr_side: int = LR_SIDE
 
     def upscale_all(self, lr: Pixels) -> Pixels:
         """Upscale any number of faces, a batch at a time."""
@@ -37,7 +38,12 @@ def artifact_upscaler(artifact: str | Path | None) -> Iterator[Upscaler]:
     """Open an artifact or a folder of them; None: the one that `runtime.infer` chooses."""
     with open_session(artifact) as session:
         name = f"{session.manifest.model} {session.artifact.stem}"
-        yield Upscaler(name, session.backend, lambda lr: to_pixels(session.run(to_tensor(lr))))
+        yield Upscaler(
+            name,
+            session.backend,
+            lambda lr: to_pixels(session.run(to_tensor(lr))),
+            session.lr_side,
+        )
 
 
 @contextmanager
@@ -55,7 +61,7 @@ def checkpoint_upscaler(path: str | Path) -> Iterator[Upscaler]:
 
     stem = Path(path).stem
     name = stem if stem == checkpoint.model else f"{checkpoint.model} {stem}"
-    yield Upscaler(name, "torch", upscale)
+    yield Upscaler(name, "torch", upscale, checkpoint.config.lr_side)
 
 
 @contextmanager

@@ -9,9 +9,8 @@ import numpy as np
 
 from aminet.training.degradation import resample
 from benchmarks.metrics import upscalers
-from runtime.image import LR_SIDE, SR_SIDE, Pixels, to_pixels, to_tensor
+from runtime.image import LR_SIDE, SR_SIDE, Pixels
 from runtime.media.photo import keep_what_is_known
-from runtime.session import open_session
 
 BATCH = 16
 
@@ -41,40 +40,33 @@ def bicubic_frames() -> Iterator[FrameUpscaler]:
 @contextmanager
 def checkpoint_frames(path: str | Path) -> Iterator[FrameUpscaler]:
     """A checkpoint in PyTorch, FP32."""
-    from aminet.checkpoint import load_checkpoint
-
     with upscalers.checkpoint_upscaler(path) as upscaler:
-        side = load_checkpoint(path).config.lr_side
-        yield network_upscaler(upscaler.artifact, "torch", upscaler.upscale, side)
+        yield for_frames(upscaler)
 
 
 @contextmanager
 def artifact_frames(path: str | Path) -> Iterator[FrameUpscaler]:
     """An exported model, in the backend that the runtime chooses."""
-    with open_session(path) as session:
-        name = f"{session.manifest.model} {session.artifact.stem}"
-
-        def run(lr: Pixels) -> Pixels:
-            return to_pixels(session.run(to_tensor(lr)))
-
-        yield network_upscaler(name, session.backend, run, session.lr_side)
+    with upscalers.artifact_upscaler(path) as upscaler:
+        yield for_frames(upscaler)
 
 
-def network_upscaler(name: str, backend: str, run: Run, lr_side: int) -> FrameUpscaler:
-    """Frames resampled to the network's input; a 16-px one's faces are back-projected to them.
+def for_frames(upscaler: upscalers.Upscaler) -> FrameUpscaler:
+    """Resample frames to the network's input; back-project the faces of a 16-px network to them.
 
     That is what photo mode did with 16-px networks: what a frame knows beyond 16 px is kept.
     """
+    name, lr_side = upscaler.artifact, upscaler.lr_side
 
     def upscale(frames: Sequence[Pixels]) -> Pixels:
-        sr = run(_resampled(frames, lr_side))
+        sr = upscaler.upscale(_resampled(frames, lr_side))
         if lr_side > LR_SIDE:
             return sr
         return np.stack([keep_what_is_known(a, b) for a, b in zip(sr, frames, strict=True)])
 
     if lr_side == LR_SIDE:
         name = f"{name} at 16 px + back-projection"
-    return FrameUpscaler(name, backend, upscale)
+    return FrameUpscaler(name, upscaler.backend, upscale)
 
 
 @contextmanager
