@@ -16,6 +16,7 @@ COMMANDS = {
     "check": ("runtime.check", "measure an artifact's drift from FP32 on this machine"),
     "doctor": ("runtime.doctor", "show what this machine has and what runs here"),
     "align": ("runtime.align", "cut 128x128 training faces out of photos"),
+    "fetch": ("runtime.media.fetch", "fetch the face detector, which photos and videos need"),
     "export": ("export.onnx", "export a model to ONNX"),
     "quantize": ("quantize.int8", "make INT8 artifacts within a drift budget"),
     "fp16": ("quantize.fp16", "make an FP16 artifact within a drift budget"),

@@ -101,7 +101,7 @@ IMAGE_FORMATS = (
         (".heic", ".heif", ".hif"),
         "pillow_heif:HeifImageFile",
         _has_brand(HEIF_BRANDS),
-        "pip install 'aminet-edge[heic]'",
+        "pip install 'aminet-edge[photo]'",
     ),
     ImageFormat(
         "JPEG 2000",

