@@ -38,6 +38,10 @@ WRAPPERS = {
     "nncf": "quantize/engines/nncf.py",
     "matplotlib": "quantize/sensitivity_plot.py",
 }
+# Where a library is handed in, and named for the type checker alone.
+NAMED_AS_TYPES = {
+    "av": [f"runtime/media/{name}.py" for name in ("sound", "video_input", "video_output")]
+}
 # What export needs to build an engine where the GPU is.
 ON_A_JETSON = [
     f"export/{name}.py"
@@ -82,6 +86,7 @@ def imports_at_once(path):
 def test_packages_import_only_what_they_may(path):
     package = relative(path).split("/")[0]
     wrapped = {name for name, wrapper in WRAPPERS.items() if wrapper == relative(path)}
+    wrapped |= {name for name, files in NAMED_AS_TYPES.items() if relative(path) in files}
     allowed = ALLOWED[package] | wrapped | {package} | sys.stdlib_module_names
     assert not {name for name in imports(path) if name.split(".")[0] not in allowed}
 
@@ -90,6 +95,12 @@ def test_packages_import_only_what_they_may(path):
 def test_wrapped_libraries_are_imported_when_used(path):
     wrapped = {name for name, wrapper in WRAPPERS.items() if wrapper == path}
     assert not {name for name in imports_at_once(ROOT / path) if name.split(".")[0] in wrapped}
+
+
+@pytest.mark.parametrize("library", NAMED_AS_TYPES)
+def test_libraries_that_are_handed_in_are_not_imported(library):
+    for path in NAMED_AS_TYPES[library]:
+        assert library not in {name.split(".")[0] for name in imports_at_once(ROOT / path)}
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=relative)

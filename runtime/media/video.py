@@ -1,218 +1,141 @@
-"""Videos: each frame enlarged, into an MP4 of the same times and sound (PyAV: [video])."""
+"""Videos: each frame upscaled, into an MP4 of the same look, times and sound (PyAV: [video])."""
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
-from fractions import Fraction
 from pathlib import Path
 from queue import Empty, Full, Queue
 from types import ModuleType
-from typing import TYPE_CHECKING, cast
+from typing import TypeVar
 
 from runtime.atomic import writing
 from runtime.errors import EXIT_MISSING, EdgeError
-from runtime.image import SCALE, Pixels
-
-if TYPE_CHECKING:
-    import av
+from runtime.image import Pixels
+from runtime.media.sound import Sound
+from runtime.media.video_input import READING, VideoReader
+from runtime.media.video_output import OWN_METADATA, Result, VideoWriter
 
 INSTALL = "pip install 'aminet-edge[video]'"
-MAX_FRAME_PIXELS = 1 << 22  # 2048x2048
-MAX_OUTPUT_PIXELS = 1 << 22
-MAX_FRAMES = 36_000  # 20 minutes of 30 a second
-MAX_SECONDS = 24 * 3600
 AHEAD = 4  # frames decoded before it is their turn, and as many that wait to be encoded
-CODECS = ("libx264", "mpeg4")  # the first that PyAV was built with
-SOUNDS = ("aac", "mp3", "ac3", "eac3", "opus", "alac", "flac")  # that MP4 takes as they are
-# Playlists and the like would have other files, or addresses, read in their place.
-READING = {
-    "protocol_whitelist": "file",
-    "format_whitelist": "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi",
-}
-TIME_BASE = Fraction(1, 90_000)
 CLOCK_S = 0.2  # between looks at whether the other thread has ended
 
-Enlarge = Callable[[Pixels], Pixels]
+Upscale = Callable[[Pixels], Result]
 Watch = Callable[[int, "int | None"], None]  # frames done, and how many there are if known
-
-
-@dataclass(frozen=True, eq=False)
-class Frame:
-    """A frame (H, W, 3), its second, and how many the file says that it has."""
-
-    pixels: Pixels
-    seconds: Fraction
-    total: int | None
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
-class EnlargedVideo:
-    """What was written; `sound` is "copied", "none", or "left out: " and why."""
+class UpscaledVideo:
+    """What was written; `sound` is "none" or what became of it, `shortfall` what was missing."""
 
     frames: int
     sound: str
-
-
-def largest_scale(height: int, width: int) -> int:
-    """How much a frame is enlarged: 8 times, or less where that were over MAX_OUTPUT_PIXELS."""
-    return max(1, min(SCALE, int((MAX_OUTPUT_PIXELS / (height * width)) ** 0.5)))
+    shortfall: str | None
+    left_out: str | None
 
 
 def upscale_video(
-    source: Path, target: Path, enlarge: Enlarge, watch: Watch = lambda done, total: None
-) -> EnlargedVideo:
-    """Write `target` with each frame (H, W, 3) of `source` enlarged, and its first sound track.
+    source: Path,
+    target: Path,
+    upscale: Upscale,
+    watch: Watch = lambda done, total: None,
+    origin: str = "",
+) -> UpscaledVideo:
+    """Write `target` with each frame (H, W, 3) of `source` upscaled, and its sound.
 
-    Decoding runs ahead in a thread of its own; `watch(done, total)` is called after each frame.
-    Raises EdgeError for what is no video, is damaged, or has larger or more frames than
-    MAX_FRAME_PIXELS and MAX_FRAMES.
+    Frames are decoded, upscaled and encoded in three threads; `watch(done, total)` is called after
+    each. What a damaged file holds is written, and its `shortfall` is told. Raises EdgeError for
+    what is no video, or has larger or more frames than MAX_FRAME_PIXELS and MAX_FRAMES.
     """
     if not source.is_file():
         raise EdgeError(f"{source}: is not there, or no ordinary file; check the path")
     if target.suffix.lower() != ".mp4":
         raise EdgeError(f"{target}: expected a name that ends in .mp4")
     pyav = _import_av()
-    count = 0
-    try:
-        with ExitStack() as stack:
-            temporary = stack.enter_context(writing(target))
-            output = stack.enter_context(pyav.open(str(temporary), "w", format="mp4"))
-            sound = _Sound(pyav, stack, source)
-            stream = None
-            last = -1
-            for frame in _ahead(_decode(pyav, source)):
-                picture = pyav.VideoFrame.from_ndarray(_even(enlarge(frame.pixels)), format="rgb24")
-                if stream is None:
-                    stream = _add_stream(pyav, output, picture)
-                    sound.add_to(output)
-                sound.copy_until(frame.seconds)
-                last = max(last + 1, round(frame.seconds / TIME_BASE))
-                picture.pts, picture.time_base = last, TIME_BASE
-                output.mux(stream.encode(picture))
-                count += 1
-                watch(count, frame.total)
-            if stream is None:
-                raise EdgeError(f"{source}: holds no frame, expected a video; get it again")
-            output.mux(stream.encode(None))
-            sound.copy_until(Fraction(MAX_SECONDS))
-    except pyav.error.FFmpegError as error:
-        raise EdgeError(f"{target}: cannot be encoded ({error}); name another place") from error
-    return EnlargedVideo(count, sound.fate)
-
-
-class _Sound:
-    """The first sound track of a file, copied packet by packet as it is; `fate` says whether."""
-
-    def __init__(self, pyav: ModuleType, stack: ExitStack, source: Path) -> None:
-        self._track: av.AudioStream | None = None
-        self._packets: Iterator[av.Packet] = iter(())
-        self._waiting: av.Packet | None = None
-        self.fate = "none"
+    with ExitStack() as stack:
+        container = _open(pyav, stack, source)
+        reader = VideoReader(pyav, source, container)
+        sound = Sound(pyav, _open(pyav, stack, source))
+        temporary = stack.enter_context(writing(target))
         try:
-            container = stack.enter_context(pyav.open(str(source), options=READING))
-        except pyav.error.FFmpegError:
-            return  # what reads the pictures says so
-        if not container.streams.audio:
-            return
-        track = container.streams.audio[0]
-        codec = track.codec_context.name if track.codec_context else "an unknown codec"
-        if codec not in SOUNDS:
-            self.fate = f"left out: MP4 has no place for {codec}"
-            return
-        self.fate, self._track = "copied", track
-        self._packets = _demux(pyav, container, track, source)
-
-    def add_to(self, output: av.container.OutputContainer) -> None:
-        if self._track is not None:
-            self._output = output
-            self._copy = output.add_stream_from_template(self._track)
-
-    def copy_until(self, seconds: Fraction) -> None:
-        """Copy what is heard up to then."""
-        while packet := self._waiting or next(self._packets, None):
-            self._waiting = packet
-            if (packet.dts or 0) * packet.time_base > seconds:
-                return
-            packet.stream = self._copy
-            self._output.mux(packet)
-            self._waiting = None
+            output = stack.enter_context(pyav.open(str(temporary), "w", format="mp4"))
+            _copy_metadata(container, output, origin)
+            writer = None
+            upscaled = ((frame, upscale(frame.pixels)) for frame in _ahead(reader))
+            for done, (frame, result) in enumerate(_ahead(upscaled), 1):
+                if writer is None:
+                    writer = VideoWriter(pyav, output, frame, result)
+                    sound.add_to(output, writer.shift_seconds)
+                sound.write_until(float(frame.seconds))
+                writer.write(frame, result)
+                watch(done, frame.total)
+            if writer is None:
+                raise EdgeError(
+                    f"{source}: is no video, or damaged: it holds no frame; get it again"
+                )
+            writer.end()
+            sound.write_until(None)
+        except pyav.error.FFmpegError as error:
+            raise EdgeError(f"{target}: cannot be encoded ({error}); name another place") from error
+    problems = [reader.shortfall, None if sound.is_whole else f"its sound is {sound.fate}"]
+    shortfall = "; ".join(problem for problem in problems if problem) or None
+    return UpscaledVideo(reader.frames, sound.fate, shortfall, _left_out(container))
 
 
-def _demux(
-    pyav: ModuleType, container: av.container.InputContainer, track: av.AudioStream, source: Path
-) -> Iterator[av.Packet]:
-    """The track's packets that have a time."""
+def _open(pyav: ModuleType, stack: ExitStack, source: Path):  # type: ignore[no-untyped-def]
     try:
-        for packet in container.demux(track):
-            if packet.size and packet.dts is not None:
-                yield packet
-    except pyav.error.FFmpegError as error:
-        raise EdgeError(f"{source}: its sound is damaged ({error}); get it again") from error
-
-
-def _decode(pyav: ModuleType, source: Path) -> Iterator[Frame]:
-    """The frames, upright as they are stored."""
-    try:
-        with pyav.open(str(source), options=READING) as container:
-            if not container.streams.video:
-                raise EdgeError(f"{source}: has no pictures, expected a video")
-            stream = container.streams.video[0]
-            if stream.codec_context is None:
-                raise EdgeError(f"{source}: is of an unknown kind, or damaged; convert it to MP4")
-            _refuse_large(source, stream.codec_context.width, stream.codec_context.height)
-            rate = stream.average_rate or Fraction(25)
-            for number, frame in enumerate(container.decode(stream)):
-                _refuse_large(source, frame.width, frame.height)
-                if number >= MAX_FRAMES:
-                    raise EdgeError(f"{source}: has more than {MAX_FRAMES:,} frames; cut it")
-                seconds = number / rate
-                if frame.pts is not None and frame.time_base:
-                    seconds = frame.pts * frame.time_base
-                if abs(seconds) > MAX_SECONDS:
-                    raise EdgeError(
-                        f"{source}: has a frame at {float(seconds):.0f} s; get it again"
-                    )
-                yield Frame(frame.to_ndarray(format="rgb24"), seconds, stream.frames or None)
-    except EdgeError:
-        raise
+        return stack.enter_context(
+            pyav.open(str(source), options=READING, metadata_errors="replace")
+        )
     except Exception as error:  # FFmpeg's, and what the damage made PyAV trip over
         raise EdgeError(f"{source}: is no video, or damaged ({error}); get it again") from error
 
 
-def _refuse_large(source: Path, width: int, height: int) -> None:
-    if width * height > MAX_FRAME_PIXELS:
-        raise EdgeError(
-            f"{source}: has frames of {width:,}x{height:,}, expected at most"
-            f" {MAX_FRAME_PIXELS:,} pixels; shrink it"
-        )
+def _copy_metadata(container, output, origin: str) -> None:  # type: ignore[no-untyped-def]
+    kept = {key: text for key, text in container.metadata.items() if key not in OWN_METADATA}
+    if origin:
+        kept["comment"] = "; ".join(filter(None, (kept.get("comment"), origin)))
+    output.metadata.update(kept)
 
 
-def _ahead(frames: Iterator[Frame]) -> Iterator[Frame]:
-    """The same, decoded by another thread up to AHEAD of them early."""
-    queue: Queue[Frame | BaseException | None] = Queue(AHEAD)
+def _left_out(container) -> str | None:  # type: ignore[no-untyped-def]
+    """The tracks that are not in the result: subtitles, and further videos."""
+    subtitles, videos = len(container.streams.subtitles), len(container.streams.video) - 1
+    counted = [(subtitles, "subtitle track"), (videos, "further video track")]
+    parts = [f"{number} {what}{'s' * (number > 1)}" for number, what in counted if number > 0]
+    return f"left out: {', '.join(parts)}" if parts else None
+
+
+def _ahead(items: Iterable[T]) -> Iterator[T]:
+    """The same, made by another thread up to AHEAD of them early."""
+    queue: Queue[T | BaseException | _End] = Queue(AHEAD)
     stop = threading.Event()
 
-    def put(item: Frame | BaseException | None) -> None:
+    def put(item: T | BaseException | _End) -> None:
         while not stop.is_set():
             try:
                 return queue.put(item, timeout=CLOCK_S)
             except Full:
                 continue
 
-    def decode() -> None:
+    def make() -> None:
+        source = iter(items)
         try:
-            for item in frames:
+            for item in source:
                 put(item)
                 if stop.is_set():
-                    return
-            put(None)
-        except BaseException as error:  # handed on to the thread that waits for frames
+                    break
+            put(_End())
+        except BaseException as error:  # handed on to the thread that waits for items
             put(error)
+        finally:
+            if hasattr(source, "close"):
+                source.close()
 
-    thread = threading.Thread(target=decode, daemon=True)
+    thread = threading.Thread(target=make, daemon=True)
     thread.start()
     try:
         while True:
@@ -220,7 +143,7 @@ def _ahead(frames: Iterator[Frame]) -> Iterator[Frame]:
                 item = queue.get(timeout=CLOCK_S)
             except Empty:
                 continue
-            if item is None:
+            if isinstance(item, _End):
                 return
             if isinstance(item, BaseException):
                 raise item
@@ -230,23 +153,8 @@ def _ahead(frames: Iterator[Frame]) -> Iterator[Frame]:
         thread.join()
 
 
-def _add_stream(
-    pyav: ModuleType, output: av.container.OutputContainer, first: av.VideoFrame
-) -> av.VideoStream:
-    codec = next(name for name in CODECS if name in pyav.codecs_available)
-    options = {"crf": "17"} if codec == "libx264" else {"qscale": "3"}
-    stream = cast("av.VideoStream", output.add_stream(codec, rate=30, options=options))
-    stream.width, stream.height = first.width, first.height
-    stream.pix_fmt = "yuv420p"
-    stream.time_base = TIME_BASE
-    stream.codec_context.time_base = TIME_BASE
-    return stream
-
-
-def _even(pixels: Pixels) -> Pixels:
-    """Without the last row or column where there is an odd number: the color is stored by twos."""
-    height, width = (side - side % 2 for side in pixels.shape[:2])
-    return pixels[:height, :width].copy()
+class _End:
+    """After the last item."""
 
 
 def _import_av() -> ModuleType:
