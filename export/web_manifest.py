@@ -11,8 +11,9 @@ from runtime.artifact import Artifact
 from runtime.atomic import sha256_bytes
 from runtime.image import LR_SIDE, SR_SIDE, face_sides
 from runtime.manifest import Measurement
-from runtime.media.photo import MAX_FACE, MIN_FACE
+from runtime.media.photo import MIN_FACE
 
+MAX_FACE = 32  # px across, the width of the box, for a network of 16 px
 SCHEMA_VERSION = 1
 PACKAGE = npm.Package(
     "onnxruntime-web",

@@ -80,11 +80,17 @@ def list_images(folder: str | Path) -> list[Path]:
 
 def list_files(folder: str | Path, is_wanted: Callable[[str], bool]) -> list[Path]:
     """The files of some names in a folder and below it, sorted; hidden folders are passed over."""
-    found: list[Path] = []
+    return sorted(path for path in iter_files(folder) if is_wanted(path.name))
+
+
+def iter_files(folder: str | Path) -> Iterator[Path]:
+    """All files in a folder, by name, then those of the folders below; hidden ones are left out.
+
+    Only one folder's names are held at a time.
+    """
     for parent, folders, names in os.walk(folder, onerror=_refuse_folder):
-        folders[:] = [name for name in folders if not name.startswith(".")]  # not descended into
-        found += [Path(parent, name) for name in names if is_wanted(name)]
-    return sorted(found)
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        yield from (Path(parent, name) for name in sorted(names) if not name.startswith("."))
 
 
 def is_image_name(name: str) -> bool:
@@ -106,29 +112,52 @@ def _folder_pictures(folder: Path) -> Iterator[tuple[str, Read]]:
         yield str(path), partial(read_image, path)
 
 
-def _tar_pictures(tar: Path) -> Iterator[tuple[str, Read]]:
-    found = False
+def iter_tar(tar: Path) -> Iterator[tuple[str, Callable[[], bytes]]]:
+    """The files in a tar, by name, and how to read each before the next is asked for.
+
+    Raises EdgeError for a tar that is missing, compressed or damaged, once the whole part is done.
+    """
     try:
         with tarfile.open(tar, "r:") as archive:
             for member in archive:
-                if not (member.isreg() and is_image_name(member.name)):
-                    continue
-                found = True
-                name = f"{tar}/{member.name}"
-                yield name, partial(decode_image, _member_bytes(archive, member, name), name)
+                if member.isreg():
+                    yield member.name, partial(_member_bytes, archive, member, tar)
+            _refuse_unfinished(tar, archive.offset)
     except FileNotFoundError as error:
         raise EdgeError(f"{tar}: is not there; check the path") from error
     except (tarfile.TarError, OSError, EOFError) as error:
         raise EdgeError(f"{tar}: is not a whole, plain tar ({error}); get it again") from error
+
+
+def _refuse_unfinished(tar: Path, end: int) -> None:
+    """What is no header, or only part of one, is the end for tarfile, and no error."""
+    with open(tar, "rb") as file:
+        file.seek(end)
+        if any(file.read(tarfile.BLOCKSIZE)) or end > os.path.getsize(tar):
+            raise tarfile.ReadError(f"damaged or cut off at byte {end:,}")
+
+
+def _tar_pictures(tar: Path) -> Iterator[tuple[str, Read]]:
+    found = False
+    for member, read in iter_tar(tar):
+        if is_image_name(member):
+            found = True
+            name = f"{tar}/{member}"
+            yield name, partial(decode_image, read(), name)
     if not found:
         raise _no_picture(tar)
 
 
-def _member_bytes(archive: tarfile.TarFile, member: tarfile.TarInfo, name: str) -> bytes:
+def _member_bytes(archive: tarfile.TarFile, member: tarfile.TarInfo, tar: Path) -> bytes:
     if member.size > MAX_BYTES:
-        raise EdgeError(f"{name}: has {member.size:,} bytes, expected at most {MAX_BYTES:,}")
-    stream = archive.extractfile(member)
-    return stream.read() if stream else b""
+        raise EdgeError(
+            f"{tar}/{member.name}: has {member.size:,} bytes, expected at most {MAX_BYTES:,}"
+        )
+    try:
+        stream = archive.extractfile(member)
+        return stream.read() if stream else b""
+    except (tarfile.TarError, OSError, EOFError) as error:
+        raise EdgeError(f"{tar}: is not a whole, plain tar ({error}); get it again") from error
 
 
 def _no_picture(source: Path) -> EdgeError:

@@ -6,6 +6,7 @@ Pixels are uint8 RGB with the channels last, tensors float32 in [0, 1] with the 
 from __future__ import annotations
 
 import io
+import math
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,7 +19,7 @@ from PIL import Image
 from runtime.atomic import read_bytes, writing
 from runtime.errors import EdgeError
 from runtime.image_formats import IMAGE_FORMATS, UnknownRangeError, open_image, to_srgb
-from runtime.png import encode_png
+from runtime.png import RowSource, encode_png
 
 Pixels = NDArray[np.uint8]
 Tensor = NDArray[np.float32]
@@ -109,27 +110,28 @@ def _to_uint8(image: NDArray[Any]) -> Pixels:
     return image[..., 0] if image.ndim == 3 and channels == 1 else image
 
 
-def write_image(path: str | Path, pixels: Pixels, origin: str = "") -> None:
-    """Write (H, W, 3) as PNG, JPEG (quality 95) or lossless WebP, by the suffix.
+def write_image(path: str | Path, image: RowSource, origin: str = "") -> None:
+    """Write an image (H, W, 3) as PNG, JPEG (quality 95) or lossless WebP, by the suffix.
 
     `origin`, a line of ASCII, is kept in the file's metadata.
     """
-    check_output(path, *pixels.shape[:2])
+    check_output(path, *image.shape[:2])
     with writing(path) as temporary, temporary.open("wb") as file:
-        for part in encode_image(pixels, Path(path).suffix, origin):
+        for part in encode_image(image, Path(path).suffix, origin):
             file.write(part)
 
 
-def encode_image(pixels: Pixels, suffix: str, origin: str = "") -> Iterator[bytes]:
+def encode_image(source: RowSource, suffix: str, origin: str = "") -> Iterator[bytes]:
     """The parts of the file that write_image writes.
 
     PNG is run-length coded: a 128x128 face takes 1 ms where zlib's default takes 5, and as many
-    bytes.
+    bytes. Of a large one only some rows are held at a time.
     """
     suffix, stream = suffix.lower(), io.BytesIO()
-    if suffix == ".png" and pixels.size > LARGE_PNG_BYTES:
-        yield from encode_png(pixels, origin)
+    if suffix == ".png" and math.prod(source.shape) > LARGE_PNG_BYTES:
+        yield from encode_png(source, origin)
         return
+    pixels = source if isinstance(source, np.ndarray) else source.rows(0, source.shape[0])
     image = Image.fromarray(pixels)
     if suffix == ".png":
         from PIL.PngImagePlugin import PngInfo

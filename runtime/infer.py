@@ -1,6 +1,6 @@
-"""Enlarge faces: `python -m runtime.infer face.png` writes face_sr.png beside it.
+"""Upscale faces: `python -m runtime.infer face.png` writes face_sr.png beside it.
 
-Pictures over 32 px are taken for photos, whose faces are found, enlarged and pasted back.
+Images over 32 px are taken for photos, whose faces are found, upscaled and pasted back.
 
 numpy, Pillow and the backend are imported when the work starts, so that --help answers at once.
 """
@@ -8,40 +8,34 @@ numpy, Pillow and the backend are imported when the work starts, so that --help 
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
+from typing import TYPE_CHECKING, Any
 
-from runtime.errors import (
-    EXIT_ERROR,
-    EXIT_INTERRUPTED,
-    EXIT_PRECISION,
-    EdgeError,
-    run_command,
-)
+from runtime.cpu import usable_cores
+from runtime.errors import EXIT_ERROR, EXIT_INTERRUPTED, EXIT_USAGE, EdgeError, run_command
 from runtime.manifest import PRECISIONS
-from runtime.media.jobs import plan
 
 if TYPE_CHECKING:
     from runtime.media.jobs import FaceResult
     from runtime.media.video import Watch
     from runtime.session import Session
 
-BAR_WIDTH = 30  # characters
-LISTED_RESULTS = 20  # more than these are counted, not listed
+COUNTED = 10_000  # jobs: of more the number is not counted beforehand
 
 
 @dataclass(frozen=True)
 class Options:
-    """How to enlarge; what is not given is chosen by open_session, or by the picture's size."""
+    """How to upscale; what is not given is chosen by open_session, or by the image's size."""
 
     artifact: str | None = None
     backend: str = "auto"
     out: str | None = None
     mode: str = "auto"
+    style: str = "natural"
     reduce: bool = False
     scale: int | None = None
     faces_only: bool = False
@@ -49,29 +43,44 @@ class Options:
     overwrite: bool = False
     require_precision: str | None = None
     fallback: bool = False
+    workers: int | None = None
+    shard: str | None = None
 
 
 @dataclass(frozen=True)
 class InferReport:
-    """The results, and what made them; fidelity_db is to FP32, on the probes.
+    """The results, and the first model that made them; fidelity_db is to FP32, on the probes.
 
     `choice` is why `auto` took this artifact in this backend; `batch` faces were run at once.
+    `artifacts` are all models that ran; all of this is None, or empty, if none was needed. Files
+    that are no images or videos by their names are `ignored`, counted by suffix.
     """
 
     results: tuple[FaceResult, ...]
-    backend: str
-    backend_version: str
-    artifact: str
-    precision: str
-    fidelity_db: float
-    limit_db: float
-    verdict_remembered: bool
-    choice: str | None
-    batch: int
-    passed_over: tuple[str, ...]
+    backend: str | None = None
+    backend_version: str | None = None
+    artifact: str | None = None
+    artifacts: tuple[str, ...] = ()
+    precision: str | None = None
+    executes_as: str | None = None
+    fidelity_db: float | None = None
+    limit_db: float | None = None
+    verdict_remembered: bool | None = None
+    choice: str | None = None
+    batch: int | None = None
+    passed_over: tuple[str, ...] = ()
+    inputs: int = 0
+    faces: int = 0
+    skipped: int = 0
+    failed: int = 0
+    seconds: float = 0.0
+    faces_per_s: float | None = None
+    workers: int = 1
+    ignored: Mapping[str, int] | None = None
+    status: int = 0
 
 
-Progress = Callable[[int, int], None]
+Progress = Callable[[int, "int | None"], None]
 
 
 def infer(
@@ -81,202 +90,267 @@ def infer(
     say: Callable[[str], None] = lambda line: None,
     watch: Watch = lambda done, total: None,
 ) -> InferReport:
-    """Enlarge the faces in pictures, folders, globs, photos and videos and write them.
+    """Upscale the faces in images, folders, globs, tars, photos and videos and write them.
 
-    An input that cannot be enlarged becomes a result with an error; the others are written. Raises
+    An input that cannot be upscaled becomes a result with an error; the others are written. Raises
     EdgeError if nothing can be: no sound model, no such backend, colliding outputs.
     `progress(done, total)` is called after each, and `watch(done, total)` after each frame of a
-    video, whose total may be None; `say` hears what takes long at a first start.
+    video, whose totals may be None; `say` hears what takes long at a first start.
     """
+    results: list[FaceResult] = []
+    report = infer_each(inputs, results.append, options, progress, say, watch)
+    return replace(report, results=tuple(results))
+
+
+def infer_each(
+    inputs: Sequence[str],
+    on_result: Callable[[FaceResult], None],
+    options: Options | None = None,
+    progress: Progress | None = None,
+    say: Callable[[str], None] = lambda line: None,
+    watch: Watch = lambda done, total: None,
+) -> InferReport:
+    """As infer, with each result handed to `on_result` as it comes, and none kept."""
+    from runtime.backends.open import check_backend
+    from runtime.media.models import ModelOptions, Models
     from runtime.media.pipeline import MediaOptions, Pipeline
-    from runtime.session import open_session
+    from runtime.media.plan import Plan, Shard
+    from runtime.media.run import results
 
     options = options or Options()
-    jobs = plan(inputs, options.out)
-    results: list[FaceResult] = []
-    with open_session(
-        options.artifact, options.backend, fallback=options.fallback, say=say
-    ) as session:
-        _require_precision(session, options.require_precision)
-        chosen = {name: getattr(options, name) for name in MediaOptions.__dataclass_fields__}
-        done_since = None if options.overwrite else session.artifact.stat().st_mtime
+    check_backend(options.backend)
+    if options.scale and options.mode == "face":
+        raise EdgeError("--scale is for photos and videos; a face becomes 128x128", EXIT_USAGE)
+    plan = Plan(inputs, options.out, Shard.parse(options.shard) if options.shard else Shard())
+    jobs = plan.count(COUNTED)
+    workers = options.workers or (1 if jobs == 1 else usable_cores())
+    count = Count()
+    callers = options.workers or (1 if jobs == 1 else None)
+    with Models(_part(ModelOptions, options), say, callers) as models:
+        pipeline = Pipeline(models, _part(MediaOptions, options), workers, watch)
         try:
-            pipeline = Pipeline(session, MediaOptions(**chosen), watch)
-            for result in pipeline.enlarge(jobs, done_since):
-                results.append(result)
+            for result in results(plan, pipeline, None if options.overwrite else models.newest()):
+                count.add(result)
+                on_result(result)
                 if progress:
-                    progress(len(results), len(jobs))
+                    progress(count.inputs, jobs)
         except KeyboardInterrupt as interrupt:
             raise EdgeError(
-                f"interrupted after {len(results)} of {len(jobs)}; what is written is whole, run it"
-                " again to go on",
+                f"interrupted after {count.inputs} of {jobs or 'the inputs'}; what is written is"
+                " whole, run it again to go on",
                 EXIT_INTERRUPTED,
             ) from interrupt
-        return _report(session, results)
+        return _report(count, models.opened, workers, dict(plan.ignored))
 
 
-def _report(session: Session, results: Sequence[FaceResult]) -> InferReport:
+@dataclass
+class Count:
+    """What was done so far."""
+
+    started: float = field(default_factory=time.perf_counter)
+    inputs: int = 0
+    faces: int = 0
+    skipped: int = 0
+    statuses: Counter[int] = field(default_factory=Counter)
+
+    def add(self, result: FaceResult) -> None:
+        self.inputs += 1
+        self.faces += result.faces
+        self.skipped += result.skipped
+        if result.error:
+            self.statuses[result.status] += 1
+
+    @property
+    def status(self) -> int:
+        """That of the errors if they have one in common."""
+        return (
+            next(iter(self.statuses))
+            if len(self.statuses) == 1
+            else EXIT_ERROR * any(self.statuses)
+        )
+
+
+def _report(
+    count: Count, opened: Sequence[Session], workers: int, ignored: Mapping[str, int]
+) -> InferReport:
+    seconds = time.perf_counter() - count.started
+    report = InferReport(
+        results=(),
+        inputs=count.inputs,
+        faces=count.faces,
+        skipped=count.skipped,
+        failed=sum(count.statuses.values()),
+        seconds=round(seconds, 3),
+        faces_per_s=round(count.faces / seconds, 1) if count.faces else None,
+        workers=workers,
+        ignored=ignored,
+        status=count.status,
+    )
+    if not opened:
+        return report
+    session = opened[0]
     assert session.verdict  # open_session verifies
-    return InferReport(
-        results=tuple(results),
+    return replace(
+        report,
         backend=session.backend,
         backend_version=session.backend_version,
         artifact=str(session.artifact),
-        precision=session.manifest.executes_as,
+        artifacts=tuple(str(each.artifact) for each in opened),
+        precision=session.manifest.computed_in,
+        executes_as=session.manifest.executes_as,
         fidelity_db=session.verdict.fidelity_db,
         limit_db=session.verdict.limit_db,
         verdict_remembered=session.verdict.remembered,
         choice=session.choice.reason if session.choice else None,
         batch=session.batch,
-        passed_over=session.passed_over,
+        passed_over=tuple(line for each in opened for line in each.passed_over),
     )
 
 
-def _require_precision(session: Session, precision: str | None) -> None:
-    manifest = session.manifest
-    if precision and manifest.computed_in != precision:
-        raise EdgeError(
-            f"{session.artifact}: runs as {manifest.executes_as}, --require-precision says"
-            f" {precision}; give an --artifact of it",
-            EXIT_PRECISION,
-        )
+def _part(kind: Any, options: Options) -> Any:
+    """The fields that a dataclass shares with the options."""
+    return kind(**{each.name: getattr(options, each.name) for each in fields(kind)})
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    arguments = _parser().parse_args(argv)
-    return run_command(lambda: _run(arguments))
+    return run_command(_parser(), _run, argv)
 
 
 def _run(arguments: argparse.Namespace) -> int:
     from runtime.backends.open import with_provider
+    from runtime.media.console import Console
 
-    options = {name: getattr(arguments, name) for name in Options.__dataclass_fields__}
+    options = {each.name: getattr(arguments, each.name) for each in fields(Options)}
     options["backend"] = with_provider(arguments.backend, arguments.provider)
-    progress = ProgressBar() if sys.stderr.isatty() else None
-    watch = progress.watch if progress else lambda done, total: None
-    report = infer(arguments.inputs, Options(**options), progress, _say, watch)
-    if arguments.json:
-        print(json.dumps(asdict(report)))
-    else:
-        _describe(report)
-    failed = [result for result in report.results if result.error]
-    for result in failed:
-        print(f"error: {result.error}", file=sys.stderr)
-    statuses = {result.status for result in failed}
-    return statuses.pop() if len(statuses) == 1 else EXIT_ERROR if failed else 0
-
-
-def _describe(report: InferReport) -> None:
-    for reason in report.passed_over:
-        print(f"passed over: {reason}", file=sys.stderr)
-    written = [result for result in report.results if result.output and not result.skipped]
-    skipped = sum(result.skipped for result in report.results)
-    if skipped:
-        print(f"{skipped} were done before; --overwrite makes them again", file=sys.stderr)
-    if not written:
-        return
-    remembered = ", remembered" if report.verdict_remembered else ""
-    print(
-        f"{report.artifact} ({report.precision}) in {report.backend} {report.backend_version}:"
-        f" {report.fidelity_db:.1f} dB to FP32 on the probes, at least {report.limit_db:.1f}"
-        f"{remembered}",
-        file=sys.stderr,
-    )
-    if len(written) > LISTED_RESULTS:
-        print(f"{sum(result.faces for result in written)} faces written", file=sys.stderr)
-        return
-    for result in written:
-        print(f"{result.input} -> {result.output}  {_describe_one(result)}", file=sys.stderr)
-
-
-def _describe_one(result: FaceResult) -> str:
-    if result.kind == "face":
-        return f"{result.ms:.1f} ms"
-    alone = f", {result.left_alone} left alone" if result.left_alone else ""
-    sound = f", sound {result.sound}" if result.sound not in (None, "none") else ""
-    return f"{result.faces} faces{alone}{sound}, {result.ms:.0f} ms"
-
-
-def _say(line: str) -> None:
-    print(line, file=sys.stderr)
-
-
-class ProgressBar:
-    """A line on the terminal: how many are done, and how many a second; also of a video's frames.
-
-    A single picture has none.
-    """
-
-    def __init__(self) -> None:
-        self._started = self._video_started = time.perf_counter()
-
-    def __call__(self, done: int, total: int) -> None:
-        if total > 1:
-            self._draw(done, total, self._started, "")
-
-    def watch(self, done: int, total: int | None) -> None:
-        if done == 1:
-            self._video_started = time.perf_counter()
-        self._draw(done, total, self._video_started, "frames ")
-
-    def _draw(self, done: int, total: int | None, started: float, what: str) -> None:
-        rate = done / max(time.perf_counter() - started, 1e-9)
-        share = min(done / total, 1) if total else 0
-        bar = "#" * round(BAR_WIDTH * share)
-        end = "\n" if done == total else ""
-        line = f"\r[{bar:{BAR_WIDTH}}] {what}{done}/{total or '?'}, {rate:.1f}/s "
-        print(line, end=end, file=sys.stderr, flush=True)
+    to_stderr = "-" in arguments.inputs and arguments.out is None
+    form = "json" if arguments.json else "lines" if arguments.json_lines else "text"
+    with Console(form, to_stderr=to_stderr) as console:
+        report = infer_each(
+            arguments.inputs,
+            console.result,
+            Options(**options),
+            console.progress,
+            console.say,
+            console.watch,
+        )
+        console.end(report)
+    return report.status
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m runtime.infer",
-        description="Enlarge 16x16 faces to 128x128, alone, in photos or in videos. The result of"
-        " x.png is x_sr.png.",
+        description="Upscale faces to 128x128, and the small faces of photos and videos where they"
+        " are. The result of x.jpg is x_sr.png beside it.",
     )
     parser.add_argument(
-        "inputs", nargs="+", metavar="IMG_OR_DIR", help="faces, photos, videos, folders, globs"
+        "inputs",
+        nargs="+",
+        metavar="IMG_OR_DIR",
+        help="images, videos, folders, globs, tars; - is an image on standard input",
     )
-    parser.add_argument("--artifact", metavar="F", help="an ONNX file, an engine, or a folder")
     parser.add_argument(
+        "--out",
+        metavar="P",
+        help="a folder; the file for a single input; a tar for all results (default: beside each"
+        " input)",
+    )
+    model = parser.add_argument_group("model")
+    model.add_argument(
+        "--artifact",
+        metavar="F",
+        help="an ONNX file, an engine or a folder (default: aminet-real in artifacts for photos if"
+        " it is there, else aminet-edge)",
+    )
+    model.add_argument(
+        "--style",
+        choices=("natural", "sharp"),
+        default="natural",
+        help="natural: closest to the truth; sharp: the AMIGAN models, more detail that is"
+        " invented (default: natural)",
+    )
+    model.add_argument(
         "--backend",
         default="auto",
         metavar="B",
-        help="auto, onnxruntime, openvino, litert or tensorrt",
+        help="onnxruntime, openvino, litert or tensorrt (default: auto, the fastest here)",
     )
-    parser.add_argument(
+    model.add_argument(
         "--provider",
         choices=("cpu", "cuda", "tensorrt"),
         help="what ONNX Runtime computes with (default: cpu)",
     )
-    parser.add_argument("--out", metavar="P", help="a folder, or the file for a single picture")
-    parser.add_argument(
+    model.add_argument(
+        "--require-precision",
+        choices=PRECISIONS,
+        help="exit with 6 unless the model is computed in it (default: any)",
+    )
+    model.add_argument(
+        "--fallback",
+        action="store_true",
+        help="take the next backend or artifact if one fails (default: an error)",
+    )
+    images = parser.add_argument_group("images")
+    images.add_argument(
         "--mode",
         choices=("auto", "face", "photo"),
         default="auto",
-        help="auto takes what is square and at most 32 px for a face, the rest for photos",
+        help="auto takes what is about square and at most 32 px for a face, the rest for photos"
+        " (default: auto)",
     )
-    parser.add_argument(
-        "--scale", type=int, choices=range(1, 9), metavar="1-8", help="of photos and videos"
+    images.add_argument(
+        "--reduce",
+        action="store_true",
+        help="shrink faces that are larger than the model's first (default: an error)",
     )
-    parser.add_argument(
-        "--faces-only", action="store_true", help="write each face of a photo by itself"
+    images.add_argument(
+        "--scale",
+        type=int,
+        choices=range(1, 9),
+        metavar="1-8",
+        help="of photos and videos (default: 2; up to 8 for photos of less than a megapixel)",
     )
-    parser.add_argument("--draw-boxes", action="store_true", help="show what was found in a photo")
-    parser.add_argument(
-        "--overwrite", action="store_true", help="make again what folders hold done already"
+    images.add_argument(
+        "--faces-only",
+        action="store_true",
+        help="write each face of a photo by itself (default: the photo)",
     )
-    parser.add_argument(
-        "--reduce", action="store_true", help="make faces of more than 32 px 16x16 first"
+    images.add_argument(
+        "--draw-boxes",
+        action="store_true",
+        help="draw what was found into photos and videos (default: not)",
     )
-    parser.add_argument(
-        "--require-precision", choices=PRECISIONS, help="exit with 6 unless this is computed in"
+    run = parser.add_argument_group("run")
+    run.add_argument(
+        "--overwrite",
+        action="store_true",
+        help="make results again, and replace what others made (default: results that are newer"
+        " are kept, other files are an error)",
     )
-    parser.add_argument(
-        "--fallback", action="store_true", help="take the next backend or artifact if one fails"
+    run.add_argument(
+        "--workers",
+        type=_positive,
+        metavar="N",
+        help="images that are worked on at the same time (default: one for each usable core)",
     )
-    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    run.add_argument(
+        "--shard",
+        metavar="I/N",
+        help="every N-th file and tar, from the I-th on, which begins with 1 (default: 1/1)",
+    )
+    run.add_argument("--json", action="store_true", help="print one JSON object (default: text)")
+    run.add_argument(
+        "--json-lines",
+        action="store_true",
+        help="print a JSON object for each result as it comes (default: text)",
+    )
     return parser
+
+
+def _positive(text: str) -> int:
+    if not (text.isdecimal() and int(text)):
+        raise argparse.ArgumentTypeError(f"{text}, expected a number from 1 on")
+    return int(text)
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ import struct
 import zlib
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from typing import Protocol, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,13 +23,27 @@ UP = 2  # the filter: each byte less the one above
 LEVEL = 1
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 ZLIB_HEADER = b"\x78\x01"
+AHEAD = 8  # stripes that are compressed before it is their turn
 
 Pixels = NDArray[np.uint8]
 
 
-def encode_png(pixels: Pixels, comment: str = "") -> Iterator[bytes]:
+class Rows(Protocol):
+    """An image of `shape` (H, W, 3) whose rows are made when they are asked for."""
+
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+
+    def rows(self, top: int, bottom: int) -> Pixels:
+        """The rows from `top` to before `bottom`, or the last one."""
+
+
+RowSource: TypeAlias = "Pixels | Rows"
+
+
+def encode_png(image: RowSource, comment: str = "") -> Iterator[bytes]:
     """The parts of a PNG file of (H, W, 3), in order; `comment` is ASCII."""
-    height, width = pixels.shape[:2]
+    height, width = image.shape[:2]
     yield SIGNATURE
     yield _chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0))
     if comment:
@@ -37,34 +52,37 @@ def encode_png(pixels: Pixels, comment: str = "") -> Iterator[bytes]:
     starts = range(0, height, step)
     checksum = zlib.adler32(b"")
     with ThreadPoolExecutor(usable_cores()) as pool:
-        ahead = [pool.submit(_compress, pixels, top, step) for top in starts[:AHEAD]]
+        ahead = [pool.submit(_compress, image, top, step) for top in starts[:AHEAD]]
         for number in range(len(starts)):
             filtered, compressed = ahead.pop(0).result()
             if number + AHEAD < len(starts):
-                ahead.append(pool.submit(_compress, pixels, starts[number + AHEAD], step))
+                ahead.append(pool.submit(_compress, image, starts[number + AHEAD], step))
             checksum = zlib.adler32(filtered, checksum)
             yield _chunk(b"IDAT", (b"" if number else ZLIB_HEADER) + compressed)
     yield _chunk(b"IDAT", checksum.to_bytes(4, "big"))
     yield _chunk(b"IEND", b"")
 
 
-AHEAD = 8  # stripes that are compressed before it is their turn
-
-
-def _compress(pixels: Pixels, top: int, step: int) -> tuple[bytes, bytes]:
+def _compress(image: RowSource, top: int, step: int) -> tuple[bytes, bytes]:
     """The filtered rows from `top` on, and the same deflated; the last end the stream."""
-    rows = pixels[top : top + step].reshape(-1, pixels.shape[1] * 3)
-    filtered = np.empty((len(rows), 1 + rows.shape[1]), np.uint8)
+    height, width = image.shape[:2]
+    start = max(0, top - 1)  # the first of them needs the row above
+    rows = _rows(image, start, min(top + step, height)).reshape(-1, width * 3)
+    filtered = np.empty((len(rows) - (top - start), 1 + width * 3), np.uint8)
     filtered[:, 0] = UP
-    above = pixels[top - 1].reshape(-1) if top else np.uint8(0)
-    np.subtract(rows[0], above, out=filtered[0, 1:])
-    np.subtract(rows[1:], rows[:-1], out=filtered[1:, 1:])
+    np.subtract(rows[1:], rows[:-1], out=filtered[start == top :, 1:])
+    if start == top:
+        filtered[0, 1:] = rows[0]
     data = filtered.tobytes()
     deflate = zlib.compressobj(LEVEL, zlib.DEFLATED, -zlib.MAX_WBITS, 9, zlib.Z_RLE)
-    last = top + step >= len(pixels)
+    last = top + step >= height
     return data, deflate.compress(data) + deflate.flush(
         zlib.Z_FINISH if last else zlib.Z_FULL_FLUSH
     )
+
+
+def _rows(image: RowSource, top: int, bottom: int) -> Pixels:
+    return image[top:bottom] if isinstance(image, np.ndarray) else image.rows(top, bottom)
 
 
 def _chunk(kind: bytes, data: bytes) -> bytes:

@@ -62,6 +62,17 @@ def artifact(tmp_path, sound_folder):
 
 
 @pytest.fixture
+def artifact_64(tmp_path):
+    """A tiny fp32.onnx that reads faces of 64x64, where the model for photos is looked for."""
+    folder = tmp_path / "artifacts" / "aminet-real"
+    model = tiny_artifact.build(tiny_artifact.FP32_64, tiny_artifact.weights_64())
+    probes = tiny_artifact.make_probes(model)
+    tiny_artifact.write_probes(folder / "probes.npz", probes)
+    measured_on = (tiny_artifact.measured(model, probes),)
+    return tiny_artifact.write_artifact(folder, model=model, lr_side=64, measured_on=measured_on)
+
+
+@pytest.fixture
 def face(tmp_path):
     """A 16x16 PNG."""
     path = tmp_path / "face.png"

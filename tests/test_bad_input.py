@@ -57,7 +57,7 @@ PICTURES = {
     "wrong size": (spoiled_face(lambda _: png_header(16, 90)), 1, "face.png: is damaged or trunc"),
     "missing": (no_face, 1, "face.png: is not there"),
     "pipe": (named_pipe, 1, "face.png: is not an ordinary file"),
-    "empty folder": (empty_folder, 1, "face.png: holds no picture to enlarge"),
+    "empty folder": (empty_folder, 1, "face.png: holds no image or video to upscale"),
 }
 
 
@@ -249,7 +249,10 @@ def test_bad_artifacts_in_check(case, artifact, face, capsys):
     spoil, status, message = ARTIFACTS[case]
     spoil(artifact, face)
     assert check.main([str(artifact), "--json"]) == status
-    assert_one_line(capsys.readouterr(), message)
+    said = capsys.readouterr()
+    assert said.err == f"error: {json.loads(said.out)['error']}\n"
+    assert message in said.err
+    assert json.loads(said.out)["status"] == status
 
 
 @pytest.mark.parametrize("case", ["altered", "probes of another model", "manifest of another file"])
@@ -298,7 +301,7 @@ def test_a_full_disk(artifact, face, monkeypatch, capsys):
 
     monkeypatch.setattr(atomic.os, "fsync", full)
     before = sorted(face.parent.iterdir())
-    assert infer.main([str(face), "--artifact", str(artifact)]) == 1
+    assert infer.main([str(face), "--artifact", str(artifact), "--overwrite"]) == 1
     assert_one_line(capsys.readouterr(), "face_sr.png: the disk is full; make room")
     assert older.read_bytes() == b"older"
     assert sorted(face.parent.iterdir()) == before

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -14,7 +15,7 @@ from PIL import Image
 
 import tiny_artifact
 from runtime import infer
-from runtime.image import read_image, upscale_bicubic, write_image
+from runtime.image import decode_image, read_image, upscale_bicubic, write_image
 from runtime.session import open_session
 
 ROOT = Path(__file__).parent.parent
@@ -35,6 +36,13 @@ def run(*arguments):
     return infer.main([str(argument) for argument in arguments])
 
 
+def assert_one_line(said, message):
+    assert said.out == ""
+    assert message in said.err
+    assert said.err.startswith("error: ")
+    assert said.err.count("\n") == 1
+
+
 def pictures(folder):
     return sorted(p.relative_to(folder).as_posix() for p in folder.rglob("[!.]*_sr.*"))
 
@@ -45,9 +53,9 @@ def test_a_face_is_written_beside_it(face, artifact, capsys):
         expected = session.upscale(read_image(face))
     assert np.array_equal(read_image(face.with_name("face_sr.png")), expected)
     said = capsys.readouterr()
-    assert said.out == ""
-    assert "100.0 dB to FP32 on the probes, at least 80.0" in said.err
-    assert "face.png -> " in said.err
+    assert said.err == ""
+    assert "100.0 dB to FP32 on the probes, at least 80.0" in said.out
+    assert "face.png -> " in said.out
 
 
 def test_json_is_one_object(face, artifact, capsys):
@@ -68,8 +76,10 @@ def test_json_is_one_object(face, artifact, capsys):
         "skipped": False,
         "status": 0,
         "sound": None,
+        "note": None,
     }
     assert report["artifact"] == str(artifact)
+    assert (report["inputs"], report["faces"], report["failed"], report["status"]) == (1, 1, 0, 0)
     assert (report["backend"], report["precision"]) == ("onnxruntime", "fp32")
     assert (report["fidelity_db"], report["limit_db"]) == (100, 80)
     assert report["verdict_remembered"] is False
@@ -79,7 +89,7 @@ def test_json_is_one_object(face, artifact, capsys):
 def test_without_an_artifact_the_one_in_artifacts_is_taken(face, artifact, monkeypatch, capsys):
     monkeypatch.chdir(face.parent)
     assert run("face.png") == 0
-    assert "artifacts/aminet-edge/fp32.onnx (fp32) in onnxruntime" in capsys.readouterr().err
+    assert "artifacts/aminet-edge/fp32.onnx (fp32) in onnxruntime" in capsys.readouterr().out
 
 
 def test_a_folder_keeps_its_tree(folder, artifact, tmp_path):
@@ -104,10 +114,60 @@ def test_out_without_a_suffix_is_a_folder(face, artifact, tmp_path):
     assert pictures(tmp_path / "new") == ["face_sr.png"]
 
 
-def test_older_results_are_replaced(face, artifact):
-    face.with_name("face_sr.png").write_bytes(b"old")
+@pytest.mark.parametrize("suffix", [".png", ".jpg", ".webp"])
+def test_its_own_older_result_is_replaced(face, artifact, suffix):
+    out, before = face.with_name(f"result{suffix}"), b""
+    for _ in range(2):
+        Image.fromarray(255 - read_image(face)).save(face)
+        assert run(face, "--artifact", artifact, "--out", out) == 0
+        assert out.read_bytes() != before
+        before = out.read_bytes()
+
+
+@pytest.mark.parametrize("again", [(), ("--overwrite",)])
+def test_a_file_of_the_user_is_replaced_only_when_asked(face, artifact, again, capsys):
+    older = face.with_name("face_sr.png")
+    older.write_bytes(b"old")
+    assert run(face, "--artifact", artifact, *again) == (0 if again else 1)
+    if again:
+        assert read_image(older).shape == (128, 128, 3)
+    else:
+        assert_one_line(capsys.readouterr(), "face_sr.png: is already a file, and no result of")
+        assert older.read_bytes() == b"old"
+
+
+def test_a_result_of_another_input_is_replaced_only_when_asked(face, artifact, capsys):
+    """z.jpg, then z.png in a second call: both become z_sr.png."""
+    other = face.with_suffix(".bmp")
+    Image.fromarray(255 - read_image(face)).save(other)
     assert run(face, "--artifact", artifact) == 0
-    assert read_image(face.with_name("face_sr.png")).shape == (128, 128, 3)
+    first = face.with_name("face_sr.png").read_bytes()
+    capsys.readouterr()
+    assert run(other, "--artifact", artifact) == 1
+    assert_one_line(capsys.readouterr(), "face_sr.png: is already the result of another input")
+    assert face.with_name("face_sr.png").read_bytes() == first
+    assert run(other, "--artifact", artifact, "--overwrite") == 0
+    assert face.with_name("face_sr.png").read_bytes() != first
+
+
+@pytest.mark.parametrize("again", [(), ("--overwrite",)])
+def test_two_folders_with_the_same_names_and_one_out(tmp_path, artifact, again, capsys):
+    for name, pixels in zip(("a", "b"), tiny_artifact.faces(2), strict=True):
+        write_image(tmp_path / name / "x.png", pixels)
+    out = tmp_path / "out"
+    assert run(tmp_path / "a", tmp_path / "b", "--out", out, "--artifact", artifact, *again) == 1
+    assert "x_sr.png: is already the result of another input" in capsys.readouterr().err
+    with open_session(artifact) as session:
+        expected = session.upscale(tiny_artifact.faces(2)[0])
+    assert np.array_equal(read_image(out / "x_sr.png"), expected)
+
+
+def test_two_files_of_a_folder_with_one_result(folder, artifact, capsys):
+    Image.fromarray(tiny_artifact.faces(1)[0]).save(folder / "a.bmp")
+    assert run(folder, "--artifact", artifact, "--json") == 1
+    results = json.loads(capsys.readouterr().out)["results"]
+    refused = ["would both be written to" in (result["error"] or "") for result in results]
+    assert refused == [False, True, False]
 
 
 def test_a_large_face_needs_reduce(face, artifact, capsys):
@@ -125,6 +185,7 @@ def test_results_that_are_newer_are_kept(folder, artifact, tmp_path, capsys):
 
     out = tmp_path / "out"
     assert run(folder, "--artifact", artifact, "--out", out) == 0
+    capsys.readouterr()
     first = written()
     (out / "a_sr.png").unlink()
     assert run(folder, "--artifact", artifact, "--out", out, "--json") == 0
@@ -153,6 +214,105 @@ def test_a_glob_is_every_picture_that_it_matches(folder, artifact, tmp_path, cap
     assert pictures(tmp_path / "out") == ["a_sr.png", "b_sr.png"]
     assert run(f"{folder}/*.gif", "--artifact", artifact) == 1
     assert "*.gif: matches nothing; check the pattern" in capsys.readouterr().err
+    assert run(f"{tmp_path}/out/*", "--artifact", artifact) == 1
+    assert "/*: matches only results (*_sr); check the pattern" in capsys.readouterr().err
+
+
+def test_what_a_folder_holds_besides_is_counted_and_named(folder, artifact, capsys):
+    for name in ("raw.cr2", "b.cr2", "notes.txt", ".hidden.txt"):
+        (folder / name).touch()
+    assert run(folder, "--artifact", artifact) == 0
+    assert "not looked at, no images or videos by their names: 2 .cr2, 1 .txt\n" in (
+        capsys.readouterr().err
+    )
+    assert run(folder, "--artifact", artifact, "--json") == 0
+    assert json.loads(capsys.readouterr().out)["ignored"] == {".cr2": 2, ".txt": 1}
+
+
+@pytest.mark.parametrize("suffix", [".tiff", ".bmp", ".gif", ".jfif", ".avif", ".heic"])
+def test_every_format_that_pillow_reads_is_taken_from_a_folder(tmp_path, artifact, suffix):
+    if suffix == ".heic":
+        pytest.importorskip("pillow_heif").register_heif_opener()
+    (tmp_path / "in").mkdir()
+    kind = {"format": "JPEG"} if suffix == ".jfif" else {}
+    Image.fromarray(tiny_artifact.faces(1)[0]).save(tmp_path / "in" / f"x{suffix}", **kind)
+    assert run(tmp_path / "in", "--artifact", artifact) == 0
+    assert pictures(tmp_path / "in") == ["x_sr.png"]
+
+
+@pytest.mark.parametrize(
+    ("out", "message"),
+    [
+        ("x.webp", "x.webp: would be 16,800x512, and WEBP holds at most 16,383 px a side"),
+        ("x.gif", "x.gif: expected a name that ends in .png or .jpg or .jpeg or .webp"),
+        ("x.mp4", "x.mp4: expected a name that ends in"),
+    ],
+)
+def test_what_a_format_cannot_hold_is_said_before_the_work(
+    tmp_path, artifact, out, message, monkeypatch, capsys
+):
+    monkeypatch.setattr("runtime.media.detector.Detector.find", None)  # it is not asked
+    Image.new("RGB", (2100, 64)).save(tmp_path / "strip.png")
+    arguments = ["--artifact", artifact, "--out", tmp_path / out]
+    assert run(tmp_path / "strip.png", "--mode", "photo", *arguments) == 1
+    assert_one_line(capsys.readouterr(), message)
+    assert not list(tmp_path.glob("x.*"))
+
+
+@pytest.mark.parametrize("arguments", [("--mode", "face"), ()])
+def test_a_scale_for_a_face_is_refused(face, artifact, arguments, capsys):
+    status = run(face, "--artifact", artifact, "--scale", "4", *arguments)
+    assert status == (2 if arguments else 1)
+    assert "--scale is for photos and videos" in capsys.readouterr().err
+
+
+def test_shards_share_the_files_of_a_folder(tmp_path, artifact):
+    for i, pixels in enumerate(tiny_artifact.faces(5)):
+        write_image(tmp_path / "in" / f"{i}.png", pixels)
+    made = []
+    for number in (1, 2):
+        out = tmp_path / f"out{number}"
+        arguments = ["--out", out, "--shard", f"{number}/2", "--artifact", artifact]
+        assert run(tmp_path / "in", *arguments) == 0
+        made.append(pictures(out))
+    assert made == [["0_sr.png", "2_sr.png", "4_sr.png"], ["1_sr.png", "3_sr.png"]]
+
+
+@pytest.mark.parametrize("shard", ["0/2", "3/2", "1", "x/2", "1/0"])
+def test_a_shard_that_is_none_is_a_usage_error(face, artifact, shard, capsys):
+    assert run(face, "--artifact", artifact, "--shard", shard) == 2
+    assert_one_line(capsys.readouterr(), f"--shard {shard}: expected I/N, from 1/N to N/N")
+
+
+def test_json_lines_come_one_by_one(folder, artifact, capsys):
+    (folder / "broken.png").write_bytes(b"text")
+    assert run(folder, "--artifact", artifact, "--json-lines") == 1
+    results = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [result["faces"] for result in results] == [1, 0, 1]
+
+
+def test_standard_input_becomes_standard_output(face, artifact):
+    command = [*MODULE, "-", "--artifact", artifact, "--backend", "onnxruntime"]
+    ended = subprocess.run(command, cwd=ROOT, input=face.read_bytes(), capture_output=True)
+    assert ended.returncode == 0
+    with open_session(artifact) as session:
+        expected = session.upscale(read_image(face))
+    assert np.array_equal(decode_image(ended.stdout, "stdout"), expected)
+    assert b"- -> -" in ended.stderr
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+def test_any_number_of_workers_gives_the_same(tmp_path, artifact, workers, capsys):
+    faces, names = tiny_artifact.faces(30), [f"{i:02}" for i in range(30)]
+    for name, pixels in zip(names, faces, strict=True):
+        write_image(tmp_path / "in" / f"{name}.png", pixels)
+    assert run(tmp_path / "in", "--artifact", artifact, "--workers", workers, "--json") == 0
+    report = json.loads(capsys.readouterr().out)
+    assert report["workers"] == workers
+    assert [Path(each["input"]).stem for each in report["results"]] == names
+    with open_session(artifact) as session:
+        expected = session.upscale(faces[29])
+    assert np.abs(read_image(tmp_path / "in" / "29_sr.png").astype(int) - expected).max() <= 1
 
 
 def test_a_file_whose_name_looks_like_a_glob_is_that_file(face, artifact):
@@ -228,8 +388,8 @@ def names(*names):
         (names("a.png", "."), None, "would both be written"),
         (names("a.png", "a_sr.png"), None, "a_sr.png: is an input, and would be overwritten"),
         (names("a.png"), "faces/a.png", "a.png: is an input, and would be overwritten"),
-        (names("a.png", "sub/b.jpg"), "x.png", "x.png: names one picture for several"),
-        (names("."), "x.png", "x.png: names one picture for several"),
+        (names("a.png", "sub/b.jpg"), "x.png", "x.png: names one file for several"),
+        (names("."), "x.png", "x.png: names one file for several"),
     ],
 )
 def test_outputs_that_would_collide_are_refused(folder, artifact, capsys, inputs, out, problem):
@@ -289,7 +449,9 @@ def test_many_results_are_counted(tmp_path, artifact, capsys):
     for i, pixels in enumerate(tiny_artifact.faces(21)):
         Image.fromarray(pixels).save(tmp_path / "many" / f"{i}.png")
     assert run(tmp_path / "many", "--artifact", artifact) == 0
-    assert capsys.readouterr().err.endswith("21 faces written\n")
+    said = capsys.readouterr().out.splitlines()
+    assert sum(" -> " in line for line in said) == 20
+    assert re.fullmatch(r"21 faces of 21 inputs in [\d.]+ s, [\d.]+ faces/s, in .*/many", said[-2])
 
 
 def test_progress_is_told_after_each_face(folder, artifact):
@@ -312,7 +474,7 @@ def test_neither_torch_nor_onnx_is_loaded(face, artifact):
     command = [sys.executable, "-c", program, face, "--artifact", artifact]
     command += ["--backend", "onnxruntime"]
     ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
-    assert ended.stdout == "[]\n"
+    assert ended.stdout.endswith("\n[]\n")
     assert face.with_name("face_sr.png").exists()
 
 

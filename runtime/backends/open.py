@@ -54,11 +54,16 @@ def _open(name: str, artifact: Artifact, threads: Threads) -> Runner:
     kind = format_of(artifact.path)
     if name in GPU_BACKENDS and kind is ONNX:
         return OnnxRuntimeGpuSession(artifact.model, str(artifact.path), GPU_BACKENDS[name])
-    if name != AUTO and name not in (*BACKENDS, *GPU_BACKENDS):
-        raise EdgeError(f"no backend is called {name}, expected {', '.join(BACKENDS)}", EXIT_USAGE)
+    check_backend(name)
     if name != AUTO and name not in kind.backends:
         raise _not_its_kind(name, artifact)
     return OPENERS[kind.backends[0] if name == AUTO else name](artifact, threads)
+
+
+def check_backend(name: str) -> None:
+    """Raise EdgeError with status 2 for a name that is no backend's."""
+    if name not in (*BACKENDS, *GPU_BACKENDS):
+        raise EdgeError(f"no backend is called {name}, expected {', '.join(BACKENDS)}", EXIT_USAGE)
 
 
 def with_provider(backend: str, provider: str | None) -> str:

@@ -1,72 +1,92 @@
-"""Jobs: the inputs to upscale and where each result goes; and the result of each."""
+"""Jobs: what is to be upscaled and where each result goes; and the result of each."""
 
 from __future__ import annotations
 
-import glob
-import os
-from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from runtime.errors import EdgeError
+from runtime.dataset import is_tar_name
+from runtime.errors import EXIT_ERROR
+from runtime.media.origin import origin_of, read_origin
+from runtime.media.outputs import FileOutput, Output, lacks_some
 
-VIDEO_SUFFIXES = (".mp4", ".mkv", ".webm", ".mov", ".avi", ".m4v")
+VIDEO_SUFFIXES = (
+    *(".mp4", ".m4v", ".mov", ".3gp", ".3g2", ".mkv", ".webm", ".avi"),
+    *(".mts", ".m2ts", ".mpg", ".mpeg", ".wmv", ".flv"),
+)
 
 
 @dataclass(frozen=True)
 class Job:
-    """One picture or video to enlarge and where to; or an input that holds none, and why.
+    """One image or video to upscale, or an input that holds none, and why.
 
-    `listed`: it was found in a folder or by a glob, not named itself.
+    It is a file at `path`, or its content is `data`: a tar's member, or standard input. `listed`:
+    it was found in a folder, a tar or by a glob, not named itself.
     """
 
-    source: Path
-    target: Path | None
+    name: str
+    output: Output | None = None
+    path: Path | None = None
+    data: bytes | None = None
     error: str | None = None
+    note: str | None = None
     listed: bool = False
 
     @property
     def is_video(self) -> bool:
-        return is_video_name(self.source)
+        return is_video_name(self.name)
+
+    @property
+    def is_tar(self) -> bool:
+        return self.path is not None and is_tar_name(self.path) and not self.error
+
+    @property
+    def origin(self) -> str:
+        """What its result has in its metadata."""
+        return origin_of(self.path or self.name)
 
     def is_done(self, since: float) -> bool:
-        """Whether the result is there, and newer than its source and than `since`, in seconds."""
-        if not (self.listed and self.target):
+        """Whether its result is whole, newer than its source and than `since`, in seconds."""
+        if not (self.path and isinstance(self.output, FileOutput)):
             return False
+        if not (self.listed or self.is_tar):
+            return False
+        done = self.output.path
         try:
-            done = self.target.stat().st_mtime
-            return done >= since and done >= self.source.stat().st_mtime
+            fresh = done.stat().st_mtime >= max(since, self.path.stat().st_mtime)
         except OSError:
             return False
+        return fresh and read_origin(done) == self.origin and not (self.is_tar and lacks_some(done))
 
 
 @dataclass(frozen=True)
 class Box:
-    """A face found in a photo, in its pixels: left, top, right, bottom; how sure, and its output.
+    """A face found in a photo, in its pixels: left, top, right, bottom; its score and its output.
 
-    `enlarged` is False for one that was too small or too large, and left as it was.
+    `upscaled` is False for one that was too small or too large, and left as it was.
     """
 
     box: tuple[float, ...]
     score: float
-    enlarged: bool
+    upscaled: bool
     output: str | None = None
 
 
 @dataclass(frozen=True)
 class FaceResult:
-    """What became of one input: its output, or the error with its exit `status`.
+    """What became of one input: its output, or the error with its exit `status`; both if partial.
 
-    `ms` is the time from reading a face until it was written, without the reading for photos and
-    videos. `faces` were enlarged, `left_alone` were not. A `skipped` input was done by an earlier
-    run. `sound` says what became of that of a video.
+    `ms` is the time that it took itself, from reading to writing, without waiting for others.
+    `faces` were upscaled, `left_alone` were not; a `note` says why there was nothing to do, or what
+    is worth knowing. A `skipped` input was done by an earlier run. `sound` says what became of
+    that of a video.
     """
 
     input: str
-    output: str | None
-    faces: int
-    ms: float | None
-    error: str | None
+    output: str | None = None
+    faces: int = 0
+    ms: float | None = None
+    error: str | None = None
     kind: str = "face"
     scale: int | None = None
     left_alone: int = 0
@@ -74,86 +94,14 @@ class FaceResult:
     skipped: bool = False
     status: int = 0
     sound: str | None = None
+    note: str | None = None
 
 
-def plan(inputs: Sequence[str], out: str | None) -> list[Job]:
-    """One job for each picture: `x.jpg` becomes `x_sr.png`, beside it or in the folder `out`.
-
-    A video `x.mkv` becomes `x_sr.mp4`. `out` with a suffix names the file for a single input.
-    Folders are searched through, their tree is kept under `out`, and what is called *_sr in them
-    is taken for a result. Raises EdgeError if two inputs would be written to one file, or one over
-    an input.
-    """
-    jobs = [job for source in inputs for job in _jobs_of_input(source, out)]
-    if out and names_file(out):
-        if len(jobs) != 1 or jobs[0].listed:
-            raise EdgeError(
-                f"{out}: names one picture for several; give a folder, without a suffix"
-            )
-        jobs = [Job(jobs[0].source, Path(out))]
-    _refuse_collisions(jobs)
-    return jobs
+def failure(job: Job, error: str, kind: str = "face", status: int = EXIT_ERROR) -> FaceResult:
+    return FaceResult(job.name, error=error, kind=kind, status=status)
 
 
-def names_file(out: str) -> bool:
-    """Whether --out is taken for a file rather than a folder."""
-    return bool(Path(out).suffix) and not Path(out).is_dir()
-
-
-def is_video_name(path: Path) -> bool:
+def is_video_name(name: str | Path) -> bool:
     """Whether a file is taken for a video: its suffix says so, and it is not hidden."""
+    path = Path(name)
     return path.suffix.lower() in VIDEO_SUFFIXES and not path.name.startswith(".")
-
-
-def _jobs_of_input(source: str, out: str | None) -> Iterator[Job]:
-    folder = Path(out) if out and not names_file(out) else None
-    if glob.has_magic(source) and not os.path.lexists(source):
-        matches = sorted(glob.glob(source, recursive=True))
-        for match in map(Path, matches):
-            if not match.stem.endswith("_sr"):
-                yield from _jobs(match, folder, listed=True)
-        if not matches:
-            yield Job(Path(source), None, f"{source}: matches nothing; check the pattern")
-        return
-    yield from _jobs(Path(source), folder)
-
-
-def _jobs(source: Path, out: Path | None, listed: bool = False) -> Iterator[Job]:
-    from runtime.dataset import is_image_name, list_files
-
-    if not source.is_dir():
-        yield Job(source, _target(source, out or source.parent), listed=listed)
-        return
-    try:
-        files = list_files(source, lambda name: is_image_name(name) or is_video_name(Path(name)))
-    except EdgeError as error:
-        yield Job(source, None, str(error))
-        return
-    found = [path for path in files if not path.stem.endswith("_sr")]
-    for path in found:
-        folder = out / path.parent.relative_to(source) if out else path.parent
-        yield Job(path, _target(path, folder), listed=True)
-    if not found:
-        yield Job(source, None, f"{source}: holds no picture to enlarge")
-
-
-def _target(source: Path, folder: Path) -> Path:
-    suffix = ".mp4" if is_video_name(source) else ".png"
-    return folder / f"{source.stem}_sr{suffix}"
-
-
-def _refuse_collisions(jobs: Sequence[Job]) -> None:
-    inputs = {os.path.realpath(job.source) for job in jobs}
-    writers: dict[str, Job] = {}
-    for job in jobs:
-        if job.target is None:
-            continue
-        place = os.path.realpath(job.target)
-        if place in inputs:
-            raise EdgeError(f"{job.target}: is an input, and would be overwritten; give --out")
-        first = writers.setdefault(place, job)
-        if first is not job:
-            raise EdgeError(
-                f"{first.source} and {job.source} would both be written to {job.target};"
-                " enlarge them apart, each with its --out"
-            )

@@ -1,140 +1,193 @@
-"""Photos: find the small faces, enlarge each in the training faces' frame, paste it back.
-
-What a photo knows of a face is kept: the pasted face, shrunk to the photo's size again, is the
-photo's (one step of back-projection). So a face of more than 16 px loses nothing that was there.
-"""
+"""Photos: find the small faces, upscale each in the training faces' frame, paste it back."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
 from runtime.errors import EdgeError
-from runtime.image import SCALE, SR_SIDE, Pixels, shrink, to_pixels, to_tensor
-from runtime.media.alignment import Frame, transform
+from runtime.image import LR_SIDE, SCALE, SR_SIDE, Pixels, shrink, to_pixels, to_tensor
+from runtime.media.alignment import Frame
 from runtime.media.detector import Detector, FoundFace
+from runtime.media.paste import Patch, patch
 from runtime.session import Session
 
-MIN_FACE, MAX_FACE = 8, 32  # px across, the width of the box: others are left as they are
-FEATHER = 24  # px of the 128 over which a pasted face fades into the photo
-MAX_OUTPUT_PIXELS = 32 << 20
+MIN_FACE = 8  # px across, the width of the box: smaller ones are left as they are
+MAX_FRAME = 150  # px across, the training faces' frame: larger faces are left as they are
+SMALL_PHOTO = 1 << 20  # pixels: larger photos are upscaled LARGE_SCALE times if nothing is said
+SMALL_OUTPUT = 32 << 20
+SMALL_FRAME = 4 << 20
+LARGE_SCALE = 2
+MARGIN = 3  # rows: bicubic interpolation looks at two on each side
+MAX_OUTPUT_PIXELS = 512 << 20
 BOX_COLOR, LEFT_COLOR = (60, 220, 90), (240, 180, 40)
 
 Floats = NDArray[np.float32]
+Upscale = Callable[[Pixels], Pixels]  # faces (N, S, S, 3) to (N, 128, 128, 3)
 
 
 @dataclass(frozen=True, eq=False)
-class EnlargedFace:
-    """A face and what was made of it, (128, 128, 3); None if it was too small or too large."""
+class UpscaledFace:
+    """A face, its frame, and what was made of it, (128, 128, 3); None if it was left alone."""
 
     face: FoundFace
+    frame: Frame
     sr: Pixels | None
 
 
 @dataclass(frozen=True, eq=False)
-class EnlargedPhoto:
-    """A photo `scale` times as large, and its faces."""
+class UpscaledPhoto:
+    """A photo `scale` times as large, with its faces; the rows are made as they are asked for."""
 
-    pixels: Pixels
+    photo: Pixels
     scale: int
-    faces: tuple[EnlargedFace, ...]
+    faces: tuple[UpscaledFace, ...]
+    boxes: bool = False
 
     @property
-    def enlarged(self) -> int:
+    def shape(self) -> tuple[int, int, int]:
+        height, width = self.photo.shape[:2]
+        return height * self.scale, width * self.scale, 3
+
+    @property
+    def upscaled(self) -> int:
         return sum(face.sr is not None for face in self.faces)
 
-    def with_boxes(self) -> Pixels:
-        """The photo with a green box around what was enlarged, a yellow one around what was not."""
+    @property
+    def pixels(self) -> Pixels:
+        """The whole photo (H, W, 3)."""
+        return self.rows(0, self.shape[0])
+
+    def rows(self, top: int, bottom: int) -> Pixels:
+        """Its rows from `top` to before `bottom`: interpolated, the faces laid over them."""
+        height, width = self.shape[:2]
+        bottom = min(bottom, height)
+        first = max(0, top // self.scale - MARGIN)
+        part = self.photo[first : -(-bottom // self.scale) + MARGIN]
+        size = (width, len(part) * self.scale)
+        resized = Image.fromarray(part).resize(size, Image.Resampling.BICUBIC)
+        skipped = first * self.scale
+        rows = np.array(resized.crop((0, top - skipped, width, bottom - skipped)))
+        for each in self.patches:
+            each.lay_over(rows, top)
+        return self._draw_boxes(rows, top) if self.boxes else rows
+
+    @cached_property
+    def patches(self) -> tuple[Patch, ...]:
+        """The faces where they lie; a large one below the small one before it."""
+        height, width = self.shape[:2]
+        made = [
+            patch(face.sr, face.frame.scaled(self.scale), height, width)
+            for face in self.faces
+            if face.sr is not None
+        ]
+        return tuple(each for each in made if each is not None)
+
+    def _draw_boxes(self, rows: Pixels, top: int) -> Pixels:
+        """A green box around what was upscaled, a yellow one around what was not."""
         from PIL import ImageDraw  # which brings fonts along
 
-        image = Image.fromarray(self.pixels)
+        image = Image.fromarray(rows)
         pen = ImageDraw.Draw(image)
-        for found in self.faces:
-            color = LEFT_COLOR if found.sr is None else BOX_COLOR
-            box = [side * self.scale for side in found.face.box]
+        for each in self.faces:
+            color = LEFT_COLOR if each.sr is None else BOX_COLOR
+            left, upper, right, lower = (side * self.scale for side in each.face.box)
+            box = (left, upper - top, right, lower - top)
             pen.rectangle(box, outline=color, width=max(1, self.scale // 3))
-            pen.text((box[0], box[3] + 2), f"{found.face.score:.2f}", fill=color)
+            pen.text((left, lower - top + 2), f"{each.face.score:.2f}", fill=color)
         return np.array(image)
 
 
 def largest_scale(height: int, width: int) -> int:
-    """How much a photo is enlarged: 8 times, or less where that were over MAX_OUTPUT_PIXELS."""
-    return max(1, min(SCALE, int((MAX_OUTPUT_PIXELS / (height * width)) ** 0.5)))
+    """How much a photo is upscaled if nothing is said: small ones up to 8 times, others twice."""
+    if height * width > SMALL_PHOTO:
+        return LARGE_SCALE
+    return max(LARGE_SCALE, min(SCALE, int((SMALL_OUTPUT / (height * width)) ** 0.5)))
+
+
+def largest_frame_scale(height: int, width: int) -> int:
+    """How much a frame of a video is upscaled: small ones up to 8 times, others twice."""
+    return max(LARGE_SCALE, min(SCALE, int((SMALL_FRAME / (height * width)) ** 0.5)))
+
+
+def check_scale(height: int, width: int, scale: int) -> None:
+    """Raise EdgeError if a photo of this size is not upscaled so much."""
+    most = int((MAX_OUTPUT_PIXELS / (height * width)) ** 0.5)
+    if scale > most:
+        raise EdgeError(
+            f"the photo is {width}x{height}, {scale} times that is too large; --scale {most} at"
+            " most"
+        )
 
 
 def upscale_photo(
     photo: Pixels, session: Session, detector: Detector, scale: int | None = None
-) -> EnlargedPhoto:
-    """Enlarge a photo (H, W, 3) by bicubic interpolation and its small faces by the network."""
+) -> UpscaledPhoto:
+    """Upscale a photo (H, W, 3) by bicubic interpolation and its small faces by the network."""
     height, width = photo.shape[:2]
     scale = scale or largest_scale(height, width)
-    if height * width * scale**2 > 2 * MAX_OUTPUT_PIXELS:
-        raise EdgeError(
-            f"the photo is {width}x{height}, {scale} times that is too large; --scale"
-            f" {largest_scale(height, width)} at most"
-        )
-    found = detector.find(photo)
-    faces = _enlarge_faces(photo, found, session)
-    image = Image.fromarray(photo)
-    canvas = np.array(image.resize((width * scale, height * scale), Image.Resampling.BICUBIC))
-    for each in faces:
-        if each.sr is not None:
-            _paste(canvas, each.sr, Frame.around(each.face.landmarks).scaled(scale))
-    return EnlargedPhoto(canvas, scale, tuple(faces))
+    check_scale(height, width, scale)
+    return upscale_found(
+        photo, detector.find(photo), lambda lr: run(session, lr), session.lr_side, scale
+    )
 
 
-def _enlarge_faces(
-    photo: Pixels, found: Sequence[FoundFace], session: Session
-) -> list[EnlargedFace]:
-    small = [face for face in found if MIN_FACE <= face.width <= MAX_FACE]
-    seen = [Frame.around(face.landmarks).cut_out(photo) for face in small]
-    enlarged: dict[int, Pixels] = {}
-    for start in range(0, len(small), session.batch):
-        some = range(start, min(start + session.batch, len(small)))
-        lr = np.stack([shrink(seen[index]) for index in some])
-        for index, sr in zip(some, to_pixels(session.run(to_tensor(lr))), strict=True):
-            enlarged[id(small[index])] = keep_what_is_known(sr, seen[index])
-    return [EnlargedFace(face, enlarged.get(id(face))) for face in found]
+def run(session: Session, lr: Pixels) -> Pixels:
+    """Faces (N, S, S, 3) to (N, 128, 128, 3), as many at once as is fast."""
+    batches = (lr[at : at + session.batch] for at in range(0, len(lr), session.batch))
+    return np.concatenate([to_pixels(session.run(to_tensor(batch))) for batch in batches])
+
+
+def upscale_found(
+    photo: Pixels, found: Sequence[FoundFace], upscale: Upscale, lr_side: int, scale: int
+) -> UpscaledPhoto:
+    """A photo (H, W, 3) `scale` times as large, with those of its faces upscaled that were found.
+
+    `upscale` runs the network on faces (N, lr_side, lr_side, 3).
+    """
+    frames = [Frame.around(face.landmarks) for face in found]
+    faces = upscale_faces(photo, found, frames, upscale, lr_side)
+    return UpscaledPhoto(photo, scale, tuple(faces))
+
+
+def upscale_faces(
+    photo: Pixels,
+    found: Sequence[FoundFace],
+    frames: Sequence[Frame],
+    upscale: Upscale,
+    lr_side: int,
+) -> list[UpscaledFace]:
+    """What the network makes of each face in its frame; small and large ones are left alone."""
+    chosen = [
+        index
+        for index, (face, frame) in enumerate(zip(found, frames, strict=True))
+        if face.width >= MIN_FACE and frame.side <= MAX_FRAME
+    ]
+    made: dict[int, Pixels] = {}
+    if chosen:
+        seen = [frames[index].cut_out(photo) for index in chosen]
+        results = upscale(np.stack([shrink(face, lr_side) for face in seen]))
+        for index, sr, face in zip(chosen, results, seen, strict=True):
+            made[index] = keep_what_is_known(sr, face) if lr_side == LR_SIDE else sr
+    return [
+        UpscaledFace(face, frame, made.get(index))
+        for index, (face, frame) in enumerate(zip(found, frames, strict=True))
+    ]
 
 
 def keep_what_is_known(sr: Pixels, seen: Pixels) -> Pixels:
-    """The enlarged face (128, 128, 3), changed so that it shrinks to what was seen (N, N, 3)."""
+    """The upscaled face (128, 128, 3), changed so that it shrinks to what was seen (N, N, 3).
+
+    A network that reads 16 px of a face of more would lose what the photo shows of it.
+    """
     as_seen = _resize(sr.astype(np.float32), len(seen))
     kept = sr.astype(np.float32) + _resize(seen.astype(np.float32) - as_seen, SR_SIDE)
     return np.rint(kept.clip(0, 255)).astype(np.uint8)
-
-
-def _paste(canvas: Pixels, sr: Pixels, frame: Frame) -> None:
-    """Lay an enlarged face over the canvas, where its frame lies."""
-    left, top, right, bottom = map(int, frame.bounds)
-    left, top = max(0, left), max(0, top)
-    right, bottom = min(canvas.shape[1], right + 1), min(canvas.shape[0], bottom + 1)
-    if left >= right or top >= bottom:
-        return
-    size = (right - left, bottom - top)
-    face = Image.fromarray(sr)
-    if frame.side < SR_SIDE:  # it gets smaller: first without a turn, so that nothing flickers
-        side = max(1, round(frame.side))
-        face = face.resize((side, side), Image.Resampling.BICUBIC)
-    zoom = face.width / SR_SIDE
-    back = zoom / frame.turn
-    start = (complex(left, top) - frame.shift) * back
-    laid = transform(face, size, back, start).astype(np.float32)
-    mask = Image.fromarray(np.rint(_mask() * 255).astype(np.uint8)).resize(face.size)
-    weight = transform(mask, size, back, start).astype(np.float32)[..., None] / 255
-    region = canvas[top:bottom, left:right]
-    region[:] = np.rint(region + weight * (laid - region)).clip(0, 255).astype(np.uint8)
-
-
-def _mask() -> Floats:
-    """How much of the enlarged face is seen (128, 128): 0 at the frame's edge, 1 FEATHER px in."""
-    from_edge = np.minimum(np.arange(SR_SIDE), np.arange(SR_SIDE)[::-1]) / FEATHER
-    along = np.sin(from_edge.clip(0, 1) * np.pi / 2) ** 2
-    return np.outer(along, along).astype(np.float32)
 
 
 def _resize(pixels: Floats, side: int) -> Floats:

@@ -1,18 +1,19 @@
-"""The work itself: pictures are read, enlarged and written at the same time, in their order.
+"""The work itself: several workers each read, upscale and write some images, in their order.
 
-One thread reads ahead, the caller's runs the network, others write. Results come in the order of
-the jobs; each output is whole or not there.
+A network for faces does not split well over cores, so each worker calls it on its own. Results come
+in the order of the jobs; each output is whole or not there.
 """
 
 from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import cached_property
-from pathlib import Path
+from itertools import islice
+from threading import Lock
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -23,29 +24,38 @@ from runtime.image import (
     MAX_ASPECT,
     MAX_LR_SIDE,
     Pixels,
+    decode_image,
     fit_face,
     read_image,
-    to_pixels,
-    to_tensor,
-    write_image,
 )
-from runtime.media import detector
+from runtime.media import centerface
 from runtime.media.detector import Detector
-from runtime.media.jobs import Box, FaceResult, Job
-from runtime.media.photo import MAX_FACE, MIN_FACE, EnlargedPhoto, upscale_photo
+from runtime.media.jobs import Box, FaceResult, Job, failure
+from runtime.media.models import Models, OpeningError
+from runtime.media.outputs import FileOutput
+from runtime.media.photo import (
+    MAX_FRAME,
+    MIN_FACE,
+    UpscaledPhoto,
+    check_scale,
+    largest_frame_scale,
+    largest_scale,
+    run,
+    upscale_found,
+)
+from runtime.media.tracks import Tracker
 from runtime.session import Session
 
 if TYPE_CHECKING:
     from runtime.media.video import Watch
 
-AHEAD = 16  # pictures read before it is their turn, of at most AHEAD_PIXELS together
-AHEAD_PIXELS = 16 << 20
-WRITERS = 2
+CHUNK = 8  # images that a worker takes at once, after the first of each
+AHEAD = 2  # chunks for each worker that wait for an earlier one to be done
 
 
 @dataclass(frozen=True)
 class MediaOptions:
-    """How pictures are taken (auto, face, photo), and what is written of a photo.
+    """How images are taken (auto, face, photo), and what is written of a photo.
 
     Without a `scale` it is chosen by the size.
     """
@@ -55,244 +65,317 @@ class MediaOptions:
     scale: int | None = None
     faces_only: bool = False
     draw_boxes: bool = False
+    overwrite: bool = False
 
 
 @dataclass(frozen=True, eq=False)
-class Picture:
-    """What was read: the network's (16, 16, 3) of a face, a photo as it is, or the result already.
-
-    None of them: a video, which is read while it is enlarged.
-    """
+class Face:
+    """A face that was read, as the network takes it (S, S, 3), and the ms that this took."""
 
     job: Job
-    started: float
-    lr: Pixels | None = None
-    photo: Pixels | None = None
-    result: FaceResult | None = None
+    lr: Pixels
+    ms: float
 
 
 class Pipeline:
-    """Enlarges jobs with a session; `watch` hears of each frame of a video."""
+    """Upscales jobs with `workers` threads; `watch` hears of each frame of a video."""
 
     def __init__(
-        self, session: Session, manner: MediaOptions, watch: Watch = lambda done, total: None
+        self,
+        models: Models,
+        options: MediaOptions,
+        workers: int = 1,
+        watch: Watch = lambda done, total: None,
     ) -> None:
-        self._session = session
-        self._manner = manner
+        self.models = models
+        self.options = options
+        self._workers = workers
         self._watch = watch
+        self._started = time.time()
+        self._lock = Lock()
 
     @cached_property
-    def _detector(self) -> Detector:
+    def _opened_detector(self) -> Detector:
         return Detector()
 
-    def enlarge(self, jobs: Sequence[Job], done_since: float | None = None) -> Iterator[FaceResult]:
+    @property
+    def detector(self) -> Detector:
+        with self._lock:
+            return self._opened_detector
+
+    def run(self, jobs: Iterable[Job], done_since: float | None = None) -> Iterator[FaceResult]:
         """The result of each job; with `done_since`, in seconds, what was done since is skipped."""
-        reader, writers = ThreadPoolExecutor(1), ThreadPoolExecutor(WRITERS)
-        results: deque[Future[FaceResult]] = deque()
-        faces: list[Picture] = []
+        pool = ThreadPoolExecutor(self._workers)
+        pending: deque[tuple[Sequence[Job], Future[list[FaceResult]]]] = deque()
+        targets: set[str] = set()  # of the jobs that are pending
+
+        def first() -> list[FaceResult]:
+            jobs, future = pending.popleft()
+            results = future.result()
+            targets.difference_update(job.output.name for job in jobs if job.output)
+            return results
+
         try:
-            for picture in self._read_ahead(jobs, reader, done_since):
-                if picture.lr is not None:
-                    faces.append(picture)
-                if len(faces) == self._session.batch or picture.lr is None:
-                    results += self._enlarge_faces(faces, writers)
-                    faces.clear()
-                if picture.lr is None:
-                    results.append(_known(self._enlarge_other(picture)))
-                while len(results) > (AHEAD if picture.lr is not None else 0):
-                    yield results.popleft().result()
-            results += self._enlarge_faces(faces, writers)
-            while results:
-                yield results.popleft().result()
+            for chunk in _chunks(jobs, self._workers):
+                distinct = [_refuse_twice(job, targets) for job in chunk]
+                pending.append((distinct, pool.submit(self._work, distinct, done_since)))
+                while len(pending) > AHEAD * self._workers or (pending and pending[0][1].done()):
+                    yield from first()
+            while pending:
+                yield from first()
         finally:
-            reader.shutdown(wait=False, cancel_futures=True)
-            writers.shutdown(wait=True, cancel_futures=True)
+            pool.shutdown(wait=True, cancel_futures=True)
 
-    def _read_ahead(
-        self, jobs: Sequence[Job], reader: ThreadPoolExecutor, done_since: float | None
-    ) -> Iterator[Picture]:
-        waiting = deque(jobs)
-        reading: deque[Future[Picture]] = deque()
-        while waiting or reading:
-            while waiting and len(reading) < AHEAD and _pixels(reading) < AHEAD_PIXELS:
-                reading.append(reader.submit(self._read, waiting.popleft(), done_since))
-            yield reading.popleft().result()
+    def _work(self, jobs: Sequence[Job], done_since: float | None) -> list[FaceResult]:
+        results: dict[int, FaceResult] = {}
+        faces: list[Face] = []
+        for job in jobs:
+            read = self._read(job, done_since)
+            if isinstance(read, Face):
+                faces.append(read)
+            else:
+                results[id(job)] = read
+        while faces:
+            session = self.models.for_faces()
+            some, faces = faces[: session.batch], faces[session.batch :]
+            results.update(self._upscale_faces(session, some))
+        return [results[id(job)] for job in jobs]
 
-    def _read(self, job: Job, done_since: float | None) -> Picture:
+    def _read(self, job: Job, done_since: float | None) -> Face | FaceResult:
+        """Read a face; anything else is done at once."""
         started = time.perf_counter()
-        if job.target is None:
-            return Picture(job, started, result=_failure(job, job.error or ""))
+        if job.error or job.output is None:
+            return failure(job, job.error or "")
         if done_since is not None and job.is_done(done_since):
-            done = FaceResult(str(job.source), str(job.target), 0, None, None, skipped=True)
-            return Picture(job, started, result=done)
-        if job.is_video:
-            return Picture(job, started)
-        pixels = None
+            return FaceResult(job.name, job.output.name, skipped=True)
+        kind, pixels = "video" if job.is_video else "face", None
         try:
-            pixels = read_image(job.source)
-            if self._is_photo(pixels):
-                return Picture(job, started, photo=pixels)
-            lr = fit_face(pixels, str(job.source), reduce=self._manner.reduce)
-            return Picture(job, started, lr=lr)
+            if not (job.is_video and job.path):
+                name = job.name if job.path or job.name != "-" else "standard input"
+                pixels = read_image(job.path) if job.path else decode_image(job.data or b"", name)
+                kind = "photo" if self.is_photo(pixels) else "face"
+            lr = self._fit_face(job, pixels) if pixels is not None and kind == "face" else None
+            job.output.claim(job.origin, self.options.overwrite, self._started)
+            if lr is not None:
+                return Face(job, lr, _ms_since(started))
+            if pixels is not None:
+                return self._upscale_photo(job, pixels, _ms_since(started))
+            return self._upscale_video(job)
+        except OpeningError:
+            raise
         except EdgeError as error:
-            return Picture(job, started, result=_failure(job, f"{error}{self._hint(pixels)}"))
+            hint = self._hint(pixels) if kind == "face" else ""
+            return failure(job, f"{error}{hint}", kind, error.status)
 
-    def _is_photo(self, pixels: Pixels) -> bool:
-        """A picture too large for a face, or of another shape, where faces can be found in it."""
-        if self._manner.mode != "auto":
-            return self._manner.mode == "photo"
+    def _fit_face(self, job: Job, pixels: Pixels) -> Pixels:
+        if self.options.scale and not job.listed:
+            raise EdgeError(
+                f"{job.name}: is a face, which becomes 128x128; --scale is for photos and videos"
+            )
+        session = self.models.for_faces()
+        return fit_face(pixels, job.name, side=session.lr_side, reduce=self.options.reduce)
+
+    def is_photo(self, pixels: Pixels) -> bool:
+        """An image too large for a face, or of another shape, where faces can be found in it."""
+        if self.options.mode != "auto":
+            return self.options.mode == "photo"
         shorter, longer = sorted(pixels.shape[:2])
-        is_face = longer <= MAX_ASPECT * shorter and (longer <= MAX_LR_SIDE or self._manner.reduce)
-        return not is_face and shorter >= LR_SIDE and detector.is_installed()
+        fits = longer <= MAX_LR_SIDE or self.options.reduce
+        is_face = longer <= MAX_ASPECT * shorter and fits
+        return not is_face and shorter >= LR_SIDE and centerface.is_installed()
 
     def _hint(self, pixels: Pixels | None) -> str:
-        if pixels is None or self._manner.mode != "auto" or detector.is_installed():
+        if pixels is None or self.options.mode != "auto" or centerface.is_installed():
             return ""
-        return f"; a photo's faces are found after {detector.INSTALL}"
+        return f"; a photo's faces are found after {centerface.INSTALL}"
 
-    def _enlarge_faces(
-        self, faces: Sequence[Picture], writers: ThreadPoolExecutor
-    ) -> list[Future[FaceResult]]:
+    def _upscale_faces(self, session: Session, faces: Sequence[Face]) -> dict[int, FaceResult]:
         """Run them at once; if that fails, one by one, to see which it was."""
-        if not faces:
-            return []
-        lr = np.stack([face.lr for face in faces if face.lr is not None])
+        started = time.perf_counter()
         try:
-            sr = to_pixels(self._session.run(to_tensor(lr)))
+            sr = run(session, np.stack([face.lr for face in faces]))
         except EdgeError as error:
             if len(faces) == 1:
-                return [_known(_failure(faces[0].job, str(error)))]
-            return [result for face in faces for result in self._enlarge_faces([face], writers)]
-        return [
-            writers.submit(_write_face, face, pixels)
+                return {id(faces[0].job): failure(faces[0].job, str(error), status=error.status)}
+            alone = [self._upscale_faces(session, [face]) for face in faces]
+            return {job: result for results in alone for job, result in results.items()}
+        ms = _ms_since(started) / len(faces)
+        return {
+            id(face.job): _write_face(face, pixels, ms)
             for face, pixels in zip(faces, sr, strict=True)
-        ]
+        }
 
-    def _enlarge_other(self, picture: Picture) -> FaceResult:
-        job, started = picture.job, time.perf_counter()
-        if picture.result:
-            return picture.result
-        assert job.target  # _read took those without
-        try:
-            if picture.photo is None:
-                result = self._enlarge_video(job.source, job.target)
-            else:
-                result = self._enlarge_photo(job.source, job.target, picture.photo)
-        except EdgeError as error:
-            kind = "photo" if picture.photo is not None else "video"
-            return replace(_failure(job, str(error), kind), status=error.status)
-        return replace(result, ms=_ms_since(started))
-
-    def _enlarge_photo(self, source: Path, target: Path, pixels: Pixels) -> FaceResult:
-        manner = self._manner
-        photo = upscale_photo(pixels, self._session, self._detector, manner.scale)
-        boxes = [
-            Box(
-                tuple(round(side, 1) for side in f.face.box),
-                round(f.face.score, 3),
-                f.sr is not None,
+    def _upscale_photo(self, job: Job, pixels: Pixels, read_ms: float) -> FaceResult:
+        options, output = self.options, job.output
+        assert output
+        height, width = pixels.shape[:2]
+        scale = options.scale or largest_scale(height, width)
+        check_scale(height, width, scale)
+        if not options.faces_only:
+            output.check(height * scale, width * scale)
+        detector, session = self.detector, self.models.for_photos()
+        started = time.perf_counter()
+        found = detector.find(pixels)
+        if not found:
+            raise EdgeError(
+                f"{job.name}: no face was found in it; --mode face takes it for a face itself"
             )
-            for f in photo.faces
-        ]
-        if not photo.enlarged:
-            raise EdgeError(f"{source}: {_no_face(photo)}")
-        if manner.faces_only:
-            boxes = [
-                replace(box, output=_write_one(target, index, face.sr))
-                for index, (box, face) in enumerate(zip(boxes, photo.faces, strict=True))
-            ]
-        else:
-            write_image(target, photo.with_boxes() if manner.draw_boxes else photo.pixels)
-        return FaceResult(
-            input=str(source),
-            output=str(target.parent if manner.faces_only else target),
-            faces=photo.enlarged,
-            ms=None,
-            error=None,
+        photo = upscale_found(
+            pixels, found, lambda lr: self._run_many(session, lr), session.lr_side, scale
+        )
+        photo = replace(photo, boxes=options.draw_boxes)
+        result = FaceResult(
+            job.name,
             kind="photo",
-            scale=photo.scale,
-            left_alone=len(photo.faces) - photo.enlarged,
-            boxes=tuple(boxes),
+            faces=photo.upscaled,
+            scale=scale,
+            left_alone=len(photo.faces) - photo.upscaled,
+            boxes=_boxes(photo),
         )
+        if photo.upscaled:
+            result = self._write_photo(job, photo, result)
+        else:
+            result = replace(result, note=_nothing_to_do(photo), scale=None)
+        return replace(result, ms=round(read_ms + _ms_since(started), 2))
 
-    def _enlarge_video(self, source: Path, target: Path) -> FaceResult:
-        """Each frame as a picture of its own; a frame without small faces is enlarged all the same.
+    def _write_photo(self, job: Job, photo: UpscaledPhoto, result: FaceResult) -> FaceResult:
+        output = job.output
+        assert output
+        if self.options.faces_only:
+            boxes = [
+                replace(box, output=self._write_one(job, index, face.sr))
+                for index, (box, face) in enumerate(zip(result.boxes, photo.faces, strict=True))
+            ]
+            folder = str(output.path.parent) if isinstance(output, FileOutput) else output.name
+            return replace(result, output=folder, boxes=tuple(boxes), scale=None)
+        output.write(photo, job.origin)
+        return replace(result, output=output.name)
 
-        Frames of the size of a face picture are faces.
-        """
-        from runtime.media import video  # faces alone do without it
+    def _write_one(self, job: Job, index: int, sr: Pixels | None) -> str | None:
+        """One face of a photo, by itself."""
+        if sr is None or job.output is None:
+            return None
+        output = job.output.face(index)
+        output.claim(job.origin, self.options.overwrite, self._started)
+        output.write(sr, job.origin)
+        return output.name
 
-        if self._manner.faces_only:
-            raise EdgeError(f"{source}: is a video; --faces-only is for photos")
-        faces = left_alone = 0
+    def _run_many(self, session: Session, lr: Pixels) -> Pixels:
+        """The faces of one image (N, S, S, 3), in batches, by several callers if there are many."""
+        if len(lr) <= session.batch or self._workers == 1:
+            return run(session, lr)
+        batches = [lr[at : at + session.batch] for at in range(0, len(lr), session.batch)]
+        with ThreadPoolExecutor(self._workers) as pool:
+            return np.concatenate(list(pool.map(lambda batch: run(session, batch), batches)))
 
-        def enlarge(frame: Pixels) -> Pixels:
-            nonlocal faces, left_alone
-            if not self._is_photo(frame):
-                faces += 1
-                return self._session.upscale(frame, reduce=self._manner.reduce)
-            scale = self._manner.scale or video.largest_scale(*frame.shape[:2])
-            photo = upscale_photo(frame, self._session, self._detector, scale)
-            faces += photo.enlarged
-            left_alone += len(photo.faces) - photo.enlarged
-            return photo.with_boxes() if self._manner.draw_boxes else photo.pixels
+    def _upscale_video(self, job: Job) -> FaceResult:
+        """A frame without small faces is upscaled all the same; small frames are faces."""
+        from runtime.media import video  # which faces alone do without
 
-        written = video.upscale_video(source, target, enlarge, self._watch)
+        if self.options.faces_only:
+            raise EdgeError(f"{job.name}: is a video; --faces-only is for photos")
+        if not isinstance(job.output, FileOutput) or job.path is None:
+            raise EdgeError(f"{job.name}: is a video, which is written to a file; give a folder")
+        frames = _Frames(self)
+        started = time.perf_counter()
+        written = video.upscale_video(
+            job.path, job.output.path, frames.upscale, self._watch, job.origin
+        )
         return FaceResult(
-            input=str(source),
-            output=str(target),
-            faces=faces,
-            ms=None,
-            error=None,
+            job.name,
+            job.output.name,
+            faces=frames.faces,
+            ms=_ms_since(started),
+            error=f"{job.name}: {written.shortfall}" if written.shortfall else None,
             kind="video",
-            left_alone=left_alone,
+            scale=frames.scale,
+            left_alone=frames.left_alone,
+            status=EXIT_ERROR if written.shortfall else 0,
             sound=written.sound,
+            note=written.left_out,
         )
 
 
-def _write_face(face: Picture, sr: Pixels) -> FaceResult:
-    job = face.job
-    assert job.target  # _read took those without
+class _Frames:
+    """Upscales the frames of one video, one after the other, and counts their faces."""
+
+    def __init__(self, pipeline: Pipeline) -> None:
+        self._pipeline = pipeline
+        self._tracker: Tracker | None = None
+        self.faces = self.left_alone = 0
+        self.scale: int | None = None
+
+    def upscale(self, frame: Pixels) -> Pixels | UpscaledPhoto:
+        """A frame (H, W, 3) by the network, if it is a face; else with its faces upscaled."""
+        pipeline = self._pipeline
+        if not pipeline.is_photo(frame):
+            self.faces += 1
+            session = pipeline.models.for_faces()
+            reduce = pipeline.options.reduce
+            lr = fit_face(frame, "the frame", side=session.lr_side, reduce=reduce)
+            return run(session, lr[None])[0]
+        if self._tracker is None:
+            self._tracker = Tracker(pipeline.detector)
+            self.scale = pipeline.options.scale or largest_frame_scale(*frame.shape[:2])
+        assert self.scale
+        session, found = pipeline.models.for_photos(), self._tracker.find(frame)
+        photo = upscale_found(
+            frame, found, lambda lr: run(session, lr), session.lr_side, self.scale
+        )
+        self.faces += photo.upscaled
+        self.left_alone += len(photo.faces) - photo.upscaled
+        return replace(photo, boxes=pipeline.options.draw_boxes)
+
+
+def _chunks(jobs: Iterable[Job], workers: int) -> Iterator[list[Job]]:
+    """One job for each worker first, so that few jobs are spread over all; then CHUNK each."""
+    rest = iter(jobs)
+    for job in islice(rest, 2 * workers):
+        yield [job]
+    while chunk := list(islice(rest, CHUNK)):
+        yield chunk
+
+
+def _refuse_twice(job: Job, targets: set[str]) -> Job:
+    """The job, or an error in its place if another that is under way writes its result there."""
+    if job.output is None or job.error:
+        return job
+    if job.output.name in targets:
+        error = f"{job.output.name}: is already the result of another input; give another --out"
+        return replace(job, output=None, error=error)
+    targets.add(job.output.name)
+    return job
+
+
+def _write_face(face: Face, sr: Pixels, ms: float) -> FaceResult:
+    started, job = time.perf_counter(), face.job
+    assert job.output  # _read took those without
     try:
-        write_image(job.target, sr)
+        job.output.write(sr, job.origin)
     except EdgeError as error:
-        return _failure(job, str(error))
-    return FaceResult(str(job.source), str(job.target), 1, _ms_since(face.started), None)
+        return failure(job, str(error), status=error.status)
+    total_ms = round(face.ms + ms + _ms_since(started), 2)
+    return FaceResult(job.name, job.output.name, faces=1, ms=total_ms)
 
 
-def _write_one(target: Path, index: int, sr: Pixels | None) -> str | None:
-    """One face of a photo: `x_sr.png` gives `x_face0_sr.png`."""
-    if sr is None:
-        return None
-    path = target.with_name(f"{target.stem.removesuffix('_sr')}_face{index}_sr{target.suffix}")
-    write_image(path, sr)
-    return str(path)
-
-
-def _no_face(photo: EnlargedPhoto) -> str:
-    if not photo.faces:
-        return "no face was found in it, expected a photo with faces of 8 to 32 px"
-    widths = ", ".join(f"{face.face.width:.0f}" for face in photo.faces[:5])
-    return (
-        f"none of its {len(photo.faces)} faces is {MIN_FACE} to {MAX_FACE} px across ({widths});"
-        " shrink the photo, or crop it to a face and give --reduce"
+def _boxes(photo: UpscaledPhoto) -> tuple[Box, ...]:
+    return tuple(
+        Box(
+            tuple(round(side, 1) for side in each.face.box),
+            round(each.face.score, 3),
+            each.sr is not None,
+        )
+        for each in photo.faces
     )
 
 
-def _failure(job: Job, error: str, kind: str = "face") -> FaceResult:
-    return FaceResult(str(job.source), None, 0, None, error, kind, status=EXIT_ERROR)
-
-
-def _known(result: FaceResult) -> Future[FaceResult]:
-    future: Future[FaceResult] = Future()
-    future.set_result(result)
-    return future
-
-
-def _pixels(reading: deque[Future[Picture]]) -> int:
-    """Of the photos that were read and wait."""
-    read = [future.result().photo for future in reading if future.done()]
-    return sum(photo.size // 3 for photo in read if photo is not None)
+def _nothing_to_do(photo: UpscaledPhoto) -> str:
+    frames = ", ".join(f"{face.frame.side:.0f}" for face in photo.faces[:5])
+    faces = "1 face is" if len(photo.faces) == 1 else f"{len(photo.faces)} faces are"
+    return (
+        f"nothing to do: its {faces} {frames} px large, and those from {MIN_FACE} px across to"
+        f" {MAX_FRAME} px are upscaled"
+    )
 
 
 def _ms_since(started: float) -> float:
