@@ -135,4 +135,4 @@ def test_a_checkpoint_is_measured_at_its_own_input_side(tmp_path, hr_faces):
     """And its gain is over bicubic upscaling of the same input."""
     weights = write_checkpoint(tmp_path / "wide.safetensors", replace(BATCHED, lr_side=64))
     bicubic, wide = quality.measure_quality([hr_faces], checkpoints=[weights]).rows
-    assert wide.psnr_y - wide.gain > bicubic.psnr_y + 2  # bicubic from 64 px, not from 16
+    assert wide.psnr_y - wide.gain > bicubic.psnr_y + 1  # bicubic from 64 px, not from 16
