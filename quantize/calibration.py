@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from runtime.atomic import sha256_bytes
-from runtime.dataset import Face, iter_faces, list_pictures
+from runtime.dataset import Face, iter_faces, list_images
 from runtime.errors import EdgeError
 from runtime.image import LR_SIDE, Pixels, fit_face
 
@@ -82,7 +82,7 @@ def _of_side(source: str | Path, side: int) -> list[str | Path]:
         return [own]
     if not Path(source).is_dir():
         return [source]
-    images = list_pictures(source)
+    images = list_images(source)
     for_any_side = [
         path
         for path in images

@@ -1,8 +1,8 @@
 """Faces of photos, framed as the training faces: `python -m runtime.align photos/ --out faces/`.
 
 Training, calibration, the drift on real faces and benchmarks.accuracy want 128x128 faces that are
-framed alike. This finds those of pictures, folders and tars, turns each upright, cuts it out and
-writes it as PNG under the picture's own name; the second face of x.jpg becomes x-2.png. A folder's
+framed alike. This finds those of images, folders and tars, turns each upright, cuts it out and
+writes it as PNG under the image's own name; the second face of x.jpg becomes x-2.png. A folder's
 tree is kept. Faces that have fewer pixels and those that the photo's edge cuts off are left out and
 counted: a network would learn to draw what was never seen.
 """
@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -25,6 +26,7 @@ from runtime.errors import EXIT_ERROR, EdgeError, run_command
 from runtime.image import SR_SIDE, Pixels, write_image
 from runtime.media.alignment import MEAN_LANDMARKS, Frame, mirror
 from runtime.media.detector import Detector, FoundFace
+from runtime.progress import Steps
 
 MIN_SIDE = 128  # px of the photo that the frame is across: no pixel is made up
 SURE = 0.8  # a face under this share of the least side is too small without another look
@@ -41,13 +43,13 @@ class Options:
 
     min_side: float = MIN_SIDE
     edges: bool = False  # also those that the photo's edge cuts off: its last pixels go on
-    largest: bool = False  # the largest of each picture only
+    largest: bool = False  # the largest of each image only
     overwrite: bool = False
 
 
 @dataclass(frozen=True)
 class AlignedFace:
-    """A face that was written; in the picture its frame is `side_px` across and `turned_deg`."""
+    """A face that was written; in the image its frame is `side_px` across and `turned_deg`."""
 
     input: str
     output: str
@@ -58,7 +60,7 @@ class AlignedFace:
 
 @dataclass(frozen=True)
 class LeftOut:
-    """A face, or a picture, that was not taken, and why."""
+    """A face, or a image, that was not taken, and why."""
 
     input: str
     reason: str
@@ -66,15 +68,16 @@ class LeftOut:
 
 @dataclass(frozen=True)
 class Aligned:
-    """What was written and left out; `errors` are pictures that cannot be read or written."""
+    """What was written and left out; `errors` are images that cannot be read or written."""
 
     faces: tuple[AlignedFace, ...]
     left_out: tuple[LeftOut, ...]
     errors: tuple[str, ...]
+    images: int  # that were read
 
 
 @dataclass(frozen=True, eq=False)
-class Picture:
+class SourceImage:
     """One input (H, W, 3), and where its faces go in the folder for results."""
 
     name: str
@@ -91,10 +94,10 @@ def align(
     options: Options | None = None,
     watch: Callable[[int], None] = lambda done: None,
 ) -> Aligned:
-    """Write the faces of pictures, folders and tars into the folder `out`, 128x128 each.
+    """Write the faces of images, folders and tars into the folder `out`, 128x128 each.
 
-    EdgeError for a folder or tar that is not there or holds no picture, for an `out` inside of one,
-    and without the detector (status 5). `watch(done)` is called after each picture.
+    EdgeError for a folder or tar that is not there or holds no image, for an `out` inside of one,
+    and without the detector (status 5). `watch(done)` is called after each image.
     """
     options, out = options or Options(), Path(out)
     _refuse_inside(out, sources)
@@ -103,36 +106,37 @@ def align(
     left_out: list[LeftOut] = []
     errors: list[str] = []
     written: set[Path] = set()
-    for done, picture in enumerate(_pictures(sources, errors), 1):
-        found = _find(picture.pixels, detector, options.min_side)
+    done = 0
+    for done, image in enumerate(_images(sources, errors), 1):
+        found = _find(image.pixels, detector, options.min_side)
         if not found:
-            left_out.append(LeftOut(picture.name, NO_FACE))
+            left_out.append(LeftOut(image.name, NO_FACE))
         number = 0
         for frame, score in found[:1] if options.largest else found:
-            if reason := _why_not(frame, picture.pixels, options):
-                left_out.append(LeftOut(picture.name, reason))
+            if reason := _why_not(frame, image.pixels, options):
+                left_out.append(LeftOut(image.name, reason))
                 continue
             number += 1
-            target = out / picture.target(number)
+            target = out / image.target(number)
             if taken := _is_taken(target, written, options.overwrite):
-                errors.append(f"{picture.name}: {taken}")
+                errors.append(f"{image.name}: {taken}")
                 continue
-            write_image(target, _cut_out(picture.pixels, frame))
+            write_image(target, _cut_out(image.pixels, frame))
             written.add(target)
             geometry = round(frame.side, 1), round(frame.turned_deg, 1), round(score, 3)
-            faces.append(AlignedFace(picture.name, str(target), *geometry))
+            faces.append(AlignedFace(image.name, str(target), *geometry))
         watch(done)
-    return Aligned(tuple(faces), tuple(left_out), tuple(errors))
+    return Aligned(tuple(faces), tuple(left_out), tuple(errors), done)
 
 
-def _pictures(sources: Sequence[str | Path], errors: list[str]) -> Iterator[Picture]:
+def _images(sources: Sequence[str | Path], errors: list[str]) -> Iterator[SourceImage]:
     for source in map(Path, sources):
         inside = source.is_dir() or is_tar_name(source)
         for face in iter_faces([source], lambda error: errors.append(str(error))):
             name = Path(face.name)
             place = name.relative_to(source) if inside else Path(name.name)
             safe = Path(*(part for part in place.parts if part != ".."))  # a tar may say anything
-            yield Picture(face.name, safe, face.pixels)
+            yield SourceImage(face.name, safe, face.pixels)
 
 
 def _find(photo: Pixels, detector: Detector, min_side: float) -> list[tuple[Frame, float]]:
@@ -191,73 +195,88 @@ def _refuse_inside(out: Path, sources: Sequence[str | Path]) -> None:
     for source in map(Path, sources):
         if source.is_dir() and out.resolve().is_relative_to(source.resolve()):
             raise EdgeError(
-                f"{out}: lies in {source}, whose pictures are the input; give a folder of its own"
+                f"{out}: lies in {source}, whose images are the input; give a folder of its own"
             )
 
 
 def _is_taken(target: Path, written: set[Path], overwrite: bool) -> str:
     if target in written:
-        return f"{target} is another picture's face already; give it a name of its own"
+        return f"{target} is another image's face already; give it a name of its own"
     if target.exists() and not overwrite:
         return f"{target} is there already; give another --out, or --overwrite"
     return ""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(
-        prog="python -m runtime.align", description=__doc__.partition("\n\n")[2]
-    )
-    parser.add_argument("inputs", nargs="+", metavar="IMG_OR_DIR", help="pictures, folders, tars")
-    parser.add_argument("--out", required=True, metavar="DIR", help="a folder of their own")
-    parser.add_argument(
-        "--min-side",
-        type=float,
-        default=MIN_SIDE,
-        metavar="PX",
-        help=f"of the picture, across the frame; smaller faces are left out (default {MIN_SIDE})",
-    )
-    parser.add_argument(
-        "--edges", action="store_true", help="also faces that the picture's edge cuts off"
-    )
-    parser.add_argument(
-        "--largest", action="store_true", help="only the largest face of each picture"
-    )
-    parser.add_argument("--overwrite", action="store_true", help="replace what is in --out")
-    parser.add_argument("--json", action="store_true", help="print one JSON object")
-    arguments = parser.parse_args(argv)
-    if not arguments.min_side > 0:
-        parser.error(f"--min-side {arguments.min_side:g}, expected more than 0")
-    return run_command(lambda: _run(arguments))
+    return run_command(_parser(), _run, argv)
 
 
 def _run(arguments: argparse.Namespace) -> int:
     options = Options(**{name: getattr(arguments, name) for name in Options.__dataclass_fields__})
-    watch = _show if sys.stderr.isatty() else lambda done: None
-    found = align(arguments.inputs, arguments.out, options, watch)
-    if sys.stderr.isatty():
-        print(file=sys.stderr)
+    with Steps() as steps:
+        found = align(
+            arguments.inputs,
+            arguments.out,
+            options,
+            lambda done: steps(f"{done:,} image{'s' * (done != 1)}"),
+        )
     for error in found.errors:
         print(f"error: {error}", file=sys.stderr)
-    if arguments.json:
-        print(json.dumps(asdict(found)))
-    print(_describe(found, arguments.out), file=sys.stderr)
+    print(json.dumps(asdict(found)) if arguments.json else _describe(found, arguments.out))
     return EXIT_ERROR if found.errors or not found.faces else 0
 
 
-def _show(done: int) -> None:
-    print(f"\r{done} pictures", end="", file=sys.stderr, flush=True)
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m runtime.align", description=__doc__.partition("\n\n")[2]
+    )
+    parser.add_argument("inputs", nargs="+", metavar="IMG_OR_DIR", help="images, folders, tars")
+    parser.add_argument("--out", required=True, metavar="DIR", help="a folder of their own")
+    parser.add_argument(
+        "--min-side",
+        type=_px,
+        default=MIN_SIDE,
+        metavar="PX",
+        help=f"of the image, across the frame; smaller faces are left out (default: {MIN_SIDE})",
+    )
+    parser.add_argument(
+        "--edges",
+        action="store_true",
+        help="also faces that the image's edge cuts off (default: they are left out)",
+    )
+    parser.add_argument(
+        "--largest",
+        action="store_true",
+        help="only the largest face of each image (default: all)",
+    )
+    parser.add_argument(
+        "--overwrite",
+        action="store_true",
+        help="replace what is in --out (default: an error for each)",
+    )
+    parser.add_argument("--json", action="store_true", help="print one JSON object (default: text)")
+    return parser
+
+
+def _px(text: str) -> float:
+    try:
+        px = float(text)
+    except ValueError:
+        px = 0.0
+    if not 0 < px < math.inf:
+        raise argparse.ArgumentTypeError(f"{text}, expected a number of px, more than 0")
+    return px
 
 
 def _describe(found: Aligned, out: str) -> str:
     reasons = Counter(each.reason for each in found.left_out)
     left = [f"{reasons[reason]} {reason}{HELP[reason]}" for reason in HELP if reasons[reason]]
-    pictures = len({face.input for face in found.faces})
-    counted = f"{out}: {_count(len(found.faces), 'face')} of {_count(pictures, 'picture')}"
+    counted = f"{out}: {_count(len(found.faces), 'face')} of {_count(found.images, 'image')}"
     return f"{counted}; left out: {', '.join(left)}" if left else counted
 
 
 def _count(number: int, what: str) -> str:
-    return f"{number} {what}" if number == 1 else f"{number} {what}s"
+    return f"{number:,} {what}" if number == 1 else f"{number:,} {what}s"
 
 
 if __name__ == "__main__":

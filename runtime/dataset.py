@@ -1,4 +1,4 @@
-"""Data sets of faces: a tar, a folder or a picture, read where it lies and never unpacked."""
+"""Data sets of faces: a tar, a folder or a image, read where it lies and never unpacked."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Read = Callable[[], Pixels]
 
 @dataclass(frozen=True)
 class Face:
-    """One picture (H, W, 3) and where it came from, 'folder/face.png' or 'faces.tar/face.png'."""
+    """One image (H, W, 3) and where it came from, 'folder/face.png' or 'faces.tar/face.png'."""
 
     name: str
     pixels: Pixels
@@ -30,20 +30,20 @@ class Face:
 def iter_faces(
     sources: Sequence[str | Path], on_broken: Callable[[EdgeError], None] | None = None
 ) -> Iterator[Face]:
-    """Read the pictures of each source in turn: tars in their own order, folders sorted.
+    """Read the images of each source in turn: tars in their own order, folders sorted.
 
-    Files without a picture's suffix and hidden ones are passed over. Raises EdgeError for a source
-    that is missing, damaged or without a picture, and for a picture that cannot be read, unless
+    Files without a image's suffix and hidden ones are passed over. Raises EdgeError for a source
+    that is missing, damaged or without a image, and for a image that cannot be read, unless
     `on_broken` takes that error: then the next one follows.
     """
     for source in map(Path, sources):
         if source.is_dir():
-            pictures = _folder_pictures(source)
+            images = _folder_images(source)
         elif is_tar_name(source):
-            pictures = _tar_pictures(source)
+            images = _tar_images(source)
         else:
-            pictures = iter([(str(source), partial(read_image, source))])
-        for name, read in pictures:
+            images = iter([(str(source), partial(read_image, source))])
+        for name, read in images:
             try:
                 pixels = read()
             except EdgeError as error:
@@ -74,7 +74,7 @@ def load_faces(
 
 
 def list_images(folder: str | Path) -> list[Path]:
-    """The pictures in a folder and the folders below it, sorted; hidden ones are passed over."""
+    """The images in a folder and the folders below it, sorted; hidden ones are passed over."""
     return list_files(folder, is_image_name)
 
 
@@ -94,7 +94,7 @@ def iter_files(folder: str | Path) -> Iterator[Path]:
 
 
 def is_image_name(name: str) -> bool:
-    """Whether a file is taken for a picture: its suffix says so, and it is not hidden."""
+    """Whether a file is taken for a image: its suffix says so, and it is not hidden."""
     path = Path(name)
     return path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".")
 
@@ -104,11 +104,11 @@ def is_tar_name(path: Path) -> bool:
     return path.suffix.lower() == ".tar"
 
 
-def _folder_pictures(folder: Path) -> Iterator[tuple[str, Read]]:
-    pictures = list_images(folder)
-    if not pictures:
-        raise _no_picture(folder)
-    for path in pictures:
+def _folder_images(folder: Path) -> Iterator[tuple[str, Read]]:
+    images = list_images(folder)
+    if not images:
+        raise _no_image(folder)
+    for path in images:
         yield str(path), partial(read_image, path)
 
 
@@ -137,7 +137,7 @@ def _refuse_unfinished(tar: Path, end: int) -> None:
             raise tarfile.ReadError(f"damaged or cut off at byte {end:,}")
 
 
-def _tar_pictures(tar: Path) -> Iterator[tuple[str, Read]]:
+def _tar_images(tar: Path) -> Iterator[tuple[str, Read]]:
     found = False
     for member, read in iter_tar(tar):
         if is_image_name(member):
@@ -145,7 +145,7 @@ def _tar_pictures(tar: Path) -> Iterator[tuple[str, Read]]:
             name = f"{tar}/{member}"
             yield name, partial(decode_image, read(), name)
     if not found:
-        raise _no_picture(tar)
+        raise _no_image(tar)
 
 
 def _member_bytes(archive: tarfile.TarFile, member: tarfile.TarInfo, tar: Path) -> bytes:
@@ -160,14 +160,10 @@ def _member_bytes(archive: tarfile.TarFile, member: tarfile.TarInfo, tar: Path) 
         raise EdgeError(f"{tar}: is not a whole, plain tar ({error}); get it again") from error
 
 
-def _no_picture(source: Path) -> EdgeError:
-    return EdgeError(f"{source}: holds no picture, expected some of {' '.join(IMAGE_SUFFIXES)}")
+def _no_image(source: Path) -> EdgeError:
+    return EdgeError(f"{source}: holds no image, expected some of {' '.join(IMAGE_SUFFIXES)}")
 
 
 def _refuse_folder(error: OSError) -> None:
     reason = (error.strerror or str(error)).lower()
     raise EdgeError(f"{error.filename}: cannot be listed: {reason}; check the path and its rights")
-
-
-# Names of before, until every branch that is under way has the new ones.
-list_pictures, is_picture_name, PICTURE_SUFFIXES = list_images, is_image_name, IMAGE_SUFFIXES

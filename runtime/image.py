@@ -37,7 +37,7 @@ IMAGE_DESCRIPTION = 0x010E  # the EXIF tag
 LARGE_PNG_BYTES = 4 << 20  # of pixels: more are compressed on all cores
 # A face: the longer side against the shorter; what is over is cut off on both sides.
 MAX_ASPECT = 1.25
-MAX_LR_SIDE = 32  # px; made 16x16, a larger picture loses what the network would have to invent
+MAX_LR_SIDE = 32  # px; made 16x16, a larger image loses what the network would have to invent
 MIN_FACE_SIDE = 12  # px; networks of more than 16x16 were trained on faces resampled from this on
 
 
@@ -193,7 +193,7 @@ def fit_face(
         raise EdgeError(f"{size}, expected a face of at least {least}x{least}")
     if longer > MAX_ASPECT * shorter:
         raise EdgeError(
-            f"{size}, expected a face picture, about square (at most 5:4); crop it to the face"
+            f"{size}, expected a face image, about square (at most 5:4); crop it to the face"
         )
     if longer > most and not reduce:
         raise EdgeError(
@@ -236,12 +236,12 @@ def mse_y(a: Pixels, b: Pixels) -> NDArray[np.float64]:
 
 
 def psnr_y(a: Pixels, b: Pixels) -> float:
-    """PSNR-Y in dB of two pictures, or of two stacks by the mean of their error."""
+    """PSNR-Y in dB of two images, or of two stacks by the mean of their error."""
     return psnr_of_mse(float(((luma(a) - luma(b)) ** 2).mean()))
 
 
 def psnr(a: Pixels, b: Pixels) -> float:
-    """PSNR over R, G and B in dB of two pictures, or of two stacks by the mean of their error."""
+    """PSNR over R, G and B in dB of two images, or of two stacks by the mean of their error."""
     return psnr_of_mse(float(((a.astype(np.float64) - b.astype(np.float64)) ** 2).mean()))
 
 
@@ -270,8 +270,3 @@ def _resize(pixels: Pixels, side: int) -> Pixels:
 
 def _first_line(error: Exception) -> str:
     return (str(error) or type(error).__name__).splitlines()[0]
-
-
-# Names of before, until every branch that is under way has the new ones.
-read_picture, decode_picture, write_picture = read_image, decode_image, write_image
-enlarge_bicubic = upscale_bicubic

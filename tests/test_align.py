@@ -52,7 +52,7 @@ def test_faces_are_framed_as_the_training_faces(photos, tmp_path, capsys):
     faces = json.loads(printed.out)["faces"]
     names = ["a.png", "people/two.png", "people/two-2.png"]
     assert [face["output"] for face in faces] == [f"{tmp_path}/faces/{name}" for name in names]
-    assert "3 faces of 2 pictures" in printed.err
+    assert json.loads(printed.out)["images"] == 2
     assert faces[1]["side_px"] == pytest.approx(faces[2]["side_px"] * 480 / 440, rel=0.04)
     detector = Detector()
     for face in faces:
@@ -99,15 +99,15 @@ def test_small_and_cut_off_faces_are_left_out_unless_asked_for(tmp_path, capsys)
     top = frame.bounds[1]
     whole.crop((0, top + 0.1 * frame.side, *whole.size)).save(tmp_path / "cut.png")
     Image.new("RGB", (300, 200), GRAY).save(tmp_path / "nobody.png")
-    pictures = [tmp_path / f"{name}.png" for name in ("small", "cut", "nobody")]
-    assert run(*pictures, "--out", tmp_path / "faces") == EXIT_ERROR
-    said = capsys.readouterr().err
+    images = [tmp_path / f"{name}.png" for name in ("small", "cut", "nobody")]
+    assert run(*images, "--out", tmp_path / "faces") == EXIT_ERROR
+    said = capsys.readouterr().out
     assert said == (
-        f"{tmp_path}/faces: 0 faces of 0 pictures; left out: 1 too small (--min-side),"
+        f"{tmp_path}/faces: 0 faces of 3 images; left out: 1 too small (--min-side),"
         " 1 cut off by the edge (--edges), 1 without a face\n"
     )
     assert not (tmp_path / "faces").exists()
-    assert run(*pictures, "--out", tmp_path / "faces", "--min-side", 40, "--edges") == 0
+    assert run(*images, "--out", tmp_path / "faces", "--min-side", 40, "--edges") == 0
     names = sorted(path.name for path in (tmp_path / "faces").iterdir())
     assert names == ["cut.png", "small.png"]
 
@@ -127,7 +127,7 @@ def test_tars_are_read_and_cannot_write_elsewhere(photos, tmp_path):
 def test_nothing_is_written_over(photos, tmp_path, capsys):
     out = tmp_path / "faces"
     assert run(photos, photos / "a.jpg", "--out", out) == EXIT_ERROR  # twice the same name
-    assert "is another picture's face already" in capsys.readouterr().err
+    assert "is another image's face already" in capsys.readouterr().err
     before = (out / "a.png").read_bytes()
     (out / "a.png").write_bytes(b"mine")
     assert run(photos / "a.jpg", "--out", out) == EXIT_ERROR
@@ -144,12 +144,12 @@ def test_the_input_is_no_place_for_results(photos, capsys, out):
     assert not (photos / "a.png").exists()
 
 
-def test_broken_pictures_are_named_and_the_others_written(photos, tmp_path, capsys):
-    (photos / "b.jpg").write_bytes(b"no picture")
+def test_broken_images_are_named_and_the_others_written(photos, tmp_path, capsys):
+    (photos / "b.jpg").write_bytes(b"no image")
     assert run(photos, "--out", tmp_path / "faces") == EXIT_ERROR
-    said = capsys.readouterr().err
-    assert f"error: {photos}/b.jpg: is not an image that is read" in said
-    assert "1 face of 1 picture" in said
+    said = capsys.readouterr()
+    assert f"error: {photos}/b.jpg: is not an image that is read" in said.err
+    assert said.out == f"{tmp_path}/faces: 1 face of 1 image\n"
 
 
 def test_bad_input_gets_one_line(tmp_path, capsys):

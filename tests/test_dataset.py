@@ -1,4 +1,4 @@
-"""Tars, folders and pictures are read as they lie; what cannot be read is named."""
+"""Tars, folders and images are read as they lie; what cannot be read is named."""
 
 import io
 import tarfile
@@ -100,7 +100,7 @@ def test_links_in_a_tar_are_passed_over(tmp_path):
         member = tarfile.TarInfo("passwd.png")
         member.type, member.linkname = tarfile.SYMTYPE, "/etc/passwd"
         archive.addfile(member)
-    with pytest.raises(EdgeError, match=r"links\.tar: holds no picture"):
+    with pytest.raises(EdgeError, match=r"links\.tar: holds no image"):
         load_faces([tmp_path / "links.tar"])
 
 
@@ -110,7 +110,7 @@ def test_links_in_a_tar_are_passed_over(tmp_path):
         ("nothing", "nothing: is not there"),
         ("nothing.tar", r"nothing\.tar: is not there"),
         ("text.tar", r"text\.tar: is not a whole, plain tar"),
-        ("empty", "empty: holds no picture"),
+        ("empty", "empty: holds no image"),
     ],
 )
 def test_sources_without_faces_are_named(tmp_path, source, problem):

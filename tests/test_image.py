@@ -1,4 +1,4 @@
-"""Any picture is read right or refused in a line; the numbers that all stages share."""
+"""Any image is read right or refused in a line; the numbers that all stages share."""
 
 import io
 import struct
@@ -16,14 +16,14 @@ COLORS = np.array([[[200, 30, 60], [10, 220, 90]]], np.uint8).repeat(8, 0).repea
 GRAY = np.arange(256, dtype=np.uint8).reshape(16, 16)
 
 
-def encode(picture, kind="PNG", **options):
+def encode(image, kind="PNG", **options):
     stream = io.BytesIO()
-    picture.save(stream, kind, **options)
+    image.save(stream, kind, **options)
     return stream.getvalue()
 
 
-def read(picture, kind="PNG", **options):
-    return image.decode_image(encode(picture, kind, **options), "face")
+def read(image, kind="PNG", **options):
+    return image.decode_image(encode(image, kind, **options), "face")
 
 
 def png_header(width, height):
@@ -59,9 +59,9 @@ def test_palette():
 
 
 def test_transparency_is_laid_on_white():
-    picture = Image.fromarray(COLORS).convert("RGBA")
-    picture.putalpha(Image.fromarray(np.repeat([[0, 255]], 8, 0).repeat(8, 1).astype(np.uint8)))
-    pixels = read(picture)
+    image = Image.fromarray(COLORS).convert("RGBA")
+    image.putalpha(Image.fromarray(np.repeat([[0, 255]], 8, 0).repeat(8, 1).astype(np.uint8)))
+    pixels = read(image)
     assert (pixels[:, :8] == 255).all()
     assert np.array_equal(pixels[:, 8:], COLORS[:, 8:])
 

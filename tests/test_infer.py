@@ -43,7 +43,7 @@ def assert_one_line(said, message):
     assert said.err.count("\n") == 1
 
 
-def pictures(folder):
+def images(folder):
     return sorted(p.relative_to(folder).as_posix() for p in folder.rglob("[!.]*_sr.*"))
 
 
@@ -94,13 +94,13 @@ def test_without_an_artifact_the_one_in_artifacts_is_taken(face, artifact, monke
 
 def test_a_folder_keeps_its_tree(folder, artifact, tmp_path):
     assert run(folder, "--artifact", artifact, "--out", tmp_path / "out") == 0
-    assert pictures(tmp_path / "out") == ["a_sr.png", "sub/b_sr.png"]
+    assert images(tmp_path / "out") == ["a_sr.png", "sub/b_sr.png"]
 
 
 def test_results_are_not_enlarged_again(folder, artifact):
     for _ in range(2):
         assert run(folder, "--artifact", artifact) == 0
-        assert pictures(folder) == ["a_sr.png", "sub/b_sr.png"]
+        assert images(folder) == ["a_sr.png", "sub/b_sr.png"]
 
 
 @pytest.mark.parametrize("suffix", [".png", ".jpg", ".webp"])
@@ -111,7 +111,7 @@ def test_out_with_a_suffix_is_a_file(face, artifact, tmp_path, suffix):
 
 def test_out_without_a_suffix_is_a_folder(face, artifact, tmp_path):
     assert run(face, "--artifact", artifact, "--out", tmp_path / "new") == 0
-    assert pictures(tmp_path / "new") == ["face_sr.png"]
+    assert images(tmp_path / "new") == ["face_sr.png"]
 
 
 @pytest.mark.parametrize("suffix", [".png", ".jpg", ".webp"])
@@ -181,7 +181,7 @@ def test_a_large_face_needs_reduce(face, artifact, capsys):
 
 def test_results_that_are_newer_are_kept(folder, artifact, tmp_path, capsys):
     def written():
-        return {name: (out / name).stat().st_mtime_ns for name in pictures(out)}
+        return {name: (out / name).stat().st_mtime_ns for name in images(out)}
 
     out = tmp_path / "out"
     assert run(folder, "--artifact", artifact, "--out", out) == 0
@@ -211,7 +211,7 @@ def test_results_older_than_what_they_are_made_of_are_made_again(folder, artifac
 
 def test_a_glob_is_every_picture_that_it_matches(folder, artifact, tmp_path, capsys):
     assert run(f"{folder}/**/*.*", "--artifact", artifact, "--out", tmp_path / "out") == 0
-    assert pictures(tmp_path / "out") == ["a_sr.png", "b_sr.png"]
+    assert images(tmp_path / "out") == ["a_sr.png", "b_sr.png"]
     assert run(f"{folder}/*.gif", "--artifact", artifact) == 1
     assert "*.gif: matches nothing; check the pattern" in capsys.readouterr().err
     assert run(f"{tmp_path}/out/*", "--artifact", artifact) == 1
@@ -237,7 +237,7 @@ def test_every_format_that_pillow_reads_is_taken_from_a_folder(tmp_path, artifac
     kind = {"format": "JPEG"} if suffix == ".jfif" else {}
     Image.fromarray(tiny_artifact.faces(1)[0]).save(tmp_path / "in" / f"x{suffix}", **kind)
     assert run(tmp_path / "in", "--artifact", artifact) == 0
-    assert pictures(tmp_path / "in") == ["x_sr.png"]
+    assert images(tmp_path / "in") == ["x_sr.png"]
 
 
 @pytest.mark.parametrize(
@@ -274,7 +274,7 @@ def test_shards_share_the_files_of_a_folder(tmp_path, artifact):
         out = tmp_path / f"out{number}"
         arguments = ["--out", out, "--shard", f"{number}/2", "--artifact", artifact]
         assert run(tmp_path / "in", *arguments) == 0
-        made.append(pictures(out))
+        made.append(images(out))
     assert made == [["0_sr.png", "2_sr.png", "4_sr.png"], ["1_sr.png", "3_sr.png"]]
 
 
@@ -354,14 +354,14 @@ def test_ctrl_c_leaves_what_is_finished(tmp_path, artifact):
         text=True,
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
-    while process.poll() is None and not pictures(out):
+    while process.poll() is None and not images(out):
         time.sleep(0.001)
     process.send_signal(signal.SIGINT)
     said = process.communicate()[1]
     assert process.returncode == 130
     assert "Traceback" not in said
     assert said.splitlines()[-1].startswith("error: interrupted after ")
-    assert all(read_image(out / name).shape == (128, 128, 3) for name in pictures(out))
+    assert all(read_image(out / name).shape == (128, 128, 3) for name in images(out))
     assert not list(out.glob(".*"))
 
 
@@ -372,7 +372,7 @@ def test_one_of_many_inputs_fails(folder, artifact, capsys):
     results = json.loads(said.out)["results"]
     assert [bool(result["output"]) for result in results] == [True, False, True, False]
     assert [line.partition(": ")[0] for line in said.err.splitlines()] == ["error", "error"]
-    assert pictures(folder) == ["a_sr.png", "sub/b_sr.png"]
+    assert images(folder) == ["a_sr.png", "sub/b_sr.png"]
 
 
 def names(*names):
@@ -498,15 +498,15 @@ def test_a_kill_in_the_middle_of_a_folder_leaves_only_whole_faces(tmp_path, arti
         Image.fromarray(pixels).save(many / f"{i}.png")
     command = [*MODULE, many, "--artifact", artifact]
     process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.DEVNULL)
-    while process.poll() is None and len(pictures(many)) < 5:
+    while process.poll() is None and len(images(many)) < 5:
         time.sleep(0.001)
     process.send_signal(signal.SIGKILL)
     assert process.wait() == -signal.SIGKILL
-    written = pictures(many)
+    written = images(many)
     assert 0 < len(written) < 120
     assert all(read_image(many / name).shape == (128, 128, 3) for name in written)
     assert run(many, "--artifact", artifact) == 0
-    assert len(pictures(many)) == 120
+    assert len(images(many)) == 120
 
 
 @pytest.mark.soak

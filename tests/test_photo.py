@@ -33,14 +33,14 @@ def astronaut(side):
 
 def group():
     """Four of her, of several sizes, two mirrored; and one that is too large."""
-    picture = Image.new("RGB", (640, 260), BACKGROUND)
-    picture.paste(astronaut(512).crop((100, 0, 360, 260)), (380, 0))
+    image = Image.new("RGB", (640, 260), BACKGROUND)
+    image.paste(astronaut(512).crop((100, 0, 360, 260)), (380, 0))
     for i, (side, x) in enumerate(((64, 4), (90, 80), (110, 175), (84, 292))):
         one = astronaut(side)
         if i % 2:
             one = one.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
-        picture.paste(one, (x, 260 - side))
-    return picture
+        image.paste(one, (x, 260 - side))
+    return image
 
 
 @pytest.fixture(scope="module")
@@ -64,11 +64,11 @@ def test_a_face_is_found_at_any_small_size(found, across):
 
 
 def test_small_faces_in_a_large_photo_are_found_once(found):
-    picture = Image.new("RGB", (1300, 320), BACKGROUND)
+    image = Image.new("RGB", (1300, 320), BACKGROUND)
     for x, y in ((10, 20), (545, 180), (1190, 200)):  # the second lies where tiles overlap
-        picture.paste(astronaut(100), (x, y))
-    picture.paste(astronaut(310), (700, 5))
-    faces = found.find(np.array(picture))
+        image.paste(astronaut(100), (x, y))
+    image.paste(astronaut(310), (700, 5))
+    faces = found.find(np.array(image))
     assert len(faces) == 4
     assert sorted(face.width > 40 for face in faces) == [False, False, False, True]
 
@@ -280,8 +280,8 @@ def test_a_style_without_its_model_is_missing(tmp_path, artifact, monkeypatch, c
 
 
 def test_auto_tells_faces_from_photos(tmp_path, artifact, capsys):
-    for name, picture in (("a", astronaut(32)), ("b", astronaut(96)), ("c", astronaut(30))):
-        picture.save(tmp_path / f"{name}.png")
+    for name, image in (("a", astronaut(32)), ("b", astronaut(96)), ("c", astronaut(30))):
+        image.save(tmp_path / f"{name}.png")
     assert run(f"{tmp_path}/*.png", "--artifact", artifact, "--json") == 0
     results = json.loads(capsys.readouterr().out)["results"]
     assert [result["kind"] for result in results] == ["face", "photo", "face"]

@@ -52,7 +52,7 @@ def write_video(path, frames, times=None, codec="libx264", pix_fmt="yuv444p", ro
 
 @dataclass(frozen=True, eq=False)
 class Shown:
-    """What a player shows: upright frames (N, H, W, 3), their seconds, and the picture's shape."""
+    """What a player shows: upright frames (N, H, W, 3), their seconds, and the image's shape."""
 
     frames: np.ndarray
     seconds: list
@@ -130,14 +130,14 @@ def test_a_folder_takes_videos_too(clip, artifact, tmp_path):
 def write_sound(path, codec, seconds=1.0):
     """A video of two frames, a tenth of a second apart, with a tone."""
     with av.open(str(path), "w") as container:
-        pictures = container.add_stream("libx264", rate=10)
-        pictures.height = pictures.width = 32
+        images = container.add_stream("libx264", rate=10)
+        images.height = images.width = 32
         tone = container.add_stream(codec, rate=48_000)
         for number in range(2):
             frame = av.VideoFrame.from_ndarray(tiny_artifact.faces(1)[0].repeat(2, 0).repeat(2, 1))
             frame.pts, frame.time_base = number, Fraction(1, 10)
-            container.mux(pictures.encode(frame))
-        container.mux(pictures.encode(None))
+            container.mux(images.encode(frame))
+        container.mux(images.encode(None))
         wave = np.sin(np.arange(round(48_000 * seconds)) * 0.06).astype(np.float32)
         frame = av.AudioFrame.from_ndarray(wave[None] / 2, format="flt", layout="mono")
         frame.sample_rate, frame.pts = 48_000, 0

@@ -86,7 +86,7 @@ class Frame:
 
 
 def mirror(landmarks: Points, width: float) -> Points:
-    """The landmarks (5, 2) of the mirrored picture of that width."""
+    """The landmarks (5, 2) of the mirrored image of that width."""
     return landmarks[[1, 0, 2, 4, 3]] * (-1, 1) + (width, 0)
 
 
@@ -95,7 +95,7 @@ MEAN_LANDMARKS = (LANDMARKS + mirror(LANDMARKS, SR_SIDE)) / 2
 
 
 def transform(image: Image.Image, size: tuple[int, int], turn: complex, shift: complex) -> Pixels:
-    """The picture of `size` whose point z shows what the image has at turn * z + shift."""
+    """The image of `size` whose point z shows what the image has at turn * z + shift."""
     matrix = (turn.real, -turn.imag, shift.real, turn.imag, turn.real, shift.imag)
     method = Image.Transform.AFFINE
     return np.array(image.transform(size, method, matrix, Image.Resampling.BICUBIC))

@@ -62,7 +62,7 @@ class VideoProperties:
 class Frame:
     """A frame, upright, of a known video; its time and duration are in units of the time base."""
 
-    picture: av.VideoFrame
+    image: av.VideoFrame
     time: int
     duration: int
     properties: VideoProperties
@@ -71,7 +71,7 @@ class Frame:
     @property
     def pixels(self) -> Pixels:
         """(H, W, 3), converted by the frame's own matrix and range."""
-        return self.picture.to_ndarray(format="rgb24").astype(np.uint8, copy=False)
+        return self.image.to_ndarray(format="rgb24").astype(np.uint8, copy=False)
 
     @property
     def seconds(self) -> Fraction:
@@ -96,18 +96,18 @@ class VideoReader:
     def __iter__(self) -> Iterator[Frame]:
         """Decode; damaged packets are left out, and a failure to read on is the end."""
         properties, last = None, None
-        for picture in self._pictures():
-            self._refuse_large(picture.width, picture.height)
-            properties = properties or self._properties_of(picture)
-            time = self._time_of(picture, properties)
+        for image in self._images():
+            self._refuse_large(image.width, image.height)
+            properties = properties or self._properties_of(image)
+            time = self._time_of(image, properties)
             if self.frames >= MAX_FRAMES or abs(time * properties.time_base) > MAX_SECONDS:
                 self._damaged = True  # too many, or a time of no sense
                 return
             time = time if last is None else max(time, last + 1)
-            duration = picture.duration or round(1 / properties.rate / properties.time_base)
+            duration = image.duration or round(1 / properties.rate / properties.time_base)
             last, self._end = time, time + duration
             self.frames += 1
-            upright = turn(self._av, picture, matrix_of(picture))
+            upright = turn(self._av, image, matrix_of(image))
             yield Frame(upright, time, duration, properties, self.total)
 
     @property
@@ -154,15 +154,15 @@ class VideoReader:
         """Matroska does not say how long the last frame is shown."""
         return "matroska" in self._container.format.name
 
-    def _pictures(self) -> Iterator[av.VideoFrame]:
+    def _images(self) -> Iterator[av.VideoFrame]:
         try:
             for packet in self._container.demux(self._track):
                 try:
-                    pictures = packet.decode()
+                    images = packet.decode()
                 except (self._av.error.FFmpegError, ValueError):
                     self._damaged = True
                     continue
-                yield from pictures
+                yield from images
         except EdgeError:
             raise
         except Exception as error:  # FFmpeg's, and what the damage made PyAV trip over
@@ -172,25 +172,25 @@ class VideoReader:
                 ) from error
             self._damaged = True
 
-    def _time_of(self, picture: av.VideoFrame, properties: VideoProperties) -> int:
+    def _time_of(self, image: av.VideoFrame, properties: VideoProperties) -> int:
         time_base = properties.time_base
-        if picture.pts is None or picture.time_base is None:
+        if image.pts is None or image.time_base is None:
             return round(self.frames / properties.rate / time_base)
-        return round(picture.pts * picture.time_base / time_base)
+        return round(image.pts * image.time_base / time_base)
 
-    def _properties_of(self, picture: av.VideoFrame) -> VideoProperties:
+    def _properties_of(self, image: av.VideoFrame) -> VideoProperties:
         aspect = self._track.sample_aspect_ratio or Fraction(1)
-        width, height = picture.width, picture.height
-        if is_transposed(matrix_of(picture)):
+        width, height = image.width, image.height
+        if is_transposed(matrix_of(image)):
             width, height, aspect = height, width, 1 / aspect
         return VideoProperties(
             width,
             height,
             aspect,
-            int(picture.colorspace),
-            int(picture.color_primaries),
-            int(picture.color_trc),
-            int(picture.color_range),
+            int(image.colorspace),
+            int(image.color_primaries),
+            int(image.color_trc),
+            int(image.color_range),
             self._rate,
             self._time_base,
         )
@@ -218,15 +218,15 @@ def _first_track(
     cover = pyav.stream.Disposition.attached_pic
     tracks = [track for track in container.streams.video if not track.disposition & cover]
     if not tracks:
-        raise EdgeError(f"{source}: has no pictures, expected a video")
+        raise EdgeError(f"{source}: has no images, expected a video")
     if tracks[0].codec_context is None:
         raise EdgeError(f"{source}: is of an unknown kind, or damaged; convert it to MP4")
     return tracks[0]
 
 
-def matrix_of(picture: av.VideoFrame) -> Matrix:
+def matrix_of(image: av.VideoFrame) -> Matrix:
     """How a player turns and mirrors the frame: (a, b, c, d) of x' = ax + cy, y' = bx + dy."""
-    for data in picture.side_data:
+    for data in image.side_data:
         if data.type.name == "DISPLAYMATRIX":  # type: ignore[attr-defined]  # PyAV's stub: a key
             a, b, _, c, d, *_ = np.frombuffer(bytes(data), np.int32)  # type: ignore[arg-type]
             if abs(a) >= abs(b):
@@ -239,26 +239,26 @@ def is_transposed(matrix: Matrix) -> bool:
     return matrix[0] == 0
 
 
-def turn(pyav: ModuleType, picture: av.VideoFrame, matrix: Matrix) -> av.VideoFrame:
+def turn(pyav: ModuleType, image: av.VideoFrame, matrix: Matrix) -> av.VideoFrame:
     """The frame as a player shows it, of eight bits, its colors as they are."""
     if matrix == UPRIGHT:
-        return picture
+        return image
     a, b, c, d = matrix
-    stored = picture if picture.format.name == FORMAT else picture.reformat(format=FORMAT)
+    stored = image if image.format.name == FORMAT else image.reformat(format=FORMAT)
     width, height = stored.width, stored.height
     turned = pyav.VideoFrame(*((height, width) if a == 0 else (width, height)), FORMAT)
     for source, target in zip(planes(stored), planes(turned), strict=True):
         plane = source.T if a == 0 else source
         target[:] = plane[:: -1 if b + d < 0 else 1, :: -1 if a + c < 0 else 1]
-    turned.colorspace, turned.color_range = picture.colorspace, picture.color_range
+    turned.colorspace, turned.color_range = image.colorspace, image.color_range
     return turned
 
 
-def planes(picture: av.VideoFrame) -> list[Pixels]:
+def planes(image: av.VideoFrame) -> list[Pixels]:
     """The planes of a yuv420p frame, each (H, W), to be read and written."""
     return [
         np.frombuffer(memoryview(plane), np.uint8).reshape(-1, plane.line_size)[
             : plane.height, : plane.width
         ]
-        for plane in picture.planes
+        for plane in image.planes
     ]

@@ -45,11 +45,11 @@ class VideoWriter:
         return -self._shift * self._properties.time_base
 
     def write(self, frame: Frame, result: Result) -> None:
-        picture = self._picture(frame, result)
-        picture.pts = frame.time - self._shift
-        picture.time_base = self._properties.time_base
-        self._durations.append((picture.pts, frame.duration))
-        self._mux(self._stream.encode(picture))
+        image = self._image(frame, result)
+        image.pts = frame.time - self._shift
+        image.time_base = self._properties.time_base
+        self._durations.append((image.pts, frame.duration))
+        self._mux(self._stream.encode(image))
 
     def end(self) -> None:
         self._mux(self._stream.encode(None))
@@ -81,7 +81,7 @@ class VideoWriter:
             context.sample_aspect_ratio = properties.aspect
         return stream
 
-    def _picture(self, frame: Frame, result: Result) -> av.VideoFrame:
+    def _image(self, frame: Frame, result: Result) -> av.VideoFrame:
         width, height = self._size
         if (
             not isinstance(result, UpscaledPhoto)
@@ -94,23 +94,23 @@ class VideoWriter:
         ):
             pixels = result.pixels if isinstance(result, UpscaledPhoto) else result
             return self._encode(pixels)
-        picture = frame.picture.reformat(
+        image = frame.image.reformat(
             width=width, height=height, format=FORMAT, interpolation="BICUBIC"
         )
-        if picture is frame.picture:  # nothing was to be done, and what was decoded is not ours
-            picture.make_writable()
+        if image is frame.image:  # nothing was to be done, and what was decoded is not ours
+            image.make_writable()
         for patch in result.patches:
-            self._lay_over(picture, patch)
-        return picture
+            self._lay_over(image, patch)
+        return image
 
-    def _lay_over(self, picture: av.VideoFrame, patch: Patch) -> None:
+    def _lay_over(self, image: av.VideoFrame, patch: Patch) -> None:
         """Blend a face into the frame's planes; its part alone is converted to RGB and back."""
         width, height = self._size
         left, top = patch.left & ~1, patch.top & ~1
         right, bottom = min(width, patch.right + 1 & ~1), min(height, patch.bottom + 1 & ~1)
         part = self._av.VideoFrame(right - left, bottom - top, FORMAT)
-        part.colorspace, part.color_range = picture.colorspace, picture.color_range
-        pairs = list(zip(planes(picture), planes(part), strict=True))
+        part.colorspace, part.color_range = image.colorspace, image.color_range
+        pairs = list(zip(planes(image), planes(part), strict=True))
         places = [
             np.s_[top // step : bottom // step, left // step : right // step] for step in (1, 2, 2)
         ]
@@ -133,14 +133,14 @@ class VideoWriter:
         if pixels.shape[:2] != (height, width):
             if min(pixels.shape[0] - height, pixels.shape[1] - width) in (0, 1):
                 pixels = pixels[:height, :width]  # an odd row or column
-            picture = self._av.VideoFrame.from_ndarray(np.ascontiguousarray(pixels), format="rgb24")
-            pixels = picture.to_ndarray(
+            image = self._av.VideoFrame.from_ndarray(np.ascontiguousarray(pixels), format="rgb24")
+            pixels = image.to_ndarray(
                 width=width, height=height, format="rgb24", interpolation="BICUBIC"
             )
         return self._convert(pixels)
 
     def _convert(self, pixels: Pixels) -> av.VideoFrame:
-        picture = self._av.VideoFrame.from_ndarray(np.ascontiguousarray(pixels), format="rgb24")
-        return picture.reformat(
+        image = self._av.VideoFrame.from_ndarray(np.ascontiguousarray(pixels), format="rgb24")
+        return image.reformat(
             format=FORMAT, dst_colorspace=self._matrix, dst_color_range=self._properties.range
         )
