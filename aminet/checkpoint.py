@@ -94,7 +94,7 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
 def _read(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
     if not path.is_file():
         raise EdgeError(
-            f"{path}: no such file, expected a checkpoint; train one: python -m aminet.train"
+            f"{path}: no such file, expected a checkpoint; train one: python -m aminet.train --help"
         )
     if is_torch_file(path):
         raise EdgeError(f"{path}: a file of torch.save; {_how_to_convert(path)}")
@@ -167,7 +167,7 @@ def _committed(model: str) -> Path:
     path = weights_path(model)
     if not path.is_file():
         raise EdgeError(
-            f"{model}: no trained weights; train them: python -m aminet.train"
+            f"{model}: no trained weights; train them: python -m aminet.train --help"
             f" --data FACES.tar --model {model} --minutes 60 --out runs/{model}"
         )
     return path

@@ -79,7 +79,7 @@ class Statistics:
         if shapes != ((length,), (count, length), (count,)) or dtypes != ("u2", "i1", "f4"):
             raise EdgeError(
                 f"statistics are {shapes} {dtypes}, expected those of calib_data/statistics.npz; "
-                "make them again: python -m calib_data.generate statistics"
+                "make them again: python -m calib_data.generate statistics --data FACES.tar"
             )
 
 
@@ -131,7 +131,7 @@ def read_statistics(path: Path = STATISTICS) -> Statistics:
     except (EOFError, ValueError, KeyError, zipfile.BadZipFile) as error:
         raise EdgeError(
             f"{path}: no face statistics ({error}); "
-            "make them: python -m calib_data.generate statistics"
+            "make them: python -m calib_data.generate statistics --data FACES.tar"
         ) from error
 
 

@@ -142,7 +142,7 @@ def _measure(artifact: Artifact) -> Measurement:
     with open_backend("onnxruntime", artifact) as runner:
         verdict = measure(runner, artifact)
         if not verdict.passed:
-            raise EdgeError(describe_failure(artifact.path, runner.name, verdict), EXIT_DRIFT)
+            raise EdgeError(describe_failure(artifact, runner.name, verdict), EXIT_DRIFT)
         return Measurement.of(verdict.fidelity, runner.name, runner.version, emulated=True)
 
 

@@ -46,23 +46,24 @@ def read_artifact(path: Path) -> Artifact:
             EXIT_MISSING,
         )
     if not path.is_file():
-        raise EdgeError(f"{path}: is not there; make it: {format_of(path).make}")
+        raise EdgeError(f"{path}: not found. Create it with: {format_of(path).make}")
     manifest = read_manifest(path)
     model = read_bytes(path, MAX_ARTIFACT_BYTES)
     if sha256_bytes(model) != manifest.sha256:
         raise EdgeError(
             f"{path}: is not the file that its manifest describes, one of the two was damaged or"
-            f" replaced; make it again: {_maker(path, manifest)}"
+            f" replaced. Create it again with: {_make_command(path, manifest)}"
         )
     probes = read_bytes(probes_path(path), drift.MAX_PROBES_BYTES)
     if sha256_bytes(probes) != manifest.probes_sha256:
         raise EdgeError(
             f"{probes_path(path)}: are not the probes of {path.name}, but damaged or of another"
-            f" export; make {path.name} again: {_maker(path, manifest)}"
+            f" export. Create {path.name} again with: {_make_command(path, manifest)}"
         )
     if manifest.random_weights:
         raise EdgeError(
-            f"{path}: has random weights, for tests; export trained ones: python -m export.onnx"
+            f"{path}: has random weights, for tests. Create one with trained ones with:"
+            " python -m export.onnx"
         )
     return Artifact(path, manifest, model, probes, _read_parts(path, manifest))
 
@@ -74,8 +75,8 @@ def _read_parts(path: Path, manifest: Manifest) -> dict[str, bytes]:
         parts[name] = read_bytes(part, MAX_ARTIFACT_BYTES)
         if sha256_bytes(parts[name]) != sha256:
             raise EdgeError(
-                f"{part}: does not belong to {path.name}, as its manifest says, or was damaged;"
-                f" make them again: {_maker(path, manifest)}"
+                f"{part}: does not belong to {path.name}, as its manifest says, or was damaged."
+                f" Create both again with: {_make_command(path, manifest)}"
             )
     return parts
 
@@ -107,11 +108,15 @@ def write_artifact(
             stack.enter_context(writing(target)).write_bytes(data)
 
 
-def _maker(path: Path, manifest: Manifest) -> str:
-    """The command that makes this artifact: smaller ones are made of fp32.onnx, not exported."""
+def _make_command(path: Path, manifest: Manifest) -> str:
+    return make_command(path, manifest.model, manifest.precision)
+
+
+def make_command(path: Path, model: str, precision: str) -> str:
+    """The command that creates an artifact: smaller ones are made from fp32.onnx."""
     if (kind := format_of(path)) is not ONNX:
         source = probes_path(path).with_name(f"{path.stem}.onnx")
         return f"{kind.make} --artifact {source if source.is_file() else source.parent}"
-    if manifest.precision == "fp32":
-        return "python -m export.onnx"
-    return f"python -m quantize.{manifest.precision} --artifact {path.with_name('fp32.onnx')}"
+    if precision == "fp32":
+        return f"python -m export.onnx --model {model}"
+    return f"python -m quantize.{precision} --artifact {path.with_name('fp32.onnx')}"

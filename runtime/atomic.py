@@ -1,4 +1,4 @@
-"""Files that are whole or not there: written beside their name, then renamed; and their digests."""
+"""Atomic files: written beside their name, then renamed; and their digests."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ def read_bytes(path: str | Path, limit_bytes: int) -> bytes:
                 )
             return file.read(limit_bytes)
     except FileNotFoundError as error:
-        raise EdgeError(f"{path}: is not there; check the path") from error
+        raise EdgeError(f"{path}: not found; check the path") from error
     except IsADirectoryError as error:
         raise EdgeError(f"{path}: is a folder, expected a file") from error
     except (OSError, ValueError) as error:  # ValueError: a null byte in the path
@@ -169,7 +169,7 @@ def _swap(temporary: Path, target: Path) -> None:
 def _remove_leftovers(folder: Path) -> None:
     """Remove what killed processes left half written; once for each folder is enough.
 
-    The system gives a dead process's locks back, so what can be locked is nobody's.
+    The system gives a dead process's locks back, so what can be locked is left over.
     """
     folder = folder.absolute()
     if folder in _CLEARED:

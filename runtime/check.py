@@ -1,7 +1,7 @@
 """Check an artifact on this machine: `python -m runtime.check artifacts/aminet-edge/fp32.onnx`.
 
 The probes always run, whatever is remembered. With --data, real faces of 128x128 are shrunk,
-enlarged and compared with themselves: the quality that the artifact really loses against FP32.
+upscaled and compared with themselves: the quality that the artifact really loses against FP32.
 """
 
 from __future__ import annotations
@@ -15,8 +15,9 @@ from pathlib import Path
 
 import numpy as np
 
-from runtime.artifact import Artifact, read_artifact
-from runtime.backends.open import PROVIDERS, Runner, open_backend, with_provider
+from runtime.arguments import add_artifact_arguments
+from runtime.artifact import Artifact, make_command, read_artifact
+from runtime.backends.open import AUTO, Runner, open_backend, with_provider
 from runtime.cpu import processor
 from runtime.dataset import load_faces
 from runtime.drift import expected_drift_db
@@ -24,6 +25,7 @@ from runtime.errors import EXIT_DRIFT, run_command
 from runtime.evaluation import Evaluator, psnr_each, upscale_faces
 from runtime.image import shrink
 from runtime.manifest import probes_path
+from runtime.places import find_artifacts, find_routes
 from runtime.verification import measure
 
 
@@ -48,10 +50,12 @@ class CheckReport:
     """The fidelity to FP32 on the probes with its limits, and the drift on real faces if given."""
 
     artifact: str
+    model: str
     backend: str
     backend_version: str
     processor: str
     precision: str
+    executes_as: str
     finite: bool
     fidelity_db: float
     worst_fidelity_db: float
@@ -64,12 +68,16 @@ class CheckReport:
     passed: bool
 
 
-def check(artifact: str, backend: str = "auto", data: Sequence[str] = ()) -> CheckReport:
+def check(
+    artifact: str | None = None, backend: str = AUTO, data: Sequence[str] = ()
+) -> CheckReport:
     """Run an artifact's probes, and the faces in `data` (tars or folders), in a backend.
 
-    A report that did not pass is returned; EdgeError is for what could not be checked.
+    `artifact` is a file, a folder (of which the first is taken that infer would try) or None, as in
+    open_session. A report that did not pass is returned; EdgeError is for what could not be
+    checked.
     """
-    read = read_artifact(Path(artifact))
+    read = read_artifact(_find(artifact, backend))
     manifest = read.manifest
     with open_backend(backend, read) as runner:
         verdict = measure(runner, read)
@@ -77,11 +85,13 @@ def check(artifact: str, backend: str = "auto", data: Sequence[str] = ()) -> Che
     fidelity, fp32_psnr_y = verdict.fidelity, manifest.psnr_y
     drift_db = real.drift_db if real else None
     return CheckReport(
-        artifact=artifact,
+        artifact=str(read.path),
+        model=manifest.model,
         backend=runner.name,
         backend_version=runner.version,
         processor=processor(),
-        precision=manifest.executes_as,
+        precision=manifest.computed_in,
+        executes_as=manifest.executes_as,
         finite=fidelity.finite,
         fidelity_db=fidelity.fidelity_db,
         worst_fidelity_db=fidelity.worst_fidelity_db,
@@ -95,6 +105,11 @@ def check(artifact: str, backend: str = "auto", data: Sequence[str] = ()) -> Che
         data=real,
         passed=verdict.passed and (drift_db is None or drift_db <= manifest.max_drop_db),
     )
+
+
+def _find(artifact: str | None, backend: str) -> Path:
+    paths, _ = find_artifacts(artifact, backend)
+    return paths[0] if backend == AUTO else find_routes(paths, [backend])[0][0]
 
 
 def _real_drift(runner: Runner, artifact: Artifact, data: Sequence[str]) -> RealDrift:
@@ -116,42 +131,36 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _run(arguments: argparse.Namespace) -> int:
     backend = with_provider(arguments.backend, arguments.provider)
     report = check(arguments.artifact, backend, arguments.data)
-    if arguments.json:
-        print(json.dumps(asdict(report)))
-    else:
-        _describe(report)
+    print(json.dumps(asdict(report)) if arguments.json else "\n".join(_lines(report)))
     if report.passed:
         return 0
+    path = Path(report.artifact)
     print(
-        f"error: {report.artifact}: drifts from FP32 further than it may; make it again, or take"
-        " fp32.onnx",
+        f"error: {path}: drifts from FP32 further than it may. Create it again with:"
+        f" {make_command(path, report.model, report.precision)}",
         file=sys.stderr,
     )
     return EXIT_DRIFT
 
 
-def _describe(report: CheckReport) -> None:
+def _lines(report: CheckReport) -> list[str]:
     lines = [
-        f"{report.artifact} ({report.precision}) in {report.backend}"
+        f"{report.artifact} ({report.executes_as}) in {report.backend}"
         f" {report.backend_version} on {report.processor}",
         f"faces     {report.fidelity_db:6.1f} dB to FP32, at least {report.limit_db:.1f};"
         f" worst {report.worst_fidelity_db:.1f}",
-        f"extremes  {report.extremes_fidelity_db:6.1f} dB to FP32,"
+        f"stress    {report.extremes_fidelity_db:6.1f} dB to FP32,"
         f" at least {report.extremes_limit_db:.1f}",
     ]
-    if report.data:
-        lines += _describe_data(report.data, report.max_drop_db)
-    print("\n".join(lines), file=sys.stderr)
-
-
-def _describe_data(data: RealDrift, max_drop_db: float) -> list[str]:
-    lines = [f"real      {data.psnr_y:6.2f} dB PSNR-Y over {data.faces} faces"]
-    if data.drift_db is None:
+    if report.data is None:
+        return lines
+    lines.append(f"real      {report.data.psnr_y:6.2f} dB PSNR-Y over {report.data.faces} faces")
+    if report.data.drift_db is None:
         return [*lines, "drift     not known: fp32.onnx is not beside the artifact"]
     return [
         *lines,
-        f"drift     {data.drift_db:6.3f} dB lost against FP32, at most {max_drop_db};"
-        f" worst {data.worst_drift_db:.3f}",
+        f"drift     {report.data.drift_db:6.3f} dB lost against FP32, at most {report.max_drop_db};"
+        f" worst {report.data.worst_drift_db:.3f}",
     ]
 
 
@@ -160,27 +169,13 @@ def _parser() -> argparse.ArgumentParser:
         prog="python -m runtime.check",
         description="Run an artifact's probes on this machine and compare them with FP32.",
     )
-    parser.add_argument(
-        "artifact",
-        metavar="ARTIFACT",
-        help="an ONNX file, a LiteRT file or an engine, with its manifest",
-    )
-    parser.add_argument(
-        "--backend",
-        default="auto",
-        metavar="B",
-        help="onnxruntime, openvino, litert or tensorrt; auto: by the kind of file, onnxruntime"
-        " for ONNX",
-    )
-    parser.add_argument(
-        "--provider", choices=PROVIDERS, help="what ONNX Runtime computes with (default: cpu)"
-    )
+    add_artifact_arguments(parser, positional=True)
     parser.add_argument(
         "--data",
         nargs="+",
         default=(),
         metavar="TAR_OR_DIR",
-        help="faces of 128x128: the drift on them too",
+        help="faces of 128x128: measure the drift on them too (default: probes only)",
     )
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     return parser

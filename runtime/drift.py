@@ -1,7 +1,8 @@
 """Drift: how far an artifact, run on this machine, is from the FP32 model, and how far it may be.
 
-Each model has probes: 12 faces of nobody and some extreme pictures, with what the FP32 PyTorch
-model makes of them. Running them needs neither that model nor any ground truth.
+Each model has probes: 12 synthetic faces and some stress probes, images where activations are
+largest, with what the FP32 PyTorch model makes of them. Running them needs neither that model nor
+any ground truth.
 """
 
 from __future__ import annotations
@@ -28,11 +29,11 @@ from runtime.image import (
 from runtime.manifest import LR_SIDES, Manifest
 
 # Sums in another order (another processor, another build) move values by 1e-6 and flip a gray level
-# here and there: 90 dB and more. Between here and there nobody sees a difference, but it is one.
+# here and there: 90 dB and more. A smaller fidelity is not visible yet, but it is a difference.
 ROUNDING_DB = 82.0
 SLACK_DB = 2.0  # under what was measured at build time
 BUDGET_DB = 48.6  # where the FP32 model's PSNR-Y is not known: that of 27 dB and a drop of 0.03 dB
-EXTREMES_SLACK_DB = 12.0  # extreme pictures under the budget, in a backend that was not measured
+EXTREMES_SLACK_DB = 12.0  # stress probes under the budget, in a backend that was not measured
 PROBE_FACES = 12
 MAX_PROBES = 64
 MAX_PROBES_BYTES = 16 << 20  # packed and unpacked
@@ -58,7 +59,7 @@ class Probes:
                 )
         if not 0 < self.faces < n <= MAX_PROBES:
             raise ValueError(
-                f"{self.faces} faces of {n} pictures, expected both faces and extremes"
+                f"{self.faces} faces of {n} probes, expected both faces and stress probes"
             )
 
     @property
@@ -70,7 +71,7 @@ class Probes:
 
 @dataclass(frozen=True)
 class Fidelity:
-    """PSNR-Y in dB to the FP32 output: over the faces, of the worst face, over the extremes.
+    """PSNR-Y in dB to the FP32 output: over the faces, of the worst face, over the stress probes.
 
     Each by the mean of the error. Zero throughout if an output was not `finite`.
     """
@@ -83,7 +84,7 @@ class Fidelity:
 
 @dataclass(frozen=True)
 class Limit:
-    """The least fidelity in dB that is good enough, for faces and for extreme pictures."""
+    """The least fidelity in dB that is good enough, for faces and for stress probes."""
 
     fidelity_db: float
     extremes_fidelity_db: float
@@ -115,7 +116,8 @@ def decode_probes(data: bytes, name: str) -> Probes:
             return Probes(arrays["lr"], arrays["sr"], names, int(arrays["faces"]))
     except Exception as error:  # zipfile and numpy raise whatever the damage made them trip over
         raise EdgeError(
-            f"{name}: are no probes ({error}); make them again: python -m export.onnx"
+            f"{name}: damaged, or no probes ({error}). Create them again with:"
+            " python -m export.onnx"
         ) from error
 
 
@@ -147,7 +149,7 @@ def expected_drift_db(psnr_y: float, fidelity_db: float) -> float:
 
 
 def measure(run: Run, probes: Probes) -> Fidelity:
-    """Run the faces one by one, as they come in use, and the extremes as a batch; compare."""
+    """Run the faces one by one, as they come in use, and the stress probes as a batch; compare."""
     lr = to_tensor(probes.lr)
     faces = [run(lr[i : i + 1]) for i in range(probes.faces)]
     sr = np.concatenate([*faces, run(lr[probes.faces :])])

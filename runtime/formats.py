@@ -14,7 +14,7 @@ class Format:
 
     `backends` open it, the first if none is named. Its place is `depth` folders below that of the
     model, where the probes and fp32.onnx are. `noun` and `make` are for messages: what it is, and
-    the command that makes it.
+    the command that makes it, from one of the `sources` there, the smallest first.
     """
 
     suffix: str
@@ -22,14 +22,36 @@ class Format:
     depth: int
     noun: str
     make: str
+    sources: tuple[str, ...] = ()
 
 
 ONNX = Format(".onnx", ("onnxruntime", "openvino"), 0, "ONNX file", "python -m export.onnx")
 FORMATS = (
     ONNX,
-    Format(ENGINE, ("tensorrt",), 2, "TensorRT engine", "python -m export.tensorrt"),
-    Format(".tflite", ("litert",), 1, "LiteRT file", "python -m export.litert"),
-    Format(".param", ("ncnn",), 1, "ncnn network", "python -m export.ncnn"),
+    Format(
+        ENGINE,
+        ("tensorrt",),
+        2,
+        "TensorRT engine",
+        "python -m export.tensorrt",
+        ("int8-trt.onnx", "fp32.onnx"),
+    ),
+    Format(
+        ".tflite",
+        ("litert",),
+        1,
+        "LiteRT file",
+        "python -m export.litert",
+        ("int8.onnx", "fp32.onnx"),
+    ),
+    Format(
+        ".param",
+        ("ncnn",),
+        1,
+        "ncnn network",
+        "python -m export.ncnn",
+        ("int8-trt.onnx", "fp32.onnx"),
+    ),
     Format(".mlpackage", (), 1, "Core ML package", "python -m export.coreml"),  # Apple's alone
 )
 

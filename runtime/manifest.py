@@ -141,24 +141,24 @@ def read_manifest(artifact: str | Path) -> Manifest:
     path = manifest_path(artifact)
     if not path.exists():
         raise EdgeError(
-            f"{path}: is not there, and an artifact is nothing without its manifest; {_MEND}"
+            f"{path}: not found, and without its manifest an artifact is not opened. {_FIX}"
         )
     content = _parse(path)
     version = content.get("schema_version")
     if type(version) is not int or version not in (SCHEMA_VERSION, *OLDER):
-        raise EdgeError(f"{path}: has schema version {version}, expected {SCHEMA_VERSION}; {_MEND}")
+        raise EdgeError(f"{path}: has schema version {version}, expected {SCHEMA_VERSION}. {_FIX}")
     stated_digest = content.pop("digest", None)
     try:
         digest = _digest(content)
         manifest = _from_json(_upgraded(content))
     except (TypeError, ValueError, RecursionError) as error:
-        raise EdgeError(f"{path}: does not fit the schema: {error}; {_MEND}") from error
+        raise EdgeError(f"{path}: does not fit the schema: {error}. {_FIX}") from error
     if stated_digest != digest:
-        raise EdgeError(f"{path}: was altered, its digest does not fit; {_MEND}")
+        raise EdgeError(f"{path}: was altered, its digest does not fit. {_FIX}")
     return manifest
 
 
-_MEND = "make it again: python -m export.onnx, and for smaller ones python -m quantize.int8"
+_FIX = "Create both again with: python -m export.onnx; smaller ones with: python -m quantize.int8"
 
 
 def _parse(path: Path) -> dict[str, Any]:
@@ -167,9 +167,9 @@ def _parse(path: Path) -> dict[str, Any]:
             read_bytes(path, MAX_MANIFEST_BYTES).decode(), parse_constant=_refuse_constant
         )
     except (ValueError, RecursionError) as error:
-        raise EdgeError(f"{path}: is not JSON ({error}); {_MEND}") from error
+        raise EdgeError(f"{path}: is not JSON ({error}). {_FIX}") from error
     if not isinstance(content, dict):
-        raise EdgeError(f"{path}: is not a manifest, expected a JSON object; {_MEND}")
+        raise EdgeError(f"{path}: is not a manifest, expected a JSON object. {_FIX}")
     return content
 
 

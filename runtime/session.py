@@ -79,7 +79,7 @@ class Session(Closing):
         sr = self._runner.run(lr)
         if not np.isfinite(sr).all():
             raise EdgeError(
-                f"{self.artifact}: gave numbers that are not finite; python -m runtime.check"
+                f"{self.artifact}: gave numbers that are not finite. See python -m runtime.check"
                 f" {self.artifact}",
                 EXIT_DRIFT,
             )

@@ -1,10 +1,9 @@
-"""What the probes say of an artifact in a backend, remembered for exactly these bytes."""
+"""What the probes show of an artifact in a backend, remembered for exactly these bytes."""
 
 from dataclasses import asdict, dataclass
-from pathlib import Path
 
 from runtime import cache, drift
-from runtime.artifact import Artifact
+from runtime.artifact import Artifact, make_command
 from runtime.backends.open import Runner
 from runtime.cpu import processor
 from runtime.drift import Fidelity, Limit
@@ -16,7 +15,7 @@ VERDICT_VERSION = "2"  # another one when what is remembered, or how it is measu
 
 @dataclass(frozen=True)
 class Verdict:
-    """What the probes said, on this machine or, `remembered`, at an earlier start on it."""
+    """What the probes showed, on this machine or, `remembered`, at an earlier start on it."""
 
     fidelity: Fidelity
     limit: Limit
@@ -54,31 +53,33 @@ def find_verdict(runner: Runner, artifact: Artifact, runs_sha256: str) -> Verdic
             return verdict
     verdict = measure(runner, artifact)
     if not verdict.passed:
-        raise EdgeError(describe_failure(artifact.path, runner.name, verdict), EXIT_DRIFT)
+        raise EdgeError(describe_failure(artifact, runner.name, verdict), EXIT_DRIFT)
     cache.remember(key, asdict(verdict.fidelity))
     return verdict
 
 
 def measure(runner: Runner, artifact: Artifact) -> Verdict:
-    """Run the probes and judge them, whatever is remembered."""
+    """Run the probes and evaluate them, whatever is remembered."""
     name = str(probes_path(artifact.path))
     probes = drift.decode_probes(artifact.probes, name)
     if probes.lr_side != artifact.manifest.lr_side:
         raise EdgeError(
             f"{name}: has faces of {probes.lr_side} px, expected {artifact.manifest.lr_side} px as"
-            f" {artifact.path.name} reads them; make both again: python -m export.onnx"
+            f" {artifact.path.name} reads them. Create both again with: python -m export.onnx"
         )
     return Verdict(drift.measure(runner.run, probes), drift.limit(artifact.manifest, runner.name))
 
 
-def describe_failure(path: Path, backend: str, verdict: Verdict) -> str:
-    """One line on what the probes found."""
+def describe_failure(artifact: Artifact, backend: str, verdict: Verdict) -> str:
+    """One line on what the probes found, and the fix."""
+    path, manifest = artifact.path, artifact.manifest
     fidelity, limit = verdict.fidelity, verdict.limit
+    fix = f"Create it again with: {make_command(path, manifest.model, manifest.precision)}"
     if not fidelity.finite:
-        return f"{path}: gives numbers that are not finite in {backend}; make it again"
+        return f"{path}: gives numbers that are not finite in {backend}. {fix}"
     return (
         f"{path}: drifts from FP32 in {backend} on this machine: fidelity"
-        f" {fidelity.fidelity_db:.1f} dB on faces, {fidelity.extremes_fidelity_db:.1f} on extremes,"
-        f" expected at least {limit.fidelity_db:.1f} and {limit.extremes_fidelity_db:.1f};"
-        " make it again or take fp32.onnx"
+        f" {fidelity.fidelity_db:.1f} dB on faces, {fidelity.extremes_fidelity_db:.1f} on stress"
+        f" probes, expected at least {limit.fidelity_db:.1f} and {limit.extremes_fidelity_db:.1f}."
+        f" {fix}"
     )

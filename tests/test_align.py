@@ -154,7 +154,7 @@ def test_broken_images_are_named_and_the_others_written(photos, tmp_path, capsys
 
 def test_bad_input_gets_one_line(tmp_path, capsys):
     assert run(tmp_path / "none", "--out", tmp_path / "faces") == EXIT_ERROR
-    assert f"error: {tmp_path}/none: is not there" in capsys.readouterr().err
+    assert f"error: {tmp_path}/none: not found" in capsys.readouterr().err
     with pytest.raises(SystemExit) as usage:
         run(tmp_path, "--out", tmp_path / "faces", "--min-side", "nan")
     assert usage.value.code == EXIT_USAGE

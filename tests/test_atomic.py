@@ -123,7 +123,7 @@ def test_reading_what_is_no_file(tmp_path):
     os.mkfifo(tmp_path / "pipe")
     (tmp_path / "big").write_bytes(b"123")
     for name, problem in [
-        ("nothing", "is not there"),
+        ("nothing", "not found"),
         (".", "is a folder"),
         ("pipe", "is not an ordinary file"),
         ("big", "has 3 bytes, expected at most 2"),

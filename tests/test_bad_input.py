@@ -55,7 +55,7 @@ PICTURES = {
     ),
     "bomb": (spoiled_face(lambda _: png_header(60_000, 60_000)), 1, "is 60,000x60,000, expected"),
     "wrong size": (spoiled_face(lambda _: png_header(16, 90)), 1, "face.png: is damaged or trunc"),
-    "missing": (no_face, 1, "face.png: is not there"),
+    "missing": (no_face, 1, "face.png: not found"),
     "pipe": (named_pipe, 1, "face.png: is not an ordinary file"),
     "empty folder": (empty_folder, 1, "face.png: holds no image or video to upscale"),
 }
@@ -172,7 +172,7 @@ FAILING = """
 """
 NOT_ITS = "fp32.onnx: is not the file that its manifest describes"
 ARTIFACTS = {
-    "missing": (no_artifact, 1, "fp32.onnx: is not there; make it: python -m export.onnx"),
+    "missing": (no_artifact, 1, "fp32.onnx: not found. Create it with: python -m export.onnx"),
     "altered": (other_bytes(flip), 1, NOT_ITS),
     "truncated": (other_bytes(half), 1, NOT_ITS),
     "empty": (other_bytes(lambda _: b""), 1, NOT_ITS),
@@ -196,7 +196,7 @@ ARTIFACTS = {
         "drifts from FP32",
     ),
     "random weights": (random_weights, 1, "has random weights, for tests"),
-    "no manifest": (no_manifest, 1, "fp32.onnx.json: is not there"),
+    "no manifest": (no_manifest, 1, "fp32.onnx.json: not found"),
     "altered manifest": (other_manifest(lambda c: c.update(psnr_y=30)), 1, "was altered"),
     "manifest of another file": (
         lambda artifact, face: write_manifest(
@@ -210,10 +210,10 @@ ARTIFACTS = {
         1,
         "has schema version 9",
     ),
-    "no probes": (no_probes, 1, "probes.npz: is not there"),
+    "no probes": (no_probes, 1, "probes.npz: not found"),
     "probes of another model": (probes_of_another_model, 1, "are not the probes of fp32.onnx"),
     "probes of another model, hash fits": (probes_of_another_model_and_hash, 3, "drifts from FP32"),
-    "text for probes, hash fits": (text_for_probes, 1, "probes.npz: are no probes"),
+    "text for probes, hash fits": (text_for_probes, 1, "probes.npz: damaged, or no probes"),
 }
 
 

@@ -60,7 +60,7 @@ def make_flat(folder):
         (make_alike, "shows the same or nothing in all images"),
         (make_flat, "shows the same or nothing in all images"),
         (lambda folder: [path.unlink() for path in folder.iterdir()], "holds no "),
-        (shutil.rmtree, "is not there"),
+        (shutil.rmtree, "not found"),
     ],
 )
 def test_sets_that_cannot_calibrate(calib, spoil, reason):

@@ -19,8 +19,19 @@ def run(*arguments):
 def test_a_sound_artifact_passes(artifact, capsys):
     assert run(artifact) == 0
     said = capsys.readouterr()
-    assert said.out == ""
-    assert "faces      100.0 dB to FP32, at least 80.0" in said.err
+    assert said.err == ""
+    assert "faces      100.0 dB to FP32, at least 80.0" in said.out
+
+
+def test_a_folder_or_nothing_is_what_infer_would_try_first(artifact, capsys, monkeypatch):
+    int8 = tiny_artifact.write_artifact(artifact.parent, "int8.onnx")
+    monkeypatch.chdir(artifact.parent.parent.parent)
+    for named in ([], [artifact.parent], ["--artifact", artifact.parent]):
+        assert run(*named, "--json") == 0
+        assert json.loads(capsys.readouterr().out)["artifact"].endswith("aminet-edge/int8.onnx")
+    assert run("--artifact", artifact) == 0
+    assert int8.unlink() is None
+    assert run() == 0
 
 
 def test_json_has_all_figures(artifact, capsys):
@@ -78,7 +89,7 @@ def test_real_faces_show_the_drift_of_int8(artifact, hr_faces, capsys):
     assert 50 < report.data.fidelity_db < 100
     assert 0 < report.expected_drift_db < 0.03
     assert run(int8, "--data", hr_faces) == 0
-    assert "dB lost against FP32, at most 0.03" in capsys.readouterr().err
+    assert "dB lost against FP32, at most 0.03" in capsys.readouterr().out
 
 
 def test_drift_on_real_faces_over_the_limit_fails(artifact, hr_faces):
@@ -94,7 +105,7 @@ def test_without_fp32_the_drift_is_not_known(artifact, hr_faces, capsys):
     artifact.unlink()
     assert check.check(str(int8), data=[str(hr_faces)]).data.drift_db is None
     assert run(int8, "--data", hr_faces) == 0
-    assert "not known: fp32.onnx is not beside the artifact" in capsys.readouterr().err
+    assert "not known: fp32.onnx is not beside the artifact" in capsys.readouterr().out
 
 
 def test_random_weights_are_refused(artifact):

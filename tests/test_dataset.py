@@ -107,7 +107,7 @@ def test_links_in_a_tar_are_passed_over(tmp_path):
 @pytest.mark.parametrize(
     ("source", "problem"),
     [
-        ("nothing", "nothing: is not there"),
+        ("nothing", "nothing: not found"),
         ("nothing.tar", r"nothing\.tar: is not there"),
         ("text.tar", r"text\.tar: is not a whole, plain tar"),
         ("empty", "empty: holds no image"),

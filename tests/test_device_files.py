@@ -157,7 +157,7 @@ def test_an_operator_without_a_writer_is_named(artifact, capsys, target):
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("none.onnx", "none.onnx: is not there"),
+        ("none.onnx", "none.onnx: not found"),
         ("empty", "holds none of fp32.onnx, int8"),
         ("litert/fp32.tflite", "is fp32 for litert, expected one of fp32.onnx, int8"),
     ],

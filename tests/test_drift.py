@@ -126,7 +126,7 @@ def test_probes_are_the_same_bytes_each_time(tmp_path):
     ],
 )
 def test_what_are_no_probes_is_named(tmp_path, arrays, problem):
-    with pytest.raises(EdgeError, match=rf"probes\.npz: are no probes .*{problem}"):
+    with pytest.raises(EdgeError, match=rf"probes\.npz: damaged, or no probes .*{problem}"):
         drift.read_probes(save(tmp_path / "probes.npz", **arrays))
 
 
@@ -142,7 +142,7 @@ def test_damaged_probes_are_named():
     save(stream)
     data = stream.getvalue()
     for length in (0, 10, len(data) // 2, len(data) - 1):
-        with pytest.raises(EdgeError, match="cut: are no probes"):
+        with pytest.raises(EdgeError, match="cut: damaged, or no probes"):
             drift.decode_probes(data[:length], "cut")
 
 

@@ -431,7 +431,7 @@ def test_a_backend_that_is_not_here(face, artifact, backend, capsys):
     assert run(face, "--artifact", artifact, "--backend", backend) == 5
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("error: ")
-    assert f"--backend {backend} needs; make one on this device: python -m export.tens" in line
+    assert f"--backend {backend} needs. Create one with: python -m export.tens" in line
 
 
 @pytest.mark.parametrize("arguments", [[], ["x.png", "--nonsense"], ["x.png", "--backend", "x"]])

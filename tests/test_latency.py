@@ -248,7 +248,7 @@ def test_what_is_not_installed_is_left_out_and_noted(tiny_model, monkeypatch, tm
     [
         (["--baselines", "keras"], EXIT_USAGE, "--baselines: 'keras' is unknown"),
         (["--seconds", "0"], EXIT_USAGE, "expected over 0"),
-        (["--artifact", "absent.onnx"], EXIT_ERROR, "absent.onnx: "),
+        (["--artifact", "absent.onnx"], EXIT_ERROR, r"absent.onnx: not found"),
     ],
 )
 def test_what_cannot_be_measured_is_one_line(arguments, status, message, capsys):

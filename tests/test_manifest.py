@@ -132,7 +132,7 @@ def test_what_is_no_manifest_is_refused(artifact, text, problem):
 
 
 def test_a_missing_manifest_is_named(tmp_path):
-    with pytest.raises(EdgeError, match=r"fp32\.onnx\.json: is not there.*python -m export\.onnx"):
+    with pytest.raises(EdgeError, match=r"fp32\.onnx\.json: not found.*python -m export\.onnx"):
         read_manifest(tmp_path / "fp32.onnx")
 
 

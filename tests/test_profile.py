@@ -57,4 +57,4 @@ def test_an_unknown_operator_is_other():
 
 def test_what_cannot_be_read_is_one_line(tmp_path, capsys):
     assert profile.main(["--artifact", str(tmp_path / "absent.onnx")]) == EXIT_ERROR
-    assert "absent.onnx: " in capsys.readouterr().err
+    assert "absent.onnx: not found" in capsys.readouterr().err

@@ -139,7 +139,7 @@ def test_layers_that_do_not_run_in_int8_can_be_refused(source, calib, monkeypatc
     ("spoil", "reason"),
     [
         (lambda path: manifest_path(path).unlink(), "nothing without its manifest"),
-        (lambda path: path.unlink(), "is not there"),
+        (lambda path: path.unlink(), "not found"),
         (lambda path: path.write_bytes(b"onnx"), "is not the file that its manifest describes"),
         (
             lambda path: tiny_artifact.write_artifact(path.parent, random_weights=True),

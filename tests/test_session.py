@@ -120,8 +120,8 @@ def test_the_verdict_is_remembered(artifact, cache):
 def test_what_a_new_export_has_outdated_is_made_again_as_it_was_made(artifact, name, command):
     other = tiny_artifact.write_artifact(artifact.parent, name)
     write_probes(probes_path(artifact), tiny_artifact.make_probes(seed=2))
-    mend = command if name == "fp32.onnx" else f"{command} {artifact}"
-    assert str(error_of(other)).endswith(f"make {name} again: {mend}")
+    fix = f"{command} --model tiny" if name == "fp32.onnx" else f"{command} {artifact}"
+    assert str(error_of(other)).endswith(f"Create {name} again with: {fix}")
 
 
 def test_another_manifest_is_checked_anew(artifact):
@@ -254,7 +254,7 @@ def test_a_folder_without_a_model_is_named(tmp_path):
         (
             "tensorrt",
             EXIT_MISSING,
-            "is no TensorRT engine, which --backend tensorrt needs; make one on",
+            "is not a TensorRT engine, which --backend tensorrt needs. Create one with",
         ),
         ("onnxruntime-cuda", EXIT_MISSING, "the installed ONNX Runtime has no CUDAExecution"),
         ("coreml", EXIT_USAGE, "no backend is called coreml, expected auto, onnxruntime, openvino"),

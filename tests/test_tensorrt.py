@@ -247,7 +247,7 @@ BAD_COMMANDS = {
     "least over best": (["--profile", "4", "1", "16"], EXIT_USAGE, "--profile 4 1 16: expected"),
     "no batch": (["--profile", "0", "1", "2"], EXIT_USAGE, "--profile 0 1 2: expected"),
     "no TensorRT": (["--builder", "tensorrt"], EXIT_MISSING, "pip install 'aminet-edge[tensorrt]'"),
-    "no file": (["--artifact", "none.onnx"], EXIT_ERROR, "none.onnx: is not there"),
+    "no file": (["--artifact", "none.onnx"], EXIT_ERROR, "none.onnx: not found"),
 }
 
 

@@ -18,7 +18,7 @@ from runtime.image import SR_SIDE, Tensor
 if TYPE_CHECKING:
     from ai_edge_litert.interpreter import Interpreter
 
-MEND = "make it again: python -m export.litert"
+FIX = "Create it again with: python -m export.litert"
 CONVOLUTIONS = ("CONV_2D", "DEPTHWISE_CONV_2D")
 PRODUCT = "BATCH_MATMUL"
 DELEGATE = "DELEGATE"  # what XNNPACK took over, as one node
@@ -73,7 +73,7 @@ class LiteRtSession(Closing):
                 enlarged[:] = interpreter.get_tensor(result)[0].transpose(2, 0, 1)
         except (RuntimeError, ValueError) as error:
             raise EdgeError(
-                f"{self._file}: LiteRT cannot run it ({_first_line(error)}); {MEND}"
+                f"{self._file}: LiteRT cannot run it ({_first_line(error)}). {FIX}"
             ) from error
         self._idle.append(interpreter)
         return sr
@@ -101,7 +101,7 @@ class LiteRtSession(Closing):
                 interpreter.allocate_tensors()
         except (RuntimeError, ValueError) as error:
             raise EdgeError(
-                f"{self._file}: LiteRT cannot open it ({_first_line(error)}); {MEND}"
+                f"{self._file}: LiteRT cannot open it ({_first_line(error)}). {FIX}"
             ) from error
         return interpreter
 
@@ -172,7 +172,7 @@ def _check_contract(interpreter: Interpreter, name: str) -> int:
         listed = ", ".join(f"{each} {dtype.__name__} {shape}" for each, dtype, shape in found)
         raise EdgeError(
             f"{name}: has {listed}, expected lr float32 (1, S, S, 3) and sr float32"
-            f" (1, {SR_SIDE}, {SR_SIDE}, 3); {MEND}"
+            f" (1, {SR_SIDE}, {SR_SIDE}, 3). {FIX}"
         )
     return side
 

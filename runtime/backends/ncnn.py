@@ -18,7 +18,7 @@ from runtime.image import SR_SIDE, Tensor
 if TYPE_CHECKING:
     from ncnn import Net
 
-FIX = "make it again: python -m export.ncnn"
+FIX = "Create it again with: python -m export.ncnn"
 INPUT = re.compile(r"^Input lr 0 1 lr 0=(\d+) 1=\1 2=3$", re.MULTILINE)
 # Left to itself, ncnn computes in FP16 on Arm processors that can; BF16 is wrong on x86.
 OFF = (
@@ -49,7 +49,7 @@ class NcnnSession(Closing):
         for option in OFF:
             setattr(self._net.opt, option, False)
         if not _load(self._net, param, weights):
-            raise EdgeError(f"{name}: ncnn cannot open it; {FIX}")
+            raise EdgeError(f"{name}: ncnn cannot open it. {FIX}")
 
     def run(self, lr: Tensor) -> Tensor:
         """Upscale lr (N, 3, S, S), float32 in [0, 1], to (N, 3, 128, 128), not clipped.
@@ -67,7 +67,7 @@ class NcnnSession(Closing):
         made = np.array(sr, np.float32) if status == 0 else np.empty(0, np.float32)
         if made.shape != (3, SR_SIDE, SR_SIDE):
             raise EdgeError(
-                f"{self._file}: ncnn cannot run it (status {status}, sr {made.shape}); {FIX}"
+                f"{self._file}: ncnn cannot run it (status {status}, sr {made.shape}). {FIX}"
             )
         return made
 
@@ -96,7 +96,7 @@ def _check_contract(param: bytes, name: str) -> int:
     if len(inputs) != 1 or not found or not re.search(r"^.* sr( -?\d+=\S+)*$", text, re.MULTILINE):
         raise EdgeError(
             f"{name}: has {', '.join(inputs) or 'no input'}, expected one input lr (3, S, S) and a"
-            f" layer that makes sr; {FIX}"
+            f" layer that makes sr. {FIX}"
         )
     return int(found[1])
 

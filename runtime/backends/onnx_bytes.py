@@ -35,7 +35,7 @@ def refuse_external_data(model: bytes, name: str) -> None:
         return
     if external:
         raise EdgeError(
-            f"{name}: keeps weights in other files, expected all in one; export it again:"
+            f"{name}: keeps weights in other files, expected all in one. Create it again with:"
             " python -m export.onnx"
         )
 

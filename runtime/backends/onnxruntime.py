@@ -18,7 +18,7 @@ from runtime.telemetry import disable_telemetry
 if TYPE_CHECKING:
     import onnxruntime as ort
 
-MEND = "export it again: python -m export.onnx"
+FIX = "Create it again with: python -m export.onnx"
 _CUDA = ("CUDAExecutionProvider", {"use_tf32": "0"})
 GPU_PROVIDERS = {"cuda": [_CUDA], "tensorrt": [("TensorrtExecutionProvider", {}), _CUDA]}
 # FP16 kernels for Arm were wrong up to this version (docs/arm.md); the probes tell of later ones.
@@ -59,7 +59,7 @@ class OnnxRuntimeSession(Closing):
             (sr,) = self._session.run(["sr"], {"lr": lr})
         except Exception as error:
             raise EdgeError(
-                f"{self._file}: ONNX Runtime cannot run it ({_first_line(error)}); {MEND}"
+                f"{self._file}: ONNX Runtime cannot run it ({_first_line(error)}). {FIX}"
             ) from error
         return sr
 
@@ -122,7 +122,7 @@ class OnnxRuntimeGpuSession(OnnxRuntimeSession):
             reason = _missing_library(onnxruntime, provider) or _first_line(error)
             raise EdgeError(
                 f"--provider {provider}: ONNX Runtime cannot run {name} on it alone ({reason});"
-                " mend CUDA and cuDNN, or take --provider cpu",
+                " fix CUDA and cuDNN, or take --provider cpu",
                 EXIT_MISSING,
             ) from error
         refuse_fallback(self._session.get_providers(), provider)
@@ -153,7 +153,7 @@ def refuse_fallback(taken: Sequence[str], provider: str) -> None:
     if not taken or taken[0] != wanted:
         raise EdgeError(
             f"--provider {provider}: ONNX Runtime could not load {wanted} and would use"
-            f" {', '.join(taken) or 'nothing'}; mend CUDA and cuDNN, or take --provider cpu",
+            f" {', '.join(taken) or 'nothing'}; fix CUDA and cuDNN, or take --provider cpu",
             EXIT_MISSING,
         )
 
@@ -203,7 +203,7 @@ def _open(model: bytes, name: str, settings: ort.SessionOptions) -> ort.Inferenc
         )
     except Exception as error:  # a dozen kinds, without a base of their own
         raise EdgeError(
-            f"{name}: ONNX Runtime cannot open it ({_first_line(error)}); {MEND}"
+            f"{name}: ONNX Runtime cannot open it ({_first_line(error)}). {FIX}"
         ) from error
 
 
@@ -242,7 +242,7 @@ def _check_contract(session: ort.InferenceSession, name: str) -> int:
         if not fits:
             raise EdgeError(
                 f"{name}: {kind} is {found}, expected {expected_name} tensor(float)"
-                f" (batch, 3, {side}, {side}); {MEND}"
+                f" (batch, 3, {side}, {side}). {FIX}"
             )
     return lr_side
 

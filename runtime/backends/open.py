@@ -10,7 +10,12 @@ from runtime.backends.base import ALL_CORES, Threads
 from runtime.backends.installed import installed_backends
 from runtime.backends.litert import LiteRtSession
 from runtime.backends.ncnn import NcnnSession
-from runtime.backends.onnxruntime import OnnxRuntimeGpuSession, OnnxRuntimeSession, optimize
+from runtime.backends.onnxruntime import (
+    GPU_PROVIDERS,
+    OnnxRuntimeGpuSession,
+    OnnxRuntimeSession,
+    optimize,
+)
 from runtime.backends.openvino import OpenVinoSession
 from runtime.backends.tensorrt import TensorRtSession
 from runtime.cpu import processor
@@ -19,8 +24,7 @@ from runtime.formats import FORMATS, ONNX, format_for, format_of
 
 AUTO = "auto"
 BACKENDS = (AUTO, *(backend for kind in FORMATS for backend in kind.backends))
-PROVIDERS = ("cpu", "cuda", "tensorrt")
-GPU_BACKENDS = {f"{OnnxRuntimeSession.name}-{provider}": provider for provider in PROVIDERS[1:]}
+GPU_BACKENDS = {f"{OnnxRuntimeSession.name}-{provider}": provider for provider in GPU_PROVIDERS}
 
 Runner: TypeAlias = (
     OnnxRuntimeSession | OpenVinoSession | TensorRtSession | LiteRtSession | NcnnSession
@@ -108,7 +112,7 @@ def _fitting(runner: Runner, artifact: Artifact) -> Runner:
         runner.close()
         raise EdgeError(
             f"{artifact.path}: reads faces of {side}x{side}, and its manifest says"
-            f" {stated}x{stated}; make it again: python -m export.onnx"
+            f" {stated}x{stated}. Create it again with: python -m export.onnx"
         )
     return runner
 
@@ -125,9 +129,11 @@ def _not_its_kind(backend: str, artifact: Artifact) -> EdgeError:
     """The error for a backend that opens other files than this one."""
     path, kind, wanted = artifact.path, format_of(artifact.path), format_for(backend)
     if wanted is not ONNX and kind is ONNX:
+        sources = [path.with_name(name) for name in wanted.sources]
+        source = next((each for each in sources if each.is_file()), path)
         return EdgeError(
-            f"{path}: is no {wanted.noun}, which --backend {backend} needs; make one on this"
-            f" device: {wanted.make} --artifact {path}",
+            f"{path}: is not a {wanted.noun}, which --backend {backend} needs. Create one with:"
+            f" {wanted.make} --artifact {source}",
             EXIT_MISSING,
         )
     return EdgeError(

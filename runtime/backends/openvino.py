@@ -1,4 +1,4 @@
-"""OpenVINO on the CPU: an extra (`pip install aminet-edge[openvino]`), quick on x86 processors."""
+"""OpenVINO on the CPU: an extra (`pip install aminet-edge[openvino]`), fast on x86 processors."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from runtime.telemetry import disable_telemetry
 if TYPE_CHECKING:
     from openvino import CompiledModel
 
-MEND = "export it again: python -m export.onnx"
+FIX = "Create it again with: python -m export.onnx"
 # Left to itself, OpenVINO computes FP32 models in BF16 where the processor can.
 SETTINGS = {"INFERENCE_PRECISION_HINT": "f32"}
 
@@ -50,7 +50,7 @@ class OpenVinoSession(Closing):
             )
         except Exception as error:  # RuntimeError and others, from C++
             raise EdgeError(
-                f"{name}: OpenVINO cannot open it ({_last_line(error)}); {MEND}"
+                f"{name}: OpenVINO cannot open it ({_last_line(error)}). {FIX}"
             ) from error
         self.lr_side = _check_contract(self._compiled, name)
 
@@ -61,7 +61,7 @@ class OpenVinoSession(Closing):
             results = self._compiled.create_infer_request().infer({"lr": lr})
         except Exception as error:
             raise EdgeError(
-                f"{self._file}: OpenVINO cannot run it ({_last_line(error)}); {MEND}"
+                f"{self._file}: OpenVINO cannot run it ({_last_line(error)}). {FIX}"
             ) from error
         return np.array(results["sr"])
 
@@ -130,7 +130,7 @@ def _check_contract(compiled: CompiledModel, name: str) -> int:
             listed = ", ".join(" ".join(tensor) for tensor in found)
             raise EdgeError(
                 f"{name}: {kind} is {listed}, expected {expected_name} f32 [?,3,{side},{side}];"
-                f" {MEND}"
+                f" {FIX}"
             )
     return lr_side
 

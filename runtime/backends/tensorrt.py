@@ -101,7 +101,7 @@ class TensorRtSession(Closing):
     def _enqueue(self, count: int) -> None:
         self._gpu.send(self._lr, count)
         if not self._context.execute_async_v3(self._gpu.stream):
-            raise EdgeError(f"{self._file}: {self.name} cannot run it; {_mend(self._file)}")
+            raise EdgeError(f"{self._file}: {self.name} cannot run it. {_fix(self._file)}")
         self._gpu.fetch(self._sr, count)
 
     def _create_context(self, engine: bytes) -> Any:
@@ -192,11 +192,11 @@ def import_library(name: str) -> ModuleType:
 
 
 def _refusal(name: str, reason: str) -> EdgeError:
-    return EdgeError(f"{name}: {reason}; {_mend(name)}", EXIT_MISSING)
+    return EdgeError(f"{name}: {reason}. {_fix(name)}", EXIT_MISSING)
 
 
-def _mend(name: str) -> str:
+def _fix(name: str) -> str:
     """The command that builds an engine anew, of the ONNX file that it lies under."""
     path = Path(name)
     source = path.parent.parent.parent / f"{path.stem}.onnx"
-    return f"build it on this device: python -m export.tensorrt --artifact {source}"
+    return f"Build it on this device with: python -m export.tensorrt --artifact {source}"
