@@ -92,7 +92,7 @@ def trained_models() -> list[str]:
     if not trained:
         raise EdgeError(
             f"{weights_path(DEFAULT_MODEL)}: not found, no model has weights. Create them with:"
-            " python -m aminet.train"
+            " python -m aminet.train --help"
         )
     return trained
 

@@ -16,7 +16,7 @@ from runtime import check, doctor, infer
 
 ROOT = Path(__file__).parent.parent
 PACKAGES = ("runtime", "export", "quantize", "aminet", "benchmarks", "calib_data")
-COMMAND = re.compile(rf"python -m ((?:{'|'.join(PACKAGES)})(?:\.\w+)+)([^;]*)")
+COMMAND = re.compile(rf"python -m ((?:{'|'.join(PACKAGES)})(?:\.\w+)+)\b(?!\.\{{)([^;]*)")
 LATER = re.compile(r"\{[^}]*\}")  # a value that is known when the message is made
 # What stands for it, after an option.
 FOR_OPTION = {"--model": "aminet-edge", "--scale": "2", "--cpu": "cortex-a72"}
