@@ -181,7 +181,7 @@ def test_an_engine_for_another_gpu_names_both_and_the_command(engine):
         check_device(manifest, Device("NVIDIA H200", "9.0"), str(engine))
     assert caught.value.status == EXIT_MISSING
     assert "was built for compute capability 8.6, and NVIDIA H200 is of 9.0" in str(caught.value)
-    assert "build it on this device: python -m export.tensorrt --artifact" in str(caught.value)
+    assert "Build it on this device with: python -m export.tensorrt --artifact" in str(caught.value)
 
 
 def test_engines_and_onnx_files_are_not_taken_for_each_other(engine):
