@@ -120,7 +120,7 @@ def test_probes_are_the_same_bytes_each_time(tmp_path):
     [
         ({"lr": PROBES.lr[:5]}, r"lr is uint8 \(5, 16, 16, 3\), expected uint8 \(18, 16, 16, 3\)"),
         ({"sr": PROBES.sr.astype(np.float32)}, "sr is float32"),
-        ({"faces": 18}, "18 faces of 18 pictures"),
+        ({"faces": 18}, "18 faces of 18 probes"),
         ({"faces": "all"}, "invalid literal"),
         ({"names": np.array([{}], object)}, "allow_pickle"),
     ],
