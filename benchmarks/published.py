@@ -248,8 +248,8 @@ TABLES: dict[str, tuple[str, str, Callable[[Path], str]]] = {
         " --curve docs/measured/aminet-real-curve.json",
         _curve,
     ),
-    "targets": ("", "python -m benchmarks.arm --out docs/measured/arm.json", _targets),
-    "devices": ("", "python -m benchmarks.arm --out docs/measured/arm.json", _devices),
+    "targets": ("", "python -m benchmarks.studies.targets", _targets),
+    "devices": ("", "python -m benchmarks.studies.targets", _devices),
     "summary": (*LATENCY, _summary),
     "files": ("", "python -m benchmarks.publish", _files),
 }
