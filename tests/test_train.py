@@ -416,7 +416,7 @@ def test_ablations_are_trained_by_name(options: TrainOptions) -> None:
 def test_the_record_of_training_has_the_degradations(options: TrainOptions) -> None:
     """As JSON, so that a resumed run finds its own recipe in the checkpoint."""
     recorded = describe(replace(options, model="aminet-real"))
-    assert recorded["degradation"]["cameras"][0][0] == 0.25
+    assert recorded["degradation"]["cameras"][0][0] == 0.22
     assert recorded == json.loads(json.dumps(recorded))
     assert "augmentation" not in recorded
     assert describe(options)["augmentation"]["share"] == options.augmentation.share

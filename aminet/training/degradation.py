@@ -8,7 +8,7 @@ All ranges are config; the same generator gives the same bits. Pixels are uint8 
 import io
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -115,7 +115,17 @@ class Degradation:
 STILL = Geometry(flip=0.0, moved=0.0)
 BICUBIC_ONLY = Camera(filters=("bicubic",))
 
-# For training: a quarter is only shrunk, the rest is worse than a usual camera.
+WORSE = Camera(  # than a usual one
+    blur=Chance(0.6, 0.2, 1.4),
+    motion=Chance(0.1, 1.0, 4.0),
+    noise=Chance(0.8, 0.5, 10.0),
+    photons=Chance(0.3, 1.0, 12.0),
+    grey_noise=0.3,
+    jpeg=Chance(0.8, 30.0, 95.0),
+)
+LARGE = (40, 64)  # px, of which a log-uniform size gives too few
+
+# For training: about a third of the faces is only shrunk.
 WILD = Degradation(
     Geometry(),
     Light(
@@ -125,18 +135,10 @@ WILD = Degradation(
         occlusion=Chance(0.06, 0.15, 0.4),
     ),
     (
-        (0.25, BICUBIC_ONLY),
-        (
-            0.75,
-            Camera(
-                blur=Chance(0.6, 0.2, 1.4),
-                motion=Chance(0.1, 1.0, 4.0),
-                noise=Chance(0.8, 0.5, 10.0),
-                photons=Chance(0.3, 1.0, 12.0),
-                grey_noise=0.3,
-                jpeg=Chance(0.8, 30.0, 95.0),
-            ),
-        ),
+        (0.22, BICUBIC_ONLY),
+        (0.15, replace(BICUBIC_ONLY, frame=LARGE)),
+        (0.53, WORSE),
+        (0.10, replace(WORSE, frame=LARGE)),
     ),
 )
 
