@@ -223,6 +223,8 @@ def _run(arguments: argparse.Namespace) -> int:
     options = {each.name: getattr(arguments, each.name) for each in fields(Options)}
     options["backend"] = with_provider(arguments.backend, arguments.provider)
     to_stderr = "-" in arguments.inputs and arguments.out is None
+    if to_stderr and (arguments.json or arguments.json_lines):
+        raise EdgeError("--json: stdout has the image of -; give --out", EXIT_USAGE)
     form = "json" if arguments.json else "lines" if arguments.json_lines else "text"
     with Console(form, to_stderr=to_stderr) as console:
         report = infer_each(

@@ -61,7 +61,8 @@ def test_what_is_stored_in_fp16_runs_in_fp32_with_its_casts_folded(artifact, fac
     assert TensorProto.FLOAT16 not in {tensor.data_type for tensor in runs.initializer}
     assert not computes_in_half(content)
     report = infer([str(face)], Options(artifact=made.artifact))
-    assert report.precision == "fp32, weights stored in FP16"
+    assert report.precision == "fp32"
+    assert report.executes_as == "fp32, weights stored in FP16"
     assert report.results[0].error is None
     assert not artifact.with_name("fp16-trt.onnx").exists()
 
