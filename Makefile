@@ -65,7 +65,7 @@ wheel: setup $(PACKED)/int8.onnx
 	$(if $(FP32),$(BIN)/python -m export.onnx --out $(PACKED)/fp32.onnx,rm -f $(PACKED)/fp32.onnx $(PACKED)/fp32.onnx.json)
 	$(BIN)/python -m hatchling build -t wheel
 
-$(PACKED)/int8.onnx: aminet/weights/aminet-edge.safetensors $(wildcard aminet/*.py export/*.py export/*.png quantize/*.py runtime/*.py)
+$(PACKED)/int8.onnx: aminet/weights/aminet-edge.safetensors $(shell find aminet export quantize runtime -name '*.py' -o -name '*.png')
 	$(BIN)/python -m export.onnx --out $(PACKED)/fp32.onnx
 	$(BIN)/python -m quantize.int8 --artifact $(PACKED)/fp32.onnx --target cpu,openvino
 
