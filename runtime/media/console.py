@@ -112,8 +112,9 @@ class Console:
             )
 
     def _show(self, done: int, total: int | None, started: float, what: str) -> None:
-        rate = done / max(time.perf_counter() - started, 1e-9)
-        self._steps(f"{done:,}/{f'{total:,}' if total else '?'}{what}, {rate:.1f}/s")
+        seconds = time.perf_counter() - started
+        rate = f", {done / seconds:.1f}/s" if seconds > 1 else ""  # nothing is known of it before
+        self._steps(f"{done:,}/{f'{total:,}' if total else '?'}{what}{rate}")
 
 
 def count(number: int, what: str) -> str:
