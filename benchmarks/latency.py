@@ -19,7 +19,7 @@ from runtime.errors import EXIT_USAGE, EdgeError, needs, run_command
 from runtime.progress import Steps
 
 OUT = Path("docs", "measured", "latency.json")
-BACKENDS = ("onnxruntime", "openvino")
+BACKENDS = ("onnxruntime", "openvino", "litert", "ncnn")
 BATCHES, SECONDS, ROUNDS, COLD_STARTS = (1, 8), 3.0, 10, 3
 
 
@@ -71,7 +71,7 @@ def _parser() -> argparse.ArgumentParser:
         nargs="+",
         default=[],
         metavar="F",
-        help="ONNX artifacts to time (default: all of artifacts/)",
+        help="artifacts to time (default: the ONNX files of artifacts/)",
     )
     add(
         "--backend",

@@ -178,6 +178,13 @@ def _summary(path: Path) -> str:
     return front_page.summary_table(quality, drift, read_latency(path))
 
 
+def _phones(path: Path) -> str:
+    """The rows of targets.json that are for phones and boards."""
+    folders = ("/litert/", "/ncnn/", "/coreml/")
+    rows = [row for row in read_rows(path) if any(name in row.file for name in folders)]
+    return targets_table(rows)
+
+
 def _files(_: Path) -> str:
     """Every module with the first line of its docstring."""
     lines = []
@@ -248,6 +255,7 @@ TABLES: dict[str, tuple[str, str, Callable[[Path], str]]] = {
         " --curve docs/measured/aminet-real-curve.json",
         _curve,
     ),
+    "phones": ("targets.json", "python -m benchmarks.studies.targets", _phones),
     "targets": ("", "python -m benchmarks.studies.targets", _targets),
     "devices": ("", "python -m benchmarks.studies.targets", _devices),
     "summary": (*LATENCY, _summary),

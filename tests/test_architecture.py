@@ -48,7 +48,12 @@ ON_A_JETSON = [
     for name in ("contract", "gate", "tensorrt", "trt/build", "trt/subprocess", "trt/worker")
 ]
 PACKAGES = [name for name in ALLOWED if (ROOT / name).is_dir()]
-SOURCES = [path for name in PACKAGES for path in sorted((ROOT / name).rglob("*.py"))]
+SOURCES = [
+    path
+    for name in PACKAGES
+    for path in sorted((ROOT / name).rglob("*.py"))
+    if path.parent.name != "samples"  # which run on a device, beside the package
+]
 
 
 def relative(path):

@@ -1,10 +1,12 @@
 """The rows of the table of targets: what stands in a row, and what is refused."""
 
 import json
+import shutil
 
 import pytest
 
 from benchmarks.harness.targets import TargetRow, read_rows, targets_table, write_rows
+from benchmarks.studies.targets import measure_targets
 from runtime.errors import EdgeError
 
 RUN = TargetRow("LiteRT 2.3.0", "m/litert/int8.tflite", 4_280_000, "int8", 55.3, 54.9, 43.2,
@@ -47,3 +49,32 @@ def test_a_row_that_contradicts_itself_is_refused(tmp_path, changes, reason):
     path.write_text(json.dumps(content))
     with pytest.raises(EdgeError, match=reason):
         read_rows(path)
+
+
+def test_every_file_of_a_model_has_a_row(device_model):
+    rows = {row.file: row for row in measure_targets(device_model)}
+    for name in ("litert/int8.tflite", "ncnn/int8.param"):
+        row = rows[f"{device_model.name}/{name}"]
+        assert row.fidelity_db is not None
+        assert row.precision.startswith("int8")
+    packages = [row for row in rows.values() if row.file.endswith(".mlpackage")]
+    assert len(packages) == 2
+    assert all(row.not_run.startswith("needs a Mac; coreml, interpreted: ") for row in packages)
+    network = rows[f"{device_model.name}/ncnn/fp32.param"]
+    parts = (device_model / "ncnn" / f"fp32.{suffix}" for suffix in ("param", "bin"))
+    assert network.bytes == sum(part.stat().st_size for part in parts)
+
+
+def test_real_faces_give_the_drift(device_model, hr_faces, tmp_path):
+    (tmp_path / "litert").mkdir()
+    for name in ("fp32.onnx", "fp32.onnx.json", "probes.npz", "litert/fp32.tflite"):
+        shutil.copy(device_model / name, tmp_path / name)
+    shutil.copy(device_model / "litert" / "fp32.tflite.json", tmp_path / "litert")
+    rows = measure_targets(tmp_path, [str(hr_faces)])
+    assert [row.faces for row in rows] == [3, 3]
+    assert all(abs(row.drift_db) < 0.01 for row in rows)
+
+
+def test_a_folder_without_files_is_named(tmp_path):
+    with pytest.raises(EdgeError, match="holds none of fp32"):
+        measure_targets(tmp_path)

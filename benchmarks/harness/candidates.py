@@ -13,12 +13,13 @@ from runtime.artifact import read_artifact
 from runtime.backends import openvino
 from runtime.backends.openvino import OpenVinoSession
 from runtime.errors import EdgeError
+from runtime.formats import format_of
 from runtime.manifest import Manifest, probes_path
 from runtime.progress import Progress
 
 CALIBRATION = Path(__file__).parents[2] / "calib_data"
 OPENVINO = OpenVinoSession.name
-BACKENDS = ("onnxruntime", OPENVINO)
+BACKENDS = ("onnxruntime", OPENVINO, "litert", "ncnn")
 
 
 def find_candidates(
@@ -69,7 +70,8 @@ def _artifact_candidates(
             f"{checkpoint.path}: is not the checkpoint that {path} was made of. Make it again with:"
             " make demo, or name its own: --checkpoint"
         )
-    fitting = [backend for backend in backends if is_for(manifest, backend)]
+    opening = format_of(path).backends
+    fitting = [name for name in backends if name in opening and is_for(manifest, name)]
     if not fitting:
         note(f"{path}: is for {manifest.target}, which is not measured here")
     return [

@@ -52,7 +52,7 @@ class Candidate:
     @property
     def bytes(self) -> int:
         weights = self.file.with_suffix(".bin")  # of OpenVINO's .xml
-        beside = weights.stat().st_size if self.file.suffix == ".xml" else 0
+        beside = weights.stat().st_size if self.file.suffix in (".xml", ".param") else 0
         return self.file.stat().st_size + beside
 
 

@@ -71,10 +71,26 @@ def open_torch_compile(file: str, threads: int) -> Run:
     return open_torch(file, threads, compiled=True)
 
 
+def open_litert(file: str, threads: int) -> Run:
+    from runtime.backends.litert import LiteRtSession
+
+    return LiteRtSession(Path(file).read_bytes(), file, threads).run
+
+
+def open_ncnn(file: str, threads: int) -> Run:
+    from runtime.backends.ncnn import NcnnSession
+
+    path = Path(file)
+    weights = path.with_suffix(".bin").read_bytes()
+    return NcnnSession(path.read_bytes(), weights, file, threads).run
+
+
 OPENERS: Mapping[str, Callable[[str, int], Run]] = {
     "onnxruntime": open_onnxruntime,
     "openvino": open_openvino,
     "openvino-bf16": open_openvino_bf16,
+    "litert": open_litert,
+    "ncnn": open_ncnn,
     "torch": open_torch,
     "torch.compile": open_torch_compile,
 }
