@@ -9,11 +9,9 @@ from typing import Any
 from export import npm
 from runtime.artifact import Artifact
 from runtime.atomic import sha256_bytes
-from runtime.image import LR_SIDE, SR_SIDE, face_sides
+from runtime.image import SR_SIDE, face_sides
 from runtime.manifest import Measurement
-from runtime.media.photo import MIN_FACE
 
-MAX_FACE = 32  # px across, the width of the box, for a network of 16 px
 SCHEMA_VERSION = 1
 PACKAGE = npm.Package(
     "onnxruntime-web",
@@ -69,7 +67,6 @@ def describe_site(
         "lr_side": side,
         "sr_side": SR_SIDE,
         "face_px": face_sides(side),
-        "photo_face_px": (MIN_FACE, MAX_FACE * side // LR_SIDE),
         "routes": [asdict(route) for route in _routes(artifacts)],
         "runtimes": {
             RUNTIME: {

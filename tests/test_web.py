@@ -314,10 +314,20 @@ def test_a_photo_is_the_one_that_python_makes_and_can_be_kept(page, artifacts, t
     assert (np.array(Image.open(saved).convert("RGB")) == shown(page, "after")).all()
 
 
+def test_a_photo_upside_down_is_the_one_that_python_makes(page, artifacts, tmp_path):
+    photo = astronaut(100).transpose(Image.Transpose.ROTATE_180)
+    photo.save(tmp_path / "down.png")
+    said = upscaled(page, lambda: page.choose_file("#file", tmp_path / "down.png"))
+    assert said.startswith("1 face upscaled in")
+    with open_session(artifacts / "int8.onnx", "onnxruntime") as session:
+        expected = upscale_photo(np.array(photo), session, Detector())
+    assert np.abs(shown(page, "after").astype(int) - expected.pixels).max() <= 2
+
+
 def test_a_large_face_is_left_and_a_smaller_photo_of_it_offered(page, tmp_path):
-    astronaut(300).save(tmp_path / "large.png")
+    astronaut(512).save(tmp_path / "large.png")
     said = upscaled(page, lambda: page.choose_file("#file", tmp_path / "large.png"))
-    assert said == "1 face left as it is: larger than 32 px."
+    assert said == "1 face left as it is: large enough to show more than the network would."
     shrunk = upscaled(page, lambda: page.evaluate("document.getElementById('shrink').click()"))
     assert shrunk.startswith(
         "The photo was shrunk first, so most detail is invented. 1 face upscaled"

@@ -58,7 +58,6 @@ function opened(site, route, device, files, probes) {
         lrSide: site.lr_side,
         srSide: site.sr_side,
         faces: site.face_px,
-        photoFaces: site.photo_face_px,
       },
     },
   };
@@ -77,8 +76,7 @@ function closeConnections() {
 
 function takePhotos(site, engine, probes) {
   const result = new Result(engine, site);
-  const [least, most] = site.photo_face_px;
-  element("sizes").textContent = `Faces of ${least} to ${most} px are upscaled; an image of up to ${site.face_px[1]} px is taken for a face.`;
+  element("sizes").textContent = `Its small faces are upscaled, from 8 px across; an image of up to ${site.face_px[1]} px is taken for a face.`;
   element("input").inert = false;
   listenForPhotos(element("drop"), [element("file"), element("camera")], async (file) => {
     try {

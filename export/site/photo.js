@@ -9,13 +9,20 @@ import { Frame, complex, divide, multiply, subtract } from "./alignment.js";
 import { width } from "./detector.js";
 import { Pixels, clamp, resize, roundEven, toPixels, toTensor, transform } from "./image.js";
 
+const MIN_FACE = 8; // px across, the width of the box: smaller ones are left as they are
+const MAX_FRAME = 150; // px across, the training faces' frame: larger faces are left as they are
+const SMALL_PHOTO = 2 ** 20; // pixels: larger photos are enlarged LARGE_SCALE times
+const SCALE = 8;
+const LARGE_SCALE = 2;
+const REDUCING_SIDE = 16; // px: a network that reads so few of a face of more loses some of it
 const FEATHER = 24; // px of the 128 over which a pasted face fades into the photo
 // Canvases of iOS hold 4096x4096 px and no more; runtime.infer goes on to 32 Mi.
 export const MAX_OUTPUT_PIXELS = 4096 * 4096;
 
-/** How much a photo is enlarged: as the network does, or less where that were too large. */
-export function largestScale(photo, most) {
-  const fits = Math.trunc((MAX_OUTPUT_PIXELS / (photo.height * photo.width)) ** 0.5);
+/** How much a photo is enlarged: small ones up to 8 times, others twice, as far as a canvas holds. */
+export function largestScale({ width, height }) {
+  const most = width * height > SMALL_PHOTO ? LARGE_SCALE : SCALE;
+  const fits = Math.trunc((MAX_OUTPUT_PIXELS / (height * width)) ** 0.5);
   return Math.max(1, Math.min(most, fits));
 }
 
@@ -23,27 +30,26 @@ export function largestScale(photo, most) {
  * Resize a photo by bicubic interpolation (`before`) and upscale its small faces (`after`).
  *
  * `run` maps a tensor (N, 3, lr, lr) to (N, 3, sr, sr). Each face comes with its box; one that was
- * upscaled also with `ms`, and with `before` and `after`, (sr, sr).
+ * upscaled also with `ms`, and with `before` and `after`, (sr, sr), another with why it was left.
  */
-export async function upscalePhoto(photo, { run, detector, lrSide, srSide, photoFaces }, watch) {
-  const scale = largestScale(photo, srSide / lrSide);
+export async function upscalePhoto(photo, { run, detector, lrSide, srSide }, watch) {
+  const scale = largestScale(photo);
   const found = await detector.find(photo, (done, total) => watch("faces", done, total));
   const before = resize(photo, photo.width * scale, photo.height * scale);
   const after = before.copy();
-  const [least, most] = photoFaces;
   const faces = [];
-  for (const [number, { box, landmarks, score }] of found.entries()) {
-    const across = box[2] - box[0];
-    const face = { box, score, width: across };
-    if (across >= least && across <= most) {
-      const frame = Frame.around(landmarks);
+  for (const [number, each] of found.entries()) {
+    const frame = Frame.around(each.landmarks);
+    const face = { box: each.box, score: each.score, width: width(each) };
+    face.leftAs = face.width < MIN_FACE ? "small" : frame.side > MAX_FRAME ? "large" : null;
+    if (!face.leftAs) {
       const seen = frame.cutOut(photo);
       const started = performance.now();
       const [sr] = toPixels(await run(toTensor([resize(seen, lrSide, lrSide)])));
-      const ms = performance.now() - started;
-      const kept = keepWhatIsKnown(sr, seen);
-      paste(after, kept, frame.scaled(scale));
-      Object.assign(face, { ms, before: resize(seen, srSide, srSide), after: kept });
+      face.ms = performance.now() - started;
+      face.before = resize(seen, srSide, srSide);
+      face.after = lrSide === REDUCING_SIDE ? keepWhatIsKnown(sr, seen) : sr;
+      paste(after, face.after, frame.scaled(scale));
     }
     faces.push(face);
     await watch("upscale", number + 1, found.length);
@@ -99,8 +105,7 @@ function mask(side) {
   });
   const weights = new Uint8Array(side * side);
   weights.forEach((_, i) => {
-    const weight = Math.fround(along[Math.floor(i / side)] * along[i % side]);
-    weights[i] = roundEven(Math.fround(weight * 255));
+    weights[i] = roundEven(along[Math.floor(i / side)] * along[i % side] * 255);
   });
   return new Pixels(side, side, weights, 1);
 }

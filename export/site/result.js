@@ -83,7 +83,7 @@ export class Result {
 
   #present(result, isPhoto, shrunkFrom, shrinkTo) {
     const { before, after, faces } = result;
-    this.#end(describe(result, isPhoto, this.site.photo_face_px, shrunkFrom, shrinkTo));
+    this.#end(describe(result, isPhoto, shrunkFrom, shrinkTo));
     this.draw(element("before"), before);
     this.draw(element("after"), after);
     element("compare").querySelector(".frame").classList.toggle("small", !isPhoto);
@@ -135,7 +135,7 @@ export class Result {
   }
 }
 
-function describe({ faces, scale }, isPhoto, [least, most], shrunkFrom, shrinkTo) {
+function describe({ faces, scale }, isPhoto, shrunkFrom, shrinkTo) {
   if (!isPhoto) return `Face upscaled in ${milliseconds(faces[0].ms)}.`;
   const done = faces.filter((face) => face.after);
   const parts = [];
@@ -146,9 +146,9 @@ function describe({ faces, scale }, isPhoto, [least, most], shrunkFrom, shrinkTo
     const ms = done.reduce((sum, face) => sum + face.ms, 0);
     parts.push(`${count(done.length, "face")} upscaled in ${milliseconds(ms)}, the photo enlarged ${scale} times.`);
   }
-  const large = faces.filter((face) => face.width > most).length;
-  const small = faces.length - done.length - large;
-  if (large) parts.push(`${count(large, "face")} left as ${large === 1 ? "it is" : "they are"}: larger than ${most} px.`);
-  if (small) parts.push(`${count(small, "face")} left as ${small === 1 ? "it is" : "they are"}: under ${least} px.`);
+  for (const [size, why] of [["large", "large enough to show more than the network would"], ["small", "under 8 px"]]) {
+    const left = faces.filter((face) => face.leftAs === size).length;
+    if (left) parts.push(`${count(left, "face")} left as ${left === 1 ? "it is" : "they are"}: ${why}.`);
+  }
   return parts.join(" ");
 }

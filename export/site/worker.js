@@ -9,7 +9,7 @@ import * as onnxruntime from "./runtimes/onnxruntime.js";
 const RUNTIMES = { [onnxruntime.NAME]: onnxruntime };
 
 let loaded = null; // the runtime
-let network = null; // {run, detector, lrSide, srSide, faces, photoFaces}: sides, and faces from and to, in px
+let network = null; // {run, detector, lrSide, srSide, faces}: in px, `faces` the least and the most
 let wanted = 0; // the number of the newest job: older ones stop
 
 const calls = {
@@ -58,7 +58,7 @@ async function photo(image, shrinkTo, watch) {
   const size = shrinkTo ? [shrinkTo, Math.max(1, Math.round((image.height * shrinkTo) / image.width))] : null;
   const shown = size ? resize(image, ...size) : image;
   const done = await upscalePhoto(shown, network, (stage, part, of) => watch({ stage, part, of }));
-  const left = done.faces.filter((each) => !each.after && each.width > network.photoFaces[1]);
+  const left = done.faces.filter((each) => each.leftAs === "large");
   const smaller = left.length ? widthForFaces(shown.width, left, network.lrSide) : null;
   return { ...done, shrinkTo: smaller };
 }
