@@ -472,6 +472,25 @@ def test_a_network_that_drifts_is_refused_by_the_probes(browser, site, tmp_path,
         assert page.evaluate("document.querySelector('#retry a').search") == "?precision=fp32"
 
 
+def test_a_network_of_64_px_reads_its_own_faces(browser, tarball, artifact_64, tmp_path):
+    """Faces of 12 to 128 px, as Python takes them, and photos."""
+    web.build(tmp_path / "site", artifact_64, tarball)
+    face = Image.fromarray(tiny_artifact.faces(1, seed=5, side=90)[0])
+    face.save(tmp_path / "face.png")
+    photo = astronaut(150)
+    photo.save(tmp_path / "photo.png")
+    with open_session(artifact_64, "onnxruntime") as session:
+        expected_face = session.upscale(np.array(face))
+        expected = upscale_photo(np.array(photo), session, Detector()).pixels
+    with opened(browser, tmp_path / "site", "?provider=wasm") as page:
+        assert text(page, "verdict") == "Verified: 100.0 dB to FP32 on this device"
+        page.wait_for("document.getElementById('input').inert === false")
+        upscaled(page, lambda: page.choose_file("#file", tmp_path / "face.png"))
+        assert np.abs(shown(page, "after").astype(int) - expected_face).max() <= 1
+        upscaled(page, lambda: page.choose_file("#file", tmp_path / "photo.png"))
+        assert np.abs(shown(page, "after").astype(int) - expected).max() <= 2
+
+
 def test_fp32_is_used_where_it_is_asked_for(browser, site):
     with opened(browser, site, "?precision=fp32&provider=wasm") as page:
         assert page.evaluate("selection.chosen.fidelity.fidelity_db") > 60
