@@ -47,7 +47,8 @@ TESTS := celeba-test.tar fsrnet-celeba-test.tar helen-test.tar lfw-test.tar
 
 # On emulated ARM processors: half an hour, and 120 MB of downloads the first time.
 arm: setup
-	$(BIN)/python -m benchmarks.arm --out docs/measured/arm.json --doc docs/arm.md
+	$(BIN)/python -m benchmarks.arm --out docs/measured/arm.json
+	$(BIN)/python -m benchmarks.publish
 
 report: setup
 	$(BIN)/python -m benchmarks.report

@@ -27,14 +27,12 @@ with needs("quantize,bench", __name__):
 from benchmarks.harness.emulated_arm import CPUS, EmulatedArm, bring_arm
 from benchmarks.harness.machine import machine
 from benchmarks.harness.targets import TargetRow, read_rows, targets_table, write_rows
-from runtime.atomic import write_bytes
 from runtime.image import read_image
 from runtime.session import DEFAULT_MODEL, open_session
 
 FOLDER = Path("artifacts", DEFAULT_MODEL)
 ROOT = Path(__file__).parents[1]
-OUT, DOC = Path("docs", "measured", "arm.json"), Path("docs", "arm.md")
-BEGIN, END = "<!-- benchmarks.arm -->", "<!-- end -->"
+OUT = Path("docs", "measured", "arm.json")
 FILES = (
     *("int8.onnx", "fp16.onnx", "fp16-trt.onnx", "fp32.onnx", "int8-trt.onnx"),
     "litert/int8.tflite",
@@ -190,15 +188,6 @@ def tables(measured: Mapping[str, Any]) -> str:
     )
 
 
-def write_tables(doc: str | Path, measured: Mapping[str, Any]) -> None:
-    """Put the tables between BEGIN and END in a page; EdgeError where these are missing."""
-    before, begin, rest = Path(doc).read_text().partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if not begin or not end:
-        raise EdgeError(f"{doc}: has no {BEGIN} and {END} for the tables to stand between")
-    write_bytes(doc, f"{before}{BEGIN}\n{tables(measured)}\n{END}{after}".encode())
-
-
 def main(argv: Sequence[str] | None = None) -> int:
     arguments = _parser().parse_args(argv)
     return run_command(lambda: _run(arguments))
@@ -216,8 +205,6 @@ def _run(arguments: argparse.Namespace) -> int:
         if arguments.out:
             facts = {name: value for name, value in content.items() if name != "rows"}
             write_rows(arguments.out, [TargetRow(**row) for row in content["rows"]], facts)
-    if arguments.doc:
-        write_tables(arguments.doc, content)
     print(json.dumps(content) if arguments.json else tables(content))
     return EXIT_DRIFT if drifted else 0
 
@@ -245,7 +232,6 @@ def _parser() -> argparse.ArgumentParser:
         "--wheel", type=Path, metavar="F", help="whose code is run (default: dist/, else the tree)"
     )
     parser.add_argument("--out", metavar="F.json", help=f"keep it here too, such as {OUT}")
-    parser.add_argument("--doc", metavar="F.md", help=f"put the tables into it, such as {DOC}")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     return parser
 

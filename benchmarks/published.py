@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import front_page, results, wild
+from benchmarks.arm import tables as arm_tables
 from benchmarks.harness.rows import Latency, read_latency
 from benchmarks.harness.table import markdown_table
 from benchmarks.harness.targets import TargetRow, read_rows, targets_table
@@ -152,6 +153,10 @@ def _curve(path: Path) -> str:
     return markdown_table(("minutes", "faces", *kinds), lines)
 
 
+def _arm(path: Path) -> str:
+    return arm_tables(_read(path))
+
+
 def _targets(folder: Path) -> str:
     rows = _target_rows(folder)
     return targets_table(rows) if rows else NO_TARGET
@@ -256,6 +261,7 @@ TABLES: dict[str, tuple[str, str, Callable[[Path], str]]] = {
         _curve,
     ),
     "phones": ("targets.json", "python -m benchmarks.studies.targets", _phones),
+    "arm": ("arm.json", "python -m benchmarks.arm --out docs/measured/arm.json", _arm),
     "targets": ("", "python -m benchmarks.studies.targets", _targets),
     "devices": ("", "python -m benchmarks.studies.targets", _devices),
     "summary": (*LATENCY, _summary),

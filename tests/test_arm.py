@@ -9,8 +9,9 @@ import pytest
 import tiny_artifact
 from benchmarks import arm
 from benchmarks.harness import arm_packages, emulated_arm
-from benchmarks.harness.arm_check import FEW_FACES, check_file, take_few_probes
+from benchmarks.harness.arm_check import DRIFTS, FEW_FACES, check_file, take_few_probes
 from benchmarks.harness.arm_faults import _describe, find_faults
+from benchmarks.harness.targets import read_rows
 from quantize.fp16_passes import to_half
 from runtime.drift import read_probes
 from runtime.errors import EXIT_ERROR, EXIT_MISSING, EdgeError
@@ -44,7 +45,7 @@ def test_int8_is_right_on_arm_and_fp16_arithmetic_is_refused(neoverse, edge_int8
         tmp_path / "tiny", "fp16-trt.onnx", half, precision="fp16", executes_as="fp16"
     )
     row = check_file(neoverse, path, ROOT, tmp_path)
-    assert "take fp16.onnx" in row.not_run
+    assert row.not_run.startswith("it computes in FP16, which ONNX Runtime")
     assert row.fidelity_db is None
 
 
@@ -123,3 +124,9 @@ def test_an_archive_that_does_not_answer_is_named_and_leaves_nothing(monkeypatch
 def test_a_folder_without_artifacts_is_named(tmp_path, capsys):
     assert arm.main(["--artifact", str(tmp_path)]) == EXIT_ERROR
     assert "holds none of int8.onnx" in capsys.readouterr().err
+
+
+def test_what_was_measured_is_within_its_limits_on_every_processor():
+    rows = read_rows(ROOT / arm.OUT)
+    assert {row.file for row in rows} >= {"aminet-edge/int8.onnx", "aminet-edge/fp16.onnx"}
+    assert not [row.file for row in rows if row.precision.endswith(DRIFTS)]

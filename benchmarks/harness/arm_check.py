@@ -3,6 +3,7 @@
 import json
 import shutil
 from dataclasses import replace
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -58,7 +59,7 @@ def check_file(
     checked = take_few_probes(artifact, work / "few") if few else artifact
     done = arm.run(["-c", CHECK, str(checked), str(optimized)], [code])
     if done.returncode not in (0, EXIT_DRIFT) or not done.stdout:
-        reason = last_line(done.stderr).removeprefix(f"error: {checked}: ")
+        reason = last_line(done.stderr).removeprefix(f"error: {checked}: ").partition("; take")[0]
         return _row(arm, artifact, None, reason)
     report, *execution = map(json.loads, done.stdout.splitlines())
     manifest = read_manifest(artifact)
@@ -112,9 +113,9 @@ def _row(
     name = artifact.relative_to(folder).as_posix()
     measured = report or {}
     runtime = RUNTIMES[measured.get("backend", "onnxruntime")]
-    version = measured.get("backend_version", "")
+    runtime_version = measured.get("backend_version") or version("onnxruntime")
     return TargetRow(
-        target=f"{runtime} {version}, ARM {arm.cpu}".replace(" ,", ","),
+        target=f"{runtime} {runtime_version} on ARM{'' if report else ', refused'}",
         file=f"{folder.name}/{name}",
         bytes=artifact.stat().st_size,
         precision=precision_or_reason if report else read_manifest(artifact).precision,
