@@ -41,7 +41,11 @@ bench: setup
 	$(if $(FACES),$(BIN)/python -m benchmarks.studies.real_faces --data $(FACES)/celeba-test.tar --calib $(FACES)/celeba-train-0.tar --out $(MEASURED)/drift.json)
 	$(if $(FACES),$(BIN)/python -m benchmarks.studies.quantizers --data $(VAL) --out $(MEASURED)/quantizers.json)
 	$(if $(FACES),$(BIN)/python -m benchmarks.studies.ablation --data $(VAL) --out $(MEASURED)/ablation.json)
+	$(if $(FACES),$(WILD) --data $(addprefix $(FACES)/,celeba-test.tar lfw-test.tar helen-test.tar) --out $(MEASURED)/wild.json)
+	$(if $(FACES),$(WILD) --data $(FACES)/celeba-test.tar --faces 24 --metrics lpips identity --realesrgan --out $(MEASURED)/wild-perceptual.json)
+	$(if $(FACES),$(WILD) --data $(FACES)/celeba-test.tar --sizes 16 24 32 48 --turn 15 --out $(MEASURED)/wild-turned.json)
 	$(BIN)/python -m benchmarks.publish
+WILD := $(BIN)/python -m benchmarks.wild --checkpoint $(wildcard aminet/weights/*.safetensors)
 VAL = $(FACES)/celeba-val.tar
 TESTS := celeba-test.tar fsrnet-celeba-test.tar helen-test.tar lfw-test.tar
 
