@@ -18,6 +18,7 @@ from benchmarks.metrics.quality import QualityRow
 from benchmarks.studies.ablation import Ablation, AblationRow
 from benchmarks.studies.browser import browser_tables
 from benchmarks.studies.coldstart import ColdStart, ColdStartRow
+from benchmarks.studies.engines import EngineComparison, EngineRow, engines_table
 from benchmarks.studies.profile import ArtifactProfile, OperatorShare
 from benchmarks.studies.quantizers import QuantizerComparison, QuantizerRow
 from benchmarks.studies.real_faces import DriftRow
@@ -94,6 +95,12 @@ def _quantizers(path: Path) -> str:
     content = _read(path)
     rows = tuple(QuantizerRow(**row) for row in content["rows"])
     return results.quantizers_table(QuantizerComparison(**{**content, "rows": rows}))
+
+
+def _engines(path: Path) -> str:
+    content = _read(path)
+    rows = tuple(EngineRow(**row) for row in content["rows"])
+    return engines_table(EngineComparison(**{**content, "rows": rows}))
 
 
 def _ablation(path: Path) -> str:
@@ -236,6 +243,7 @@ TABLES: dict[str, tuple[str, str, Callable[[Path], str]]] = {
     "models": ("", "python -m aminet.info", _models),
     "drift": (*_study("real_faces", "drift.json", " --data celeba-test.tar"), _drift),
     "quantizers": (*_study("quantizers", "quantizers.json", DATA), _quantizers),
+    "engines": (*_study("engines", "engines.json", " --no-accuracy-control"), _engines),
     "ablation": (*_study("ablation", "ablation.json", DATA), _ablation),
     "coldstart": (*_study("coldstart", "coldstart.json"), _coldstart),
     "profile": (*_study("profile", "profile.json"), _profile),

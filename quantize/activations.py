@@ -1,6 +1,6 @@
 """The ranges of a network's activations on a calibration set, after cross-layer equalization."""
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,6 +12,8 @@ from quantize.layers import Layer
 from quantize.precision import open_quietly
 from quantize.qdq import Range, copy
 from runtime.image import Pixels, Tensor, to_tensor
+
+Feed = Callable[[Pixels], Tensor]
 
 CONTRAST = 1.6
 BATCH = 8  # images whose activations are held at a time
@@ -26,9 +28,11 @@ class Calibrated:
     ranges: Mapping[str, Range]
 
 
-def calibrate(model: ModelProto, layers: Sequence[Layer], faces: Pixels) -> Calibrated:
+def calibrate(
+    model: ModelProto, layers: Sequence[Layer], faces: Pixels, feed: Feed = to_tensor
+) -> Calibrated:
     """Run the contrast-augmented set once, and equalize the graph to what it shows."""
-    extremes = find_extremes(model, layers, faces)
+    extremes = find_extremes(model, layers, faces, feed)
     equalized = equalize(model, {name: found.sizes for name, found in extremes.items()})
     extremes = {name: found.times(equalized.factors[name]) for name, found in extremes.items()}
     sizes = {name: found.sizes for name, found in extremes.items()}
@@ -60,15 +64,19 @@ class Extremes:
         return Extremes(self.low * factors, self.high * factors)
 
 
-def find_extremes(model: ModelProto, layers: Sequence[Layer], faces: Pixels) -> dict[str, Extremes]:
+def find_extremes(
+    model: ModelProto, layers: Sequence[Layer], faces: Pixels, feed: Feed = to_tensor
+) -> dict[str, Extremes]:
     """The extremes of each layer's input and result, on faces and with augmented contrast.
+
+    `feed` makes of images (N, H, W, 3) what the network reads.
 
     Nothing is clipped: a single face that leaves its range loses more than finer steps gain.
     """
     names = {name for layer in layers for name in (layer.input, layer.result)}
     found: dict[str, Extremes] = {}
     for images in (faces, augment_contrast(faces)):
-        for batch in _run(model, names, to_tensor(images)):
+        for batch in _run(model, names, feed(images)):
             for name, values in batch.items():
                 low, high = (pick(values, (0, 2, 3)) for pick in (np.min, np.max))
                 so_far = found.get(name, Extremes(np.zeros_like(low), np.zeros_like(high)))
@@ -103,7 +111,9 @@ def _run(
     del model.graph.output[:]
     model.graph.output.extend(helper.make_empty_tensor_value_info(name) for name in computed)
     session = open_quietly(model.SerializeToString())
-    for start in range(0, len(lr), BATCH):
-        fed = {model.graph.input[0].name: lr[start : start + BATCH]}
+    (graph_input,) = session.get_inputs()
+    batch = BATCH if not isinstance(graph_input.shape[0], int) else graph_input.shape[0]
+    for start in range(0, len(lr), batch):
+        fed = {graph_input.name: lr[start : start + batch]}
         values = dict(zip(computed, session.run(computed, fed), strict=True))
         yield {**values, **{name: fed[name] for name in inputs & set(names)}}

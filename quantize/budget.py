@@ -7,11 +7,10 @@ import numpy as np
 
 from quantize.layers import Layer
 from quantize.targets import CORRELATION
-from runtime.drift import BUDGET_DB, Fidelity, budget_fidelity_db
+from runtime.drift import BUDGET_PSNR_Y_DB, Fidelity, budget_fidelity_db
 from runtime.errors import EXIT_DRIFT, EdgeError
 from runtime.evaluation import Evaluation
 
-BUDGET_PSNR_Y_DB = 27.0  # where the FP32 model's is not known; BUDGET_DB is of the same
 WORST = 5.0  # the worst face may lose so many times the mean's budget
 NAMED = 5  # layers in a message
 # A layer in FP32 among INT8 ones brings conversions with it, whatever its size. Each counts as so
@@ -24,30 +23,35 @@ LEAST_SHARE = 0.5  # of the multiply-adds: with less in INT8 it is not worth a f
 class Budget:
     """The PSNR-Y that may be lost, of the FP32 model's `psnr_y` (None: not known).
 
-    `correlation`: of the worst face's error with FP32's own.
+    `correlation`: of the worst face's error with FP32's own; None where it was never measured, as
+    of another network than AMINet.
     """
 
     max_drop_db: float
     psnr_y: float | None
-    correlation: float = CORRELATION
+    correlation: float | None = CORRELATION
+
+    @property
+    def _psnr_y(self) -> float:
+        return BUDGET_PSNR_Y_DB if self.psnr_y is None else self.psnr_y
 
     def least_fidelity_db(self, factor: float = 1.0) -> float:
         """The fidelity at which `factor` times the budget is expected to be lost."""
-        if self.psnr_y is None:
-            return BUDGET_DB - 10 * np.log10(factor)
-        return budget_fidelity_db(self.psnr_y, factor * self.max_drop_db)
+        return budget_fidelity_db(self._psnr_y, factor * self.max_drop_db)
 
     def least_for_the_worst_db(self) -> float:
         """The fidelity at which the worst of hundreds of real faces is expected to keep WORST.
 
         Two errors of sizes e and r add to r^2 + 2 c e r + e^2, which is 20 / ln(10) c e / r in dB.
         """
-        psnr_y = BUDGET_PSNR_Y_DB if self.psnr_y is None else self.psnr_y
+        assert self.correlation is not None
         ratio = WORST * self.max_drop_db * np.log(10) / (20 * self.correlation)
-        return float(psnr_y - 20 * np.log10(ratio))
+        return float(self._psnr_y - 20 * np.log10(ratio))
 
     def least_expected_db(self) -> float:
         """The fidelity that synthetic and held-out faces must have where no real ones measure."""
+        if self.correlation is None:
+            return self.least_fidelity_db()
         return max(self.least_fidelity_db(), self.least_for_the_worst_db())
 
     def allows(self, candidate: "Candidate") -> bool:

@@ -7,11 +7,13 @@ from glob import glob, has_magic
 from pathlib import Path
 
 import numpy as np
+from PIL import Image, ImageOps
 
 from runtime.atomic import sha256_bytes
 from runtime.dataset import Face, iter_faces, list_images
 from runtime.errors import EdgeError
 from runtime.image import LR_SIDE, Pixels, fit_face
+from runtime.network import Network
 
 MOST_FACES = 1024  # more add nothing; a limit for memory
 LEAST_FACES = 16
@@ -35,19 +37,22 @@ class CalibrationSet:
         return np.concatenate([self.faces, self.held_out])
 
 
-def read_calibration(sources: Sequence[str | Path], side: int = LR_SIDE) -> CalibrationSet:
-    """Read faces of any size from folders, tars, images and globs, the first MOST_FACES.
+def read_calibration(
+    sources: Sequence[str | Path], reader: int | Network = LR_SIDE
+) -> CalibrationSet:
+    """Read images from folders, tars, files and globs, the first MOST_FACES.
 
-    Of a folder with sets for several sides, such as 64px/, the one for this side is taken. An image
-    that cannot be used is skipped and named. EdgeError for more than MOST_BROKEN of them, and
+    `reader`: the side of the faces that a model reads, or another network, of whose size any images
+    are made. Of a folder with sets for several sides, such as 64px/, the one that fits is taken. An
+    image that cannot be used is skipped and named. EdgeError for more than MOST_BROKEN of them, and
     for a set that is too small or shows nothing.
     """
     faces: list[Pixels] = []
     skipped: list[str] = []
-    found = _iter_faces(sources, side, skipped)
+    found = _iter_faces(sources, reader if isinstance(reader, int) else reader.width, skipped)
     for face in found:
         try:
-            faces.append(fit_face(face.pixels, face.name, side=side, reduce=True))
+            faces.append(_fit(face, reader))
         except EdgeError as error:
             skipped.append(str(error))
         if len(faces) == MOST_FACES:
@@ -59,14 +64,22 @@ def read_calibration(sources: Sequence[str | Path], side: int = LR_SIDE) -> Cali
             f"{listed}: {len(skipped)} of {read} images cannot be used, such as {skipped[0]}"
         )
     if len(faces) < LEAST_FACES:
-        raise EdgeError(f"{listed}: holds {len(faces)} faces, expected at least {LEAST_FACES}")
+        raise EdgeError(f"{listed}: holds {len(faces)} images, expected at least {LEAST_FACES}")
     pixels = np.stack(faces)
     if min(pixels.std(axis=0).mean(), pixels.std(axis=(1, 2)).mean()) < LEAST_DEVIATION:
-        raise EdgeError(f"{listed}: shows the same or nothing in all images, expected faces")
+        raise EdgeError(f"{listed}: shows the same or nothing in all images")
     held_out = np.arange(len(pixels)) % HELD_OUT == HELD_OUT - 1
     return CalibrationSet(
         pixels[~held_out], pixels[held_out], sha256_bytes(pixels.tobytes()), tuple(skipped)
     )
+
+
+def _fit(face: Face, reader: int | Network) -> Pixels:
+    """An image as the model reads it: a face of this side, or what is central of any image."""
+    if isinstance(reader, int):
+        return fit_face(face.pixels, face.name, side=reader, reduce=True)
+    image, size = Image.fromarray(face.pixels), (reader.width, reader.height)
+    return np.array(ImageOps.fit(image, size, Image.Resampling.BICUBIC))
 
 
 def _iter_faces(sources: Sequence[str | Path], side: int, skipped: list[str]) -> Iterator[Face]:

@@ -26,7 +26,6 @@ from quantize.precision import computes_in_half
 from quantize.source import SourceModel, read_source
 from runtime import drift
 from runtime.artifact import write_artifact
-from runtime.atomic import sha256_bytes
 from runtime.backends.onnxruntime import fp16_fault
 from runtime.drift import Probes
 from runtime.manifest import Manifest, Measurement
@@ -170,18 +169,12 @@ def _write(source: SourceModel, made: _Made) -> Fp16Artifact:
 
 
 def _manifest(source: SourceModel, made: _Made) -> Manifest:
-    fp32 = source.manifest
-    return Manifest(
-        model=fp32.model,
+    return source.manifest_of(
+        made.content,
         precision="fp16",
         target=made.target,
-        sha256=sha256_bytes(made.content),
-        checkpoint_sha256=fp32.checkpoint_sha256,
-        probes_sha256=fp32.probes_sha256,
         executes_as=made.executes_as,
-        parent_sha256=fp32.sha256,
-        psnr_y=fp32.psnr_y,
-        max_drop_db=fp32.max_drop_db,
+        max_drop_db=source.manifest.max_drop_db,
         tools={tool: version(tool) for tool in TOOLS},
         measured_on=made.measured_on,
     )

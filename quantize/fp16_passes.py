@@ -23,7 +23,7 @@ def store_weights_in_half(model: ModelProto) -> ModelProto:
 
     No operator reads or makes FP16, so a runtime's FP16 kernels have no part in it.
     """
-    model = _store_constants(model)
+    model = store_constants(model)
     weights = {node.input[1] for node in model.graph.node if node.op_type in WEIGHTED}
     casts: list[NodeProto] = []
     for tensor in model.graph.initializer:
@@ -39,7 +39,7 @@ def to_half(model: ModelProto) -> ModelProto:
 
     The scales of pairs become FP16 with the values, for which the opset must be 19 or newer.
     """
-    model = _store_constants(model)
+    model = store_constants(model)
     values = _Values(model, MAKING)
     nodes: list[NodeProto] = []
     for node in model.graph.node:
@@ -118,7 +118,7 @@ def _types(model: ModelProto) -> dict[str, int]:
     return {name: kind for name, kind in types.items() if kind in (FLOAT, HALF)}
 
 
-def _store_constants(model: ModelProto) -> ModelProto:
+def store_constants(model: ModelProto) -> ModelProto:
     """A copy whose Constant nodes are initializers."""
     model = copy(model)
     for node in model.graph.node:

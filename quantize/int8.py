@@ -13,11 +13,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from quantize.options import ARTIFACT, CALIBRATION, ENGINES, MINUTES, Int8Options
+from quantize.options import ARTIFACT, CALIBRATION, ENGINES, MINUTES, Int8Options, NetworkOptions
 from quantize.targets import BUDGETS, TARGETS, WEIGHT_LIMIT, Target, for_processor, parse_targets
 from runtime.backends import openvino
 from runtime.cpu import processor
 from runtime.errors import EXIT_DRIFT, EXIT_USAGE, EdgeError, needs, run_command
+from runtime.network import MAX_RANGE, MAX_SIDE
 from runtime.progress import Progress, Steps, silent
 
 if TYPE_CHECKING:
@@ -44,20 +45,27 @@ def quantize(
 ) -> Int8Result:
     """Quantize an FP32 artifact for each target (None: all that are possible here), beside it.
 
-    A target whose budget cannot be met is among the failures and has no file. Raises EdgeError for
-    what cannot be read, for a calibration set that does not fit the model, and with status 5 for a
-    backend or an engine that is not installed.
+    An ONNX file without a manifest, of one image in and one out, is imported first as another
+    network than AMINet; `options.network` says of it what its graph does not. A target whose budget
+    cannot be met is among the failures and has no file. Raises EdgeError for what cannot be read,
+    for a calibration set that does not fit the model, and with status 5 for a backend or an engine
+    that is not installed.
     """
     with needs("quantize"):
         from quantize.calibration import read_calibration
+        from quantize.network_import import import_network, is_other_network
         from quantize.quantizer import Quantizer
         from quantize.source import read_source
 
-    options = options or Int8Options()
+    options, notes = options or Int8Options(), []
+    if is_other_network(Path(artifact)):
+        artifact, imported = import_network(Path(artifact), calib, options.network, progress)
+        notes.append(imported)
     source = read_source(artifact)
-    calibration = read_calibration(calib, source.lr_side)
-    notes = [f"skipped: {reason}" for reason in calibration.skipped]
-    notes += _check_resemblance(source, calibration, options.force)
+    calibration = read_calibration(calib, source.reads)
+    notes += [f"skipped: {reason}" for reason in calibration.skipped]
+    if source.manifest.network is None:  # whose probes are of this very set
+        notes += _check_resemblance(source, calibration, options.force)
     if targets is None:
         targets = tuple(TARGETS.values())
         if not openvino.is_installed():
@@ -110,6 +118,8 @@ def _run(arguments: argparse.Namespace) -> int:
         raise EdgeError("--max-drop-db: expected a number over 0, up to 10", EXIT_USAGE)
     if not 0 <= arguments.minutes < float("inf"):
         raise EdgeError("--minutes: expected a number of at least 0", EXIT_USAGE)
+    if arguments.side is not None and not 16 <= arguments.side <= MAX_SIDE:
+        raise EdgeError(f"--side: expected 16 to {MAX_SIDE} px", EXIT_USAGE)
     with Steps() as steps:
         result = quantize(
             arguments.artifact,
@@ -122,11 +132,27 @@ def _run(arguments: argparse.Namespace) -> int:
                 require_precision=arguments.require_precision,
                 engine=arguments.engine,
                 force=arguments.force,
+                network=NetworkOptions(
+                    arguments.side, _parse_range(arguments.range), arguments.out
+                ),
             ),
             steps,
         )
     _report(result, arguments.json)
     return EXIT_DRIFT if result.failures else 0
+
+
+def _parse_range(text: str | None) -> tuple[float, float] | None:
+    """Black and white of "0,255"; EdgeError for anything else."""
+    if text is None:
+        return None
+    try:
+        low, high = (float(part) for part in text.split(","))
+    except ValueError:
+        low = high = 0.0
+    if not -MAX_RANGE <= low < high <= MAX_RANGE:
+        raise EdgeError(f"--range {text}: expected black and white, such as 0,255", EXIT_USAGE)
+    return low, high
 
 
 def _report(result: Int8Result, as_json: bool) -> None:
@@ -149,7 +175,10 @@ def _parser() -> argparse.ArgumentParser:
         description="Quantize an FP32 artifact to INT8, within a drift budget on each target.",
     )
     parser.add_argument(
-        "--artifact", default=ARTIFACT, metavar="F", help=f"the FP32 model (default: {ARTIFACT})"
+        "--artifact",
+        default=ARTIFACT,
+        metavar="F",
+        help=f"the FP32 model, or another ONNX network of images (default: {ARTIFACT})",
     )
     parser.add_argument(
         "--calib",
@@ -189,6 +218,16 @@ def _parser() -> argparse.ArgumentParser:
         "--force",
         action="store_true",
         help="take a calibration set that does not fit the model (default: refused)",
+    )
+    other = parser.add_argument_group("another network than AMINet (an ONNX file without manifest)")
+    other.add_argument(
+        "--side", type=int, metavar="N", help="px of its images, where its graph leaves it open"
+    )
+    other.add_argument(
+        "--range", metavar="LOW,HIGH", help="its black and white, such as 0,255 (default: found)"
+    )
+    other.add_argument(
+        "--out", type=Path, metavar="DIR", help="for its files (default: artifacts/<its name>)"
     )
     parser.add_argument(
         "--require-precision",

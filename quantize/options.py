@@ -13,6 +13,17 @@ PLOT_SUFFIXES = (".png", ".svg", ".pdf")
 
 
 @dataclass(frozen=True)
+class NetworkOptions:
+    """Of another network than AMINet: the side of its images in px where its graph leaves it open,
+    its black and white (None: found), and the folder for its artifacts (None: artifacts/<name>).
+    """
+
+    side: int | None = None
+    range: tuple[float, float] | None = None
+    out: Path | None = None
+
+
+@dataclass(frozen=True)
 class Int8Options:
     """`max_drop_db` is the mean's; the worst face may lose five times that; None: the target's own.
 
@@ -27,3 +38,4 @@ class Int8Options:
     require_precision: bool = False
     engine: str = "native"
     force: bool = False
+    network: NetworkOptions = NetworkOptions()

@@ -54,6 +54,8 @@ class Quantizer:
         self._errors: dict[str, dict[str, float]] = {}  # of each target, of each layer alone
         names = ENGINES if options.engine == "auto" else (options.engine,)
         self._engines: list[Engine] = [self._open_engine(name) for name in names]
+        if options.data and source.manifest.network is not None:
+            raise EdgeError("--data: the drift on real faces is AMINet's, not another network's")
         with source.open(source.content) as fp32:
             self._held_out = Evaluator(fp32.run, calibration.held_out)
             self._real = self._evaluator_on_real_faces(fp32) if options.data else None
@@ -70,8 +72,8 @@ class Quantizer:
         return made
 
     def _evaluator_on_real_faces(self, fp32: Runner) -> Evaluator:
-        hr = load_faces(self._options.data)
-        return Evaluator(fp32.run, np.stack([shrink(face, fp32.lr_side) for face in hr]), hr)
+        hr, side = load_faces(self._options.data), self._source.manifest.lr_side
+        return Evaluator(fp32.run, np.stack([shrink(face, side) for face in hr]), hr)
 
     def _open_engine(self, name: str) -> Engine:
         if name == NativeEngine.name:
@@ -130,7 +132,7 @@ class Quantizer:
 
         def attempt(layers: Sequence[Layer]) -> Candidate:
             self._progress(f"{target.name}: {engine.name} with {len(layers)} layers in INT8")
-            content = convert(engine.quantize(layers, target)).SerializeToString(deterministic=True)
+            content = self._source.serialize(convert(engine.quantize(layers, target)))
             with self._source.open(content, target.backend) as runner:
                 candidate = self._evaluate(target, runner, content, layers)
             return replace(candidate, engine=engine.name, engine_version=engine.version)
@@ -143,7 +145,9 @@ class Quantizer:
     def _budget(self, target: Target) -> Budget:
         asked_db = self._options.max_drop_db
         max_drop_db = target.max_drop_db if asked_db is None else asked_db
-        return Budget(max_drop_db, self._source.manifest.psnr_y, target.correlation)
+        fp32 = self._source.manifest
+        correlation = target.correlation if fp32.network is None else None
+        return Budget(max_drop_db, fp32.psnr_y, correlation)
 
     def _layer_errors(self, target: Target) -> dict[str, float]:
         """Of each layer alone in INT8 by the native engine, which quantizes one in a second."""

@@ -10,7 +10,6 @@ from quantize.budget import Candidate
 from quantize.calibration import CalibrationSet
 from quantize.source import SourceModel
 from quantize.targets import Target
-from runtime.atomic import sha256_bytes
 from runtime.drift import expected_drift_db
 from runtime.image import psnr_of_mse
 from runtime.manifest import Manifest, Measurement
@@ -139,20 +138,14 @@ def make_manifest(
     calibration: CalibrationSet,
     max_drop_db: float,
 ) -> Manifest:
-    fp32 = source.manifest
     seen = "as the file says" if target.emulated else "seen in the backend"
     tools = (*TOOLS, *(["nncf"] if candidate.engine == "nncf" else []))
-    return Manifest(
-        model=fp32.model,
+    return source.manifest_of(
+        candidate.content,
         precision="int8",
         target=target.name,
-        sha256=sha256_bytes(candidate.content),
-        checkpoint_sha256=fp32.checkpoint_sha256,
-        probes_sha256=fp32.probes_sha256,
         executes_as=f"int8, {made.int8_mac_share:.1%} of the multiply-adds, {seen}",
-        parent_sha256=fp32.sha256,
         calibration_sha256=calibration.sha256,
-        psnr_y=fp32.psnr_y,
         max_drop_db=max_drop_db,
         tools={tool: version(tool) for tool in tools},
         flags={

@@ -81,7 +81,7 @@ def sensitivity(
     if plot:
         check_plot(Path(plot))
     source = read_source(artifact)
-    calibration = read_calibration(calib, source.lr_side)
+    calibration = read_calibration(calib, source.reads)
     progress("calibrating")
     engine = NativeEngine(source, calibration.faces)
     errors = layer_errors(source, engine, target, calibration.held_out, progress=progress)

@@ -27,12 +27,14 @@ from runtime.image import (
     to_tensor,
 )
 from runtime.manifest import LR_SIDES, Manifest
+from runtime.network import Network
 
 # Sums in another order (another processor, another build) move values by 1e-6 and flip a gray level
 # here and there: 90 dB and more. A smaller fidelity is not visible yet, but it is a difference.
 ROUNDING_DB = 82.0
 SLACK_DB = 2.0  # under what was measured at build time
-BUDGET_DB = 48.6  # where the FP32 model's PSNR-Y is not known: that of 27 dB and a drop of 0.03 dB
+BUDGET_PSNR_Y_DB = 27.0  # taken where the FP32 model's is not known
+BUDGET_DB = 48.6  # of that PSNR-Y and a drop of 0.03 dB
 EXTREMES_SLACK_DB = 12.0  # stress probes under the budget, in a backend that was not measured
 PROBE_FACES = 12
 MAX_PROBES = 64
@@ -52,21 +54,36 @@ class Probes:
 
     def __post_init__(self) -> None:
         n = len(self.names)
-        for name, pixels, side in (("lr", self.lr, self.lr_side), ("sr", self.sr, SR_SIDE)):
-            if pixels.dtype != np.uint8 or pixels.shape != (n, side, side, 3):
-                raise ValueError(
-                    f"{name} is {pixels.dtype} {pixels.shape}, expected uint8 {(n, side, side, 3)}"
-                )
+        for name, pixels, (height, width) in zip(
+            ("lr", "sr"), (self.lr, self.sr), self._sizes(), strict=True
+        ):
+            if pixels.dtype != np.uint8 or pixels.shape != (n, height, width, 3):
+                expected = f"uint8 {(n, height, width, 3)}"
+                raise ValueError(f"{name} is {pixels.dtype} {pixels.shape}, expected {expected}")
         if not 0 < self.faces < n <= MAX_PROBES:
             raise ValueError(
                 f"{self.faces} faces of {n} probes, expected both faces and stress probes"
             )
+
+    def _sizes(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """Height and width of lr and of sr, as they have to be."""
+        return (self.lr_side, self.lr_side), (SR_SIDE, SR_SIDE)
 
     @property
     def lr_side(self) -> int:
         """S of lr, in px; the paper's if it is none that a model reads."""
         side = self.lr.shape[1] if self.lr.ndim > 1 else 0
         return side if side in LR_SIDES else LR_SIDES[0]
+
+
+@dataclass(frozen=True)
+class NetworkProbes(Probes):
+    """The probes of another network than AMINet: images of any one size, to any one size."""
+
+    def _sizes(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        if self.lr.ndim != 4 or self.sr.ndim != 4:
+            raise ValueError(f"lr is {self.lr.shape} and sr {self.sr.shape}, expected images")
+        return self.lr.shape[1:3], self.sr.shape[1:3]
 
 
 @dataclass(frozen=True)
@@ -102,8 +119,11 @@ def read_probes(path: str | Path) -> Probes:
     return decode_probes(read_bytes(path, MAX_PROBES_BYTES), str(path))
 
 
-def decode_probes(data: bytes, name: str) -> Probes:
-    """The probes in the bytes of a `probes.npz`; nothing is unpacked beyond MAX_PROBES_BYTES."""
+def decode_probes(data: bytes, name: str, network: Network | None = None) -> Probes:
+    """The probes in the bytes of a `probes.npz`, of AMINet or of another network.
+
+    Nothing is unpacked beyond MAX_PROBES_BYTES.
+    """
     import zipfile  # brings half of the standard library, and a remembered verdict does without
 
     try:
@@ -113,7 +133,8 @@ def decode_probes(data: bytes, name: str) -> Probes:
             raise ValueError(f"{unpacked_bytes:,} bytes unpacked")
         with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
             names = tuple(str(probe) for probe in arrays["names"])
-            return Probes(arrays["lr"], arrays["sr"], names, int(arrays["faces"]))
+            kind = Probes if network is None else NetworkProbes
+            return kind(arrays["lr"], arrays["sr"], names, int(arrays["faces"]))
     except Exception as error:  # zipfile and numpy raise whatever the damage made them trip over
         raise EdgeError(
             f"{name}: damaged, or no probes ({error}). Create them again with:"
@@ -170,9 +191,8 @@ def compare(sr: Tensor, reference: Pixels, faces: int) -> Fidelity:
 
 def limit(manifest: Manifest, backend: str) -> Limit:
     """The limit for an artifact in a backend: the drift budget, or what was measured if higher."""
-    budget = BUDGET_DB
-    if manifest.psnr_y is not None:
-        budget = budget_fidelity_db(manifest.psnr_y, manifest.max_drop_db)
+    psnr_y = BUDGET_PSNR_Y_DB if manifest.psnr_y is None else manifest.psnr_y
+    budget = budget_fidelity_db(psnr_y, manifest.max_drop_db)
     measured = [m for m in manifest.measured_on if m.backend == backend]
     if not measured:
         return Limit(budget, budget - EXTREMES_SLACK_DB)

@@ -14,13 +14,15 @@ from runtime.atomic import read_bytes, sha256_bytes, write_bytes
 from runtime.cpu import processor
 from runtime.errors import EdgeError
 from runtime.formats import format_of
+from runtime.network import Network
 
 if TYPE_CHECKING:
     from runtime.drift import Fidelity
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 LR_SIDES = (16, 32, 64)  # px of the faces that a model may read; the paper's networks: 16
-OLDER = {1: {"lr_side": 16}}  # what manifests of older schemas do not have, and mean
+# What manifests of older schemas do not have, and mean.
+OLDER: Mapping[int, Mapping[str, Any]] = {1: {"lr_side": 16, "network": None}, 2: {"network": None}}
 PRECISIONS = ("fp32", "fp16", "int8")
 TARGETS = ("any", "cpu", "openvino", "tensorrt", "litert", "ncnn", "coreml")
 PROBES = "probes.npz"
@@ -67,7 +69,7 @@ class Manifest:
 
     `lr_side` (px) is that of the faces it reads. `psnr_y` (dB) is the FP32 model's on celeba-val;
     with `max_drop_db` it makes the drift budget. `random_weights`: for tests; the runtime refuses
-    them.
+    them. `network`: how to run it, if it is another network than AMINet.
     """
 
     model: str
@@ -78,6 +80,7 @@ class Manifest:
     probes_sha256: str
     executes_as: str
     lr_side: int = 16
+    network: Network | None = None
     parent_sha256: str | None = None
     calibration_sha256: str | None = None
     random_weights: bool = False
@@ -194,7 +197,11 @@ def _from_json(content: dict[str, Any]) -> Manifest:
     for measurement in measurements:
         _check_names(Measurement, measurement)
     measured_on = tuple(Measurement(**measurement) for measurement in measurements)
-    return Manifest(**{**content, "measured_on": measured_on})
+    network = content["network"]
+    if network is not None:
+        _check_names(Network, network)
+        network = Network(**network)
+    return Manifest(**{**content, "measured_on": measured_on, "network": network})
 
 
 def _check_names(kind: type, content: Any) -> None:
@@ -250,6 +257,7 @@ _MANIFEST_CHECKS: Mapping[str, Check] = {
     "executes_as": _is_text,
     "computed_in": lambda value: value in PRECISIONS,
     "lr_side": lambda value: value in LR_SIDES and isinstance(value, int),
+    "network": _or_none(lambda value: isinstance(value, Network)),
     "parent_sha256": _or_none(_is_sha256),
     "calibration_sha256": _or_none(_is_sha256),
     "random_weights": _is_flag,

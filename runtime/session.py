@@ -246,6 +246,11 @@ def _open(
     passed_over: tuple[str, ...] = (),
 ) -> Session:
     artifact = read_artifact(path)
+    if artifact.manifest.network is not None:
+        raise EdgeError(
+            f"{path}: is another network than AMINet, which upscales no faces; run it in ONNX"
+            f" Runtime, check it: python -m runtime.check {path}"
+        )
     if not verify:
         runner = open_backend(backend, artifact, threads)
         return Session(artifact, runner, None, passed_over, threads)

@@ -61,8 +61,9 @@ def find_verdict(runner: Runner, artifact: Artifact, runs_sha256: str) -> Verdic
 def measure(runner: Runner, artifact: Artifact) -> Verdict:
     """Run the probes and evaluate them, whatever is remembered."""
     name = str(probes_path(artifact.path))
-    probes = drift.decode_probes(artifact.probes, name)
-    if probes.lr_side != artifact.manifest.lr_side:
+    probes = drift.decode_probes(artifact.probes, name, artifact.manifest.network)
+    network = artifact.manifest.network
+    if network is None and probes.lr_side != artifact.manifest.lr_side:
         raise EdgeError(
             f"{name}: has faces of {probes.lr_side} px, expected {artifact.manifest.lr_side} px as"
             f" {artifact.path.name} reads them. Create both again with: python -m export.onnx"

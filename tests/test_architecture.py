@@ -17,7 +17,7 @@ ALLOWED = {
         *("ai_edge_litert", "flatbuffers", "polygraphy", "matplotlib", "coremltools"),
         *("aminet", "runtime"),
     },
-    "quantize": {"numpy", "onnx", "onnxruntime", "export", "runtime"},
+    "quantize": {"numpy", "PIL", "onnx", "onnxruntime", "google", "export", "runtime"},
     "benchmarks": {
         *("numpy", "PIL", "torch", "onnx", "onnxruntime", "openvino", "nncf", "scipy", "skimage"),
         *("jinja2", "matplotlib", "ncnn"),

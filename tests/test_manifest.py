@@ -92,7 +92,7 @@ def test_every_altered_field_is_noticed(artifact):
 @pytest.mark.parametrize(
     ("change", "problem"),
     [
-        ({"schema_version": 3}, "has schema version 3, expected 2"),
+        ({"schema_version": 4}, "has schema version 4, expected 3"),
         ({"precision": "int4"}, "precision is 'int4'"),
         ({"executes_as": "half"}, "computed_in is 'half'"),
         ({"target": "npu"}, "target is 'npu'"),

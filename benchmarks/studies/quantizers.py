@@ -79,13 +79,13 @@ def compare_quantizers(
     from runtime.evaluation import Evaluator
 
     source = read_source(artifact)
-    faces = read_calibration(calib, source.lr_side)
+    faces = read_calibration(calib, source.manifest.lr_side)
     real = load_faces(data) if data else None
     fp32 = QuantizedFile("none", "", source.content)
     with fp32.open("onnxruntime") as runner:
         evaluators = [Evaluator(runner.run, faces.held_out)]
         if real is not None:
-            lr = np.stack([shrink(face, source.lr_side) for face in real])
+            lr = np.stack([shrink(face, source.manifest.lr_side) for face in real])
             evaluators.append(Evaluator(runner.run, lr, real))
     files = [fp32, *quantize_with_all(source, to_tensor(faces.faces), calib, progress)]
     rows = [row for name in BACKENDS for row in evaluate(source, files, name, evaluators, progress)]

@@ -24,11 +24,11 @@ from quantize.qdq import Range, copy, quantize_results
 from quantize.source import SourceModel
 from quantize.targets import Target
 from runtime.errors import EXIT_MISSING, EdgeError
-from runtime.image import Pixels, Tensor, to_tensor
+from runtime.image import Pixels, Tensor
 from runtime.telemetry import disable_telemetry
 
 EXTRA = "pip install 'aminet-edge[nncf]'"
-# The first bytes of what NNCF raises when its interface is another: a version that is not known.
+# What a version of NNCF raises whose interface is another.
 OTHER_API = (AttributeError, ImportError, TypeError)
 
 
@@ -51,7 +51,7 @@ class NncfEngine:
         self._nncf = import_nncf()
         self.version: str = self._nncf.__version__.partition("+")[0]
         self._source, self._options = source, options
-        self._faces, self._lr = faces, to_tensor(faces)
+        self._faces, self._lr = faces, source.feed(faces)
 
     def quantize(self, layers: Sequence[Layer], target: Target) -> ModelProto:
         model = _with_names(self._source.model)
@@ -71,7 +71,9 @@ class NncfEngine:
 
     @cached_property
     def _result_ranges(self) -> dict[str, Range]:
-        found = find_extremes(self._source.model, self._source.layers, self._faces)
+        found = find_extremes(
+            self._source.model, self._source.layers, self._faces, self._source.feed
+        )
         return {name: extremes.range for name, extremes in found.items()}
 
     def _quantize(self, model: ModelProto, ignored: list[str], target: Target) -> ModelProto:

@@ -10,6 +10,7 @@ from runtime.backends.base import ALL_CORES, Threads
 from runtime.backends.installed import installed_backends
 from runtime.backends.litert import LiteRtSession
 from runtime.backends.ncnn import NcnnSession
+from runtime.backends.networks import open_network
 from runtime.backends.onnxruntime import (
     GPU_PROVIDERS,
     OnnxRuntimeGpuSession,
@@ -51,6 +52,10 @@ def open_backend(name: str, artifact: Artifact, threads: Threads = ALL_CORES) ->
 
     'auto' is the first of those that open this kind of file. `threads` are for backends on the CPU.
     """
+    network = artifact.manifest.network
+    if network is not None:
+        backend = OnnxRuntimeSession.name if name == AUTO else name
+        return open_network(backend, artifact.model, str(artifact.path), network)
     return _fitting(_open(name, artifact, threads), artifact)
 
 
@@ -89,6 +94,7 @@ def open_optimized(
     ONNX Runtime is given the graph as it optimized it at an earlier start, if it was kept.
     """
     optimizable = backend == OnnxRuntimeSession.name and format_of(artifact.path) is ONNX
+    optimizable = optimizable and artifact.manifest.network is None
     if not optimizable or not cache.is_writable():
         return open_backend(backend, artifact, threads), artifact.manifest.sha256
     key = {
