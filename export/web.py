@@ -32,6 +32,7 @@ from runtime.backends.open import open_backend
 from runtime.errors import EXIT_DRIFT, EdgeError, run_command
 from runtime.manifest import Measurement, manifest_path
 from runtime.media.detector import detector_model
+from runtime.progress import Progress, Steps
 from runtime.session import DEFAULT_MODEL
 from runtime.verification import describe_failure, measure
 
@@ -59,20 +60,22 @@ def build(
     artifact: str | Path | None = None,
     tarball: str | Path | None = None,
     overwrite: bool = False,
+    step: Progress = lambda line: None,
 ) -> Site:
     """Write the site's folder atomically.
 
-    `artifact` is an ONNX file or a folder of them. Raises EdgeError: status 3 if one drifts on the
-    probes, 5 without the face detector.
+    `artifact` is an ONNX file or a folder of them; `step` hears what is being done. Raises
+    EdgeError: status 3 if one drifts on the probes, 5 without the face detector.
     """
     out = Path(out)
     _refuse_taken(out, overwrite)
     artifacts = _read(Path(artifact or Path("artifacts", DEFAULT_MODEL)))
-    measured = {
-        each.path.name: _measure(each)
-        for each in artifacts
-        if computed_in(each) != "fp16"  # which no processor's kernels stand in for
-    }
+    measured = {}
+    for each in artifacts:
+        if computed_in(each) != "fp16":  # which no processor's kernels stand in for
+            step(f"running the probes: {each.path.name}")
+            measured[each.path.name] = _measure(each)
+    step(f"fetching {PACKAGE.name} {PACKAGE.version}")
     content = _content(artifacts, npm.fetch(PACKAGE, tarball))
     manifest = describe_site(artifacts, content, measured)
     content[MANIFEST] = f"{json.dumps(manifest, indent=1, sort_keys=True)}\n".encode()
@@ -113,7 +116,8 @@ def _read(source: Path) -> list[Artifact]:
         raise EdgeError(f"{source}: is no ONNX file, expected int8.onnx, fp32.onnx or a folder")
     artifacts = [read_artifact(path) for path in paths]
     for path, artifact in zip(paths, artifacts, strict=True):
-        if path.name != HALF and artifact.manifest.target not in TARGETS:
+        beside_others = path.name == HALF and len(paths) > 1
+        if artifact.manifest.target not in TARGETS and not beside_others:
             raise EdgeError(
                 f"{path}: was made for {artifact.manifest.target}, expected a file for"
                 f" {' or '.join(TARGETS)}; take int8.onnx or fp32.onnx"
@@ -192,7 +196,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _run(arguments: argparse.Namespace) -> int:
     out = Path(arguments.out)
     if arguments.serve is None or arguments.overwrite or not (out / MANIFEST).is_file():
-        site = build(out, arguments.artifact, arguments.npm_tarball, arguments.overwrite)
+        with Steps() as steps:
+            site = build(out, arguments.artifact, arguments.npm_tarball, arguments.overwrite, steps)
         if arguments.json:
             print(json.dumps(asdict(site)), flush=True)
         else:

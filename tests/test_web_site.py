@@ -140,6 +140,7 @@ def test_what_is_tried_follows_from_the_files(run, artifacts, tmp_path, names, r
     }.items():
         if name in names:
             facts = {"precision": "fp16", "executes_as": executes_as, "psnr_y": 27.0}
+            facts["target"] = "tensorrt" if name == "fp16-trt" else "cpu"
             tiny_artifact.write_artifact(artifacts, f"{name}.onnx", **facts)
     run("--artifact", artifacts if len(names) > 1 else artifacts / f"{names[0]}.onnx")
     manifest = json.loads((tmp_path / "site/site.json").read_bytes())
@@ -220,6 +221,15 @@ def test_artifacts_that_will_not_do_are_named(run, artifacts, tmp_path, spoil, s
     assert found == status
     assert expected in line
     assert not (tmp_path / "site").exists()
+
+
+def test_the_file_for_gpus_alone_is_refused(run, artifacts):
+    path = tiny_artifact.write_artifact(
+        artifacts, "fp16-trt.onnx", precision="fp16", target="tensorrt", psnr_y=27.0
+    )
+    status, (line,) = run("--artifact", path)
+    assert status == EXIT_ERROR
+    assert "fp16-trt.onnx: was made for tensorrt" in line
 
 
 def test_what_is_no_onnx_file_is_named(run, artifacts):

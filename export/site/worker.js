@@ -8,6 +8,8 @@ import * as onnxruntime from "./runtimes/onnxruntime.js";
 
 const RUNTIMES = { [onnxruntime.NAME]: onnxruntime };
 
+const SURE_FACES = 2;
+
 let loaded = null; // the runtime
 let network = null; // {run, detector, lrSide, srSide, faces}: in px, `faces` the least and the most
 let wanted = 0; // the number of the newest job: older ones stop
@@ -21,11 +23,16 @@ const calls = {
     return { backend: `${runtime} ${provider}`, version: loaded.version, threads: loaded.threads };
   },
 
-  /** Run the probes; stopped, and null, where a face takes more than `mostMs`, the first aside. */
+  /**
+   * Run the probes; stopped, and null, if `SURE_FACES` after the first all took more than `mostMs`:
+   * one that other work delayed says nothing.
+   */
   async verify({ probes, manifest, backend, mostMs }, watch) {
+    const times = [];
     const fidelity = await measure(network.run, decodeProbes(probes), async (done, total, ms) => {
       await watch({ done, total });
-      return done === 1 || ms <= mostMs;
+      times.push(ms);
+      return times.length <= SURE_FACES || Math.min(...times.slice(1)) <= mostMs;
     });
     const limits = limit(manifest, backend);
     return fidelity && { fidelity, limits, passed: allows(limits, fidelity) };
