@@ -10,13 +10,13 @@ import argparse
 import json
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 from benchmarks.harness.machine import machine
 from benchmarks.harness.targets import TargetRow, targets_table, write_rows
 from runtime.backends.engine_files import PLACES
-from runtime.check import CheckReport, check
+from runtime.check import check
 from runtime.errors import EdgeError, run_command
 from runtime.formats import format_of
 from runtime.manifest import Manifest, read_manifest
@@ -73,7 +73,7 @@ def _measured(folder: Path, name: str, backend: str, data: Sequence[str]) -> Tar
     report = check(str(path), backend, data)
     if not report.passed:
         raise EdgeError(f"{path}: drifts from FP32 in {backend} on this machine; make it again")
-    return TargetRow(
+    row = TargetRow(
         target=f"{NAMES[backend]} {report.backend_version}",
         file=f"{folder.name}/{name}",
         bytes=_bytes(path, read_manifest(path)),
@@ -83,19 +83,13 @@ def _measured(folder: Path, name: str, backend: str, data: Sequence[str]) -> Tar
         extremes_fidelity_db=report.extremes_fidelity_db,
         ran_on=report.processor,
         command=f"python -m runtime.check {path.as_posix()} --backend {backend}",
-        **_drift(report),
     )
-
-
-def _drift(report: CheckReport) -> dict[str, float | int | None]:
     real = report.data
     if real is None or real.drift_db is None:
-        return {}
-    return {
-        "faces": real.faces,
-        "drift_db": real.drift_db,
-        "worst_drift_db": real.worst_drift_db,
-    }
+        return row
+    return replace(
+        row, faces=real.faces, drift_db=real.drift_db, worst_drift_db=real.worst_drift_db
+    )
 
 
 def _not_run(folder: Path, path: Path, target: str, reason: str) -> TargetRow:
