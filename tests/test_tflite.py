@@ -12,7 +12,7 @@ from export.tflite.channel_order import crd_to_dcr
 from export.tflite.convert import convert
 from runtime.backends.onnxruntime import open_model
 from runtime.errors import EdgeError
-from tiny_networks import BATCHED, LAYERED, traced
+from tiny_networks import BATCHED, BLOCKED, LAYERED, traced
 from tiny_operators import GENERATOR, OPERATORS, graph, integers, weights
 
 
@@ -42,12 +42,14 @@ def test_an_operator_computes_what_onnx_runtime_does(model):
     assert difference(model, x) < 2e-5
 
 
-@pytest.mark.parametrize("config", [LAYERED, BATCHED], ids=["layered", "batched"])
+@pytest.mark.parametrize(
+    "config", [LAYERED, BATCHED, BLOCKED], ids=["layered", "batched", "blocked"]
+)
 def test_a_network_computes_what_onnx_runtime_does(config):
     model = traced(config)
     for simplify in PASSES:
         model = simplify(model)
-    x = GENERATOR.random((1, 3, 16, 16), np.float32)
+    x = GENERATOR.random((1, 3, config.lr_side, config.lr_side), np.float32)
     assert difference(model, x) < 2e-5
 
 

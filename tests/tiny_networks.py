@@ -1,6 +1,7 @@
 """Tiny AMINets with loud random weights, and their graphs, traced once a run."""
 
 import functools
+from dataclasses import replace
 
 import torch
 from onnx import ModelProto
@@ -27,6 +28,8 @@ BATCHED = ModelConfig(
     skaf_pools=("max",),
     edff=False,
 )
+# A larger input: blocks of its pixels are channels of the body, as in aminet-real.
+BLOCKED = replace(BATCHED, lr_side=64)
 
 
 @functools.cache
