@@ -82,7 +82,7 @@ def _measured(folder: Path, name: str, backend: str, data: Sequence[str]) -> Tar
         worst_fidelity_db=report.worst_fidelity_db,
         extremes_fidelity_db=report.extremes_fidelity_db,
         ran_on=report.processor,
-        command=f"python -m runtime.check {path.as_posix()} --backend {backend}",
+        command=_command(path, backend, data),
     )
     real = report.data
     if real is None or real.drift_db is None:
@@ -90,6 +90,13 @@ def _measured(folder: Path, name: str, backend: str, data: Sequence[str]) -> Tar
     return replace(
         row, faces=real.faces, drift_db=real.drift_db, worst_drift_db=real.worst_drift_db
     )
+
+
+def _command(path: Path, backend: str, data: Sequence[str]) -> str:
+    """What repeats the measurement, wherever the faces are."""
+    command = f"python -m runtime.check {path.as_posix()} --backend {backend}"
+    faces = " ".join(Path(source).name for source in data)
+    return f"{command} --data {faces}" if faces else command
 
 
 def _not_run(folder: Path, path: Path, target: str, reason: str) -> TargetRow:
