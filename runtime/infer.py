@@ -125,7 +125,8 @@ def infer_each(
     jobs = plan.count(COUNTED)
     workers = options.workers or (1 if jobs == 1 else usable_cores())
     count = Count()
-    callers = options.workers or (1 if jobs == 1 else None)
+    # The decoder, the encoder and the detector of a video want cores too.
+    callers = options.workers or (1 if jobs == 1 and not plan.has_video else None)
     with Models(_part(ModelOptions, options), say, callers) as models:
         pipeline = Pipeline(models, _part(MediaOptions, options), workers, watch)
         try:

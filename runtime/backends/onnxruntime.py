@@ -177,9 +177,13 @@ def optimize(model: bytes, name: str) -> bytes:
 
 
 def open_model(model: bytes, name: str) -> ort.InferenceSession:
-    """Any ONNX model, of whatever contract; EdgeError if it cannot be opened."""
+    """Any ONNX model, of whatever contract; EdgeError if it cannot be opened.
+
+    It runs beside others, so its threads do not spin while they wait.
+    """
     settings = import_onnxruntime().SessionOptions()
     _share_cores(settings, ALL_CORES)
+    settings.add_session_config_entry("session.intra_op.allow_spinning", "0")
     return _open(model, name, settings)
 
 

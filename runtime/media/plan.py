@@ -81,6 +81,15 @@ class Plan:
                 return None
         return count
 
+    @property
+    def has_video(self) -> bool:
+        """Whether a video is named, or matched by a glob."""
+        return any(
+            is_video_name(path)
+            for source, found in self._inputs
+            for path in ([source] if found is None else found)
+        )
+
     def tar_jobs(self, job: Job, tar: TarWriter) -> Iterator[Job]:
         """The images in a job's tar, in its order; their results go into `tar`."""
         assert job.path

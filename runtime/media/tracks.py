@@ -15,7 +15,7 @@ from PIL import Image
 from runtime.image import Pixels
 from runtime.media.detector import Detector, FoundFace
 
-LOOK_EVERY = 5  # frames
+LOOK_EVERY = 10  # frames: it takes as long as all else for several of them
 LOOK_PIXELS = 1 << 20
 KEPT = 2  # frames that a face is remembered after it was last seen
 STILL, MOVING = 0.2, 1.0  # how much of a new position is taken

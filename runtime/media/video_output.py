@@ -18,7 +18,9 @@ if TYPE_CHECKING:
     import av
 
 CODECS = ("libx264", "mpeg4")  # the first that PyAV was built with
-LARGE = 2 << 20  # pixels of a frame: beyond, speed counts for more than bytes
+# The presets of x264 by the pixels of a frame: of many, speed counts for more than bytes.
+PRESETS = ((1 << 20, "medium"), (4 << 20, "superfast"))
+FASTEST = "ultrafast"
 OWN_METADATA = ("major_brand", "minor_version", "compatible_brands", "encoder")
 
 Result: TypeAlias = "Pixels | UpscaledPhoto"
@@ -67,7 +69,7 @@ class VideoWriter:
         properties = self._properties
         codec = next(name for name in CODECS if name in self._av.codecs_available)
         width, height = self._size
-        preset = "superfast" if width * height > LARGE else "medium"
+        preset = next((name for most, name in PRESETS if width * height <= most), FASTEST)
         options = {"crf": "17", "preset": preset} if codec == "libx264" else {"qscale": "3"}
         stream = cast(
             "av.VideoStream", self._output.add_stream(codec, rate=properties.rate, options=options)
