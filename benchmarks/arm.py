@@ -183,7 +183,7 @@ def tables(measured: Mapping[str, Any]) -> str:
             "\n".join(faults),
             "A face by runtime.infer differs from x86's by at most so many of 255 levels:"
             f" {', '.join(faces) or 'not run'}. Of the unpacked pack's README ran"
-            f" {', '.join(packs) or 'nothing, for no wheel was built'}.",
+            f" {', '.join(packs) or 'nothing yet'}.",
         ]
     )
 
