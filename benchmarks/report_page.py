@@ -16,7 +16,8 @@ from benchmarks.astronaut import aligned_astronaut
 from benchmarks.harness.baselines import NAMES
 from benchmarks.harness.candidates import CALIBRATION
 from benchmarks.harness.facts import Facts
-from benchmarks.harness.measure import LatencyPlan, measure_latency
+from benchmarks.harness.measure import measure_latency
+from benchmarks.harness.plan import LatencyPlan
 from benchmarks.harness.rows import Latency, LatencyRow, read_latency
 from benchmarks.regression import gather
 from benchmarks.results import times

@@ -50,7 +50,7 @@ def test_each_block_is_left_out_and_put_back(checkpoint: Path, hr_faces: Path) -
 
 def test_macs_are_those_of_the_whole() -> None:
     macs = count_macs(TINY)
-    parts = ("enlarge", "entry", "encoders.0", "bottleneck", "decoders.0", "exit")
+    parts = ("upscale", "entry", "encoders.0", "bottleneck", "decoders.0", "exit")
     assert sum(macs[part] for part in parts) == measure_cost(TINY).macs
     assert all(macs[part] > 0 for part in parts)
 

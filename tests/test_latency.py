@@ -10,9 +10,10 @@ import pytest
 
 from benchmarks import latency
 from benchmarks.harness import baselines, candidates, interleaved, machine, measure, roofline
-from benchmarks.harness.candidates import BACKENDS, find_candidates, is_for
-from benchmarks.harness.interleaved import Candidate, Worker, speedup
-from benchmarks.harness.measure import LatencyPlan, measure_latency
+from benchmarks.harness.candidates import find_candidates, is_for
+from benchmarks.harness.interleaved import BenchmarkCandidate, Worker, speedup
+from benchmarks.harness.measure import measure_latency
+from benchmarks.harness.plan import BACKENDS, LatencyPlan
 from benchmarks.harness.rows import LatencyRow, read_latency
 from benchmarks.results import latency_tables
 from export import exporter
@@ -259,7 +260,7 @@ def test_what_cannot_be_measured_is_one_line(arguments, status, message, capsys)
 def test_a_worker_that_fails_is_named(tmp_path):
     broken = tmp_path / "broken.onnx"
     broken.write_bytes(b"not a model")
-    candidate = Candidate(
+    candidate = BenchmarkCandidate(
         *("theirs", "tiny", "onnxruntime", "fp32", "onnxruntime", broken, 1, broken), baseline=True
     )
     with pytest.raises(EdgeError, match=r"theirs: cannot be measured in onnxruntime: .*leave it"):

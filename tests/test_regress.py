@@ -11,7 +11,7 @@ import pytest
 from onnx import helper, numpy_helper
 
 from benchmarks import baseline, regress, regression
-from benchmarks.baseline import Speed, learn_tolerance
+from benchmarks.baseline import StoredSpeed, learn_tolerance
 from benchmarks.harness import facts, machine
 from benchmarks.regression import Regression, RegressionReport, Try, compare_speeds
 from quantize.activations import calibrate
@@ -238,7 +238,7 @@ def test_another_openvino_is_not_compared(accepted_in_both, capsys):
     assert "the baseline is of 1" in capsys.readouterr().err
 
 
-SPEED = Speed("m/a.onnx", "onnxruntime", 2, 4.0, 0.15)
+SPEED = StoredSpeed("m/a.onnx", "onnxruntime", 2, 4.0, 0.15)
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from pathlib import Path
 from types import ModuleType
 
 from aminet.checkpoint import Checkpoint, build_model
-from benchmarks.harness.interleaved import Candidate
+from benchmarks.harness.interleaved import BenchmarkCandidate
 from benchmarks.harness.machine import versions
 from runtime.atomic import sha256_bytes, write_bytes
 from runtime.backends.openvino import import_openvino
@@ -45,7 +45,7 @@ NAMES = tuple(baseline[0] for baseline in BASELINES)
 
 
 @dataclass(frozen=True)
-class Network:
+class TrainedNetwork:
     """A trained network: its checkpoint, multiply-adds a face, probes and input side in px."""
 
     checkpoint: Checkpoint
@@ -55,12 +55,12 @@ class Network:
 
 
 def make_baselines(
-    network: Network,
+    network: TrainedNetwork,
     faces: Pixels,
     names: tuple[str, ...] = NAMES,
     progress: Progress = silent,
     note: Callable[[str], None] = silent,
-) -> list[Candidate]:
+) -> list[BenchmarkCandidate]:
     """Return the named baselines of a network; their files are made once and kept in WORK.
 
     `faces` (N, S, S, 3) calibrate. A baseline whose tool is missing is left out, and noted.
@@ -85,7 +85,7 @@ def make_baselines(
                 note(str(error))
                 continue
         found.append(
-            Candidate(
+            BenchmarkCandidate(
                 *(name, checkpoint.model, backend, precision, opener, path),
                 *(network.macs, network.probes),
                 baseline=True,

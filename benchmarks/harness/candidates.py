@@ -6,8 +6,8 @@ from pathlib import Path
 
 from aminet.checkpoint import Checkpoint, load_checkpoint, weights_path
 from aminet.info import measure_cost
-from benchmarks.harness.baselines import Network, make_baselines
-from benchmarks.harness.interleaved import Candidate
+from benchmarks.harness.baselines import TrainedNetwork, make_baselines
+from benchmarks.harness.interleaved import BenchmarkCandidate
 from quantize.calibration import read_calibration
 from runtime.artifact import read_artifact
 from runtime.backends import openvino
@@ -19,7 +19,6 @@ from runtime.progress import Progress
 
 CALIBRATION = Path(__file__).parents[2] / "calib_data"
 OPENVINO = OpenVinoSession.name
-BACKENDS = ("onnxruntime", OPENVINO, "litert", "ncnn")
 
 
 def find_candidates(
@@ -29,7 +28,7 @@ def find_candidates(
     checkpoint: str | Path | None,
     progress: Progress,
     note: Callable[[str], None],
-) -> list[Candidate]:
+) -> list[BenchmarkCandidate]:
     """Return the candidates of each model: our artifacts, then the named baselines.
 
     What cannot be timed here because a library is missing is noted; the rest raises EdgeError.
@@ -45,12 +44,12 @@ def find_candidates(
     models: dict[str, list[Path]] = {}
     for path in paths:
         models.setdefault(read_artifact(path).manifest.model, []).append(path)
-    candidates: list[Candidate] = []
+    candidates: list[BenchmarkCandidate] = []
     for model, files in models.items():
         loaded = load_checkpoint(checkpoint or weights_path(model))
         probes = probes_path(files[0])
         macs, lr_side = measure_cost(loaded.config).macs, loaded.config.lr_side
-        network = Network(replace(loaded, model=model), macs, probes, lr_side)
+        network = TrainedNetwork(replace(loaded, model=model), macs, probes, lr_side)
         for path in files:
             candidates += _artifact_candidates(path, backends, network, note)
         if baselines:
@@ -60,8 +59,8 @@ def find_candidates(
 
 
 def _artifact_candidates(
-    path: Path, backends: Sequence[str], network: Network, note: Callable[[str], None]
-) -> list[Candidate]:
+    path: Path, backends: Sequence[str], network: TrainedNetwork, note: Callable[[str], None]
+) -> list[BenchmarkCandidate]:
     """An artifact in each backend that it is for: 'aminet-edge/int8.onnx'."""
     manifest = read_artifact(path).manifest
     checkpoint: Checkpoint = network.checkpoint
@@ -75,7 +74,7 @@ def _artifact_candidates(
     if not fitting:
         note(f"{path}: is for {manifest.target}, which is not measured here")
     return [
-        Candidate(
+        BenchmarkCandidate(
             name=f"{manifest.model}/{path.name}",
             model=manifest.model,
             backend=backend,

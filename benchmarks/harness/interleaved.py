@@ -23,12 +23,11 @@ from runtime.drift import Fidelity
 from runtime.errors import EXIT_MISSING, EdgeError
 from runtime.image import LR_SIDE
 
-ROUNDS = 10
 MAX_ERROR_CHARACTERS = 300
 
 
 @dataclass(frozen=True)
-class Candidate:
+class BenchmarkCandidate:
     """A file that upscales faces, opened by one of worker.OPENERS.
 
     `model` is the network that it computes, with `macs` multiply-adds a face and `probes`;
@@ -80,7 +79,10 @@ class Worker:
     """A candidate, open in its own process; a context manager. EdgeError if it fails."""
 
     def __init__(
-        self, candidate: Candidate, threads: int, environment: Mapping[str, str] | None = None
+        self,
+        candidate: BenchmarkCandidate,
+        threads: int,
+        environment: Mapping[str, str] | None = None,
     ) -> None:
         self.candidate, self.threads = candidate, threads
         self._stderr = tempfile.TemporaryFile("w+")  # noqa: SIM115  a pipe would fill up
@@ -149,7 +151,7 @@ class Worker:
 
 
 def time_interleaved(
-    workers: Sequence[Worker], batch: int, seconds: float, rounds: int = ROUNDS
+    workers: Sequence[Worker], batch: int, seconds: float, rounds: int
 ) -> list[Timing]:
     """Time each worker for about `seconds`, spread over that many rounds."""
     answers: list[list[dict[str, Any]]] = [[] for _ in workers]

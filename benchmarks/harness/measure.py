@@ -3,48 +3,27 @@
 import statistics
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from benchmarks.harness.baselines import EAGER, NAMES
-from benchmarks.harness.candidates import BACKENDS, find_candidates
+from benchmarks.harness.candidates import find_candidates
 from benchmarks.harness.interleaved import (
-    ROUNDS,
-    Candidate,
+    BenchmarkCandidate,
     Timing,
     Worker,
     speedup,
     time_interleaved,
 )
 from benchmarks.harness.machine import machine
+from benchmarks.harness.plan import BACKENDS, LatencyPlan
 from benchmarks.harness.roofline import PeakThroughput, measure_peaks
 from benchmarks.harness.rows import Latency, LatencyRow
-from runtime.cpu import usable_cores
 from runtime.errors import EdgeError
 from runtime.progress import Progress, silent
 
-BATCHES = (1, 8)
-SECONDS = 3.0
-COLD_STARTS = 3
 SLOW_TO_OPEN = ("torch.compile",)  # compiles for a minute: started once
-FP32 = "fp32.onnx"
-
-
-@dataclass(frozen=True)
-class LatencyPlan:
-    """What to measure: `seconds` a row. `peaks`: the machine's peak throughput too."""
-
-    batches: tuple[int, ...] = BATCHES
-    threads: tuple[int, ...] = ()  # none: one, and all cores
-    seconds: float = SECONDS
-    rounds: int = ROUNDS
-    cold_starts: int = COLD_STARTS
-    peaks: bool = True
-
-    def thread_counts(self) -> tuple[int, ...]:
-        """All cores first."""
-        return tuple(sorted(set(self.threads or (1, usable_cores())), reverse=True))
 
 
 def measure_latency(
@@ -84,7 +63,7 @@ def measure_latency(
 
 
 def measure_rows(
-    candidates: Sequence[Candidate],
+    candidates: Sequence[BenchmarkCandidate],
     plan: LatencyPlan,
     threads: int,
     peaks: Sequence[PeakThroughput],
@@ -120,7 +99,7 @@ def measure_rows(
 
 
 def open_worker(
-    candidate: Candidate, threads: int, plan: LatencyPlan, compiled: str
+    candidate: BenchmarkCandidate, threads: int, plan: LatencyPlan, compiled: str
 ) -> tuple[Worker, float]:
     """Return an open worker, and the median of its cold starts in ms."""
     environment = {"TORCHINDUCTOR_CACHE_DIR": compiled}
@@ -184,7 +163,7 @@ def compare(rows: Sequence[LatencyRow]) -> list[LatencyRow]:
         eager = next((other for other in baselines if other.name == EAGER), None)
         best = min(baselines, key=lambda other: other.p50_ms, default=None)
         fp32 = next(
-            (other for other in network if (other.file, other.backend) == (FP32, row.backend)), None
+            (o for o in network if o.backend == row.backend and o.file.startswith("fp32.")), None
         )
         compared.append(
             replace(

@@ -21,7 +21,7 @@ class LatencyRow:
     """One candidate with one batch size on that many threads.
 
     p50_ms ...                of one call with `batch` faces
-    speedup_vs_fp32           times as fast as fp32.onnx in the same backend; over 1 is faster
+    speedup_vs_fp32           times as fast as our FP32 file in the same backend; over 1 is faster
     speedup_vs_eager          times as fast as torch eager in FP32
     speedup_vs_best_baseline  times as fast as the fastest off-the-shelf baseline, whatever its
                               fidelity

@@ -29,7 +29,7 @@ BRANCHES = ("SA", "RDFE")  # left out, they output zeros
 
 
 @dataclass(frozen=True)
-class AblationRow:
+class BlockRow:
     """One block, `encoders.0.block.sa`, and the mean PSNR-Y that is lost without it."""
 
     block: str
@@ -46,7 +46,7 @@ class Ablation:
     data: tuple[str, ...]
     faces: int
     psnr_y: float
-    rows: tuple[AblationRow, ...]
+    rows: tuple[BlockRow, ...]
 
 
 def ablate(
@@ -68,7 +68,7 @@ def ablate(
             with left_out(block):
                 lost = whole - validation.psnr_y(network)
             params = sum(parameter.numel() for parameter in block.parameters())
-            rows.append(AblationRow(name, kind, params, macs[name], round(lost, 4)))
+            rows.append(BlockRow(name, kind, params, macs[name], round(lost, 4)))
     names = tuple(Path(source).name for source in data)
     faces = len(validation.hr)
     return Ablation(loaded.model, loaded.sha256, names, faces, round(whole, 4), tuple(rows))
