@@ -6,8 +6,6 @@ import contextlib
 import hashlib
 import os
 import re
-import secrets
-import shutil
 import stat
 import sys
 from collections.abc import Iterator
@@ -63,7 +61,7 @@ def writing_folder(path: str | Path) -> Iterator[Path]:
             _remove_leftovers(target.parent)
             temporary = _temporary_folder(target)
             temporary.mkdir()
-            stack.callback(shutil.rmtree, temporary, ignore_errors=True)
+            stack.callback(_remove_folder, temporary)
             stack.enter_context(_locked(temporary))
             yield temporary
             _swap(temporary, target)
@@ -120,7 +118,7 @@ def sha256_file(path: str | Path) -> str:
 def _held_temporary(target: Path) -> Iterator[Path]:
     """A new file beside `target`, locked as long as it is written, and removed if it is left."""
     while True:
-        path = target.with_name(f".{target.stem}.{secrets.token_hex(4)}.part{target.suffix}")
+        path = target.with_name(f".{target.stem}.{os.urandom(4).hex()}.part{target.suffix}")
         handle = os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o666)
         if _lock(handle) is not False and path.exists():  # not taken for a leftover meanwhile
             break
@@ -134,7 +132,7 @@ def _held_temporary(target: Path) -> Iterator[Path]:
 
 
 def _temporary_folder(target: Path) -> Path:
-    return target.with_name(f".{target.name}.{secrets.token_hex(4)}.part-folder")
+    return target.with_name(f".{target.name}.{os.urandom(4).hex()}.part-folder")
 
 
 @contextlib.contextmanager
@@ -163,7 +161,7 @@ def _swap(temporary: Path, target: Path) -> None:
     except OSError:
         os.rename(old, target)
         raise
-    shutil.rmtree(old, ignore_errors=True)
+    _remove_folder(old)
 
 
 def _remove_leftovers(folder: Path) -> None:
@@ -190,11 +188,17 @@ def _remove_if_left(path: str, is_folder: bool) -> None:
             if not _lock(handle):
                 return
             if is_folder:
-                shutil.rmtree(path)
+                _remove_folder(path)
             else:
                 os.unlink(path)
         finally:
             os.close(handle)
+
+
+def _remove_folder(path: str | Path) -> None:
+    import shutil  # brings compressors along, and most starts remove no folder
+
+    shutil.rmtree(path, ignore_errors=True)
 
 
 def _lock(handle: int) -> bool | None:

@@ -21,7 +21,7 @@ from runtime.backends.open import AUTO, Runner, open_backend, with_provider
 from runtime.cpu import processor
 from runtime.dataset import load_faces
 from runtime.drift import expected_drift_db
-from runtime.errors import EXIT_DRIFT, run_command
+from runtime.errors import EXIT_DRIFT, EXIT_USAGE, EdgeError, run_command
 from runtime.evaluation import Evaluator, psnr_each, upscale_faces
 from runtime.image import shrink
 from runtime.manifest import probes_path
@@ -79,6 +79,12 @@ def check(
     """
     read = read_artifact(_find(artifact, backend))
     manifest = read.manifest
+    if data and manifest.network is not None:
+        raise EdgeError(
+            f"{read.path}: is another network than AMINet, and --data measures on faces of 128x128;"
+            " leave it out",
+            EXIT_USAGE,
+        )
     with open_backend(backend, read) as runner:
         verdict = measure(runner, read)
         real = _real_drift(runner, read, data) if data else None

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from runtime.backends.engine_files import find_engines
 from runtime.errors import EXIT_ERROR, EXIT_MISSING, EdgeError
 from runtime.formats import format_for, format_of
 from runtime.manifest import probes_path
@@ -62,7 +61,11 @@ def find_routes(paths: Sequence[Path], backends: Sequence[str]) -> list[Route]:
 
 def find_device_files(folder: Path, installed: Mapping[str, str]) -> list[Route]:
     """The files for other backends that lie below a model's folder, the fastest of each."""
-    routes = [(engine, "tensorrt") for engine in find_engines(folder)]
+    routes: list[Route] = []
+    if (folder / "trt").is_dir():
+        from runtime.backends.engine_files import find_engines
+
+        routes += [(engine, "tensorrt") for engine in find_engines(folder)]
     for backend, names in DEVICE_FILES.items():
         found = [folder / name for name in names if (folder / name).is_file()]
         if found and backend in installed:

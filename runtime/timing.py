@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from runtime.image import Tensor
 
 WARM_UP_RUNS, TIMED_RUNS = 2, 5  # in a turn
+
+if TYPE_CHECKING:
+    from concurrent.futures import ThreadPoolExecutor
 
 Run = Callable[[Tensor], object]
 
@@ -28,6 +31,8 @@ def take_turns(
     with runs that do not count, for the others have pushed these weights out of the caches, and a
     large model would pay more for that than a small one.
     """
+    from concurrent.futures import ThreadPoolExecutor  # a remembered choice does without
+
     times_ms: list[list[float]] = [[] for _ in runs]
     warm_up, timed = warm_up_and_timed
     with ThreadPoolExecutor(callers) as pool:

@@ -89,6 +89,7 @@ class Command:
                 "no cache": str(self.folder / "face.png"),  # a file, in which nothing can be kept
             }
             environment = {**os.environ, "XDG_CACHE_HOME": places.get(case, empty)}
+            environment.pop("PYTHONDONTWRITEBYTECODE", None)  # users' starts find theirs compiled
             launched = subprocess.run(
                 [sys.executable, "-c", LAUNCHER, self.python, "-m", "runtime.infer", *arguments],
                 cwd=self.folder,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import importlib.util
+import os
 from pathlib import Path
 
 FLAVOURS = ("-", "_gpu-", "_openvino-", "_directml-", "_cu12-", "_cu13-")  # of one module
@@ -44,9 +45,14 @@ def installed_version(module: str) -> str | None:
         return None
     if spec.origin is None:
         return "unknown"
-    site = Path(spec.origin).parents[1]
-    for pattern in (f"{module}-*.dist-info", f"{module}_*.dist-info"):  # onnxruntime_gpu-1.18.0
-        for noted in sorted(site.glob(pattern)):
-            if noted.name[len(module) :].startswith(FLAVOURS):
-                return noted.name.removesuffix(".dist-info").rpartition("-")[2]
+    for name in _notes(Path(spec.origin).parents[1]):  # such as onnxruntime_gpu-1.18.0
+        if name.startswith(module) and name[len(module) :].startswith(FLAVOURS):
+            return name.rpartition("-")[2]
     return "unknown"
+
+
+@functools.cache
+def _notes(site: Path) -> list[str]:
+    """What installers noted in a folder of packages, 'name-version' each, sorted."""
+    suffix = ".dist-info"
+    return sorted(name.removesuffix(suffix) for name in os.listdir(site) if name.endswith(suffix))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import tempfile
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING
@@ -78,6 +77,8 @@ class NcnnSession(Closing):
 
 def _load(net: Net, param: bytes, weights: bytes) -> bool:
     """Whether ncnn takes the two files; it reads weights from one on the disk alone."""
+    import tempfile
+
     with tempfile.TemporaryDirectory() as folder, silenced():
         path = Path(folder, "network")
         path.with_suffix(".param").write_bytes(param)

@@ -1,49 +1,78 @@
-"""A backend by its name, with an artifact open in it."""
+"""A backend by its name, with an artifact open in it.
+
+The modules of the backends are imported when one is opened: a start needs one of them.
+"""
+
+from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 from runtime import cache
 from runtime.artifact import MAX_ARTIFACT_BYTES, Artifact
 from runtime.atomic import sha256_bytes
 from runtime.backends.base import ALL_CORES, Threads
 from runtime.backends.installed import installed_backends
-from runtime.backends.litert import LiteRtSession
-from runtime.backends.ncnn import NcnnSession
-from runtime.backends.networks import open_network
-from runtime.backends.onnxruntime import (
-    GPU_PROVIDERS,
-    OnnxRuntimeGpuSession,
-    OnnxRuntimeSession,
-    optimize,
-)
-from runtime.backends.openvino import OpenVinoSession
-from runtime.backends.tensorrt import TensorRtSession
 from runtime.cpu import processor
 from runtime.errors import EXIT_MISSING, EXIT_USAGE, EdgeError
 from runtime.formats import FORMATS, ONNX, format_for, format_of
 
+if TYPE_CHECKING:
+    from runtime.backends.litert import LiteRtSession
+    from runtime.backends.ncnn import NcnnSession
+    from runtime.backends.onnxruntime import OnnxRuntimeSession
+    from runtime.backends.openvino import OpenVinoSession
+    from runtime.backends.tensorrt import TensorRtSession
+
 AUTO = "auto"
 BACKENDS = (AUTO, *(backend for kind in FORMATS for backend in kind.backends))
-GPU_BACKENDS = {f"{OnnxRuntimeSession.name}-{provider}": provider for provider in GPU_PROVIDERS}
+GPU_BACKENDS = {f"onnxruntime-{provider}": provider for provider in ("cuda", "tensorrt")}
 
 Runner: TypeAlias = (
-    OnnxRuntimeSession | OpenVinoSession | TensorRtSession | LiteRtSession | NcnnSession
+    "OnnxRuntimeSession | OpenVinoSession | TensorRtSession | LiteRtSession | NcnnSession"
 )
+
+
+def _open_onnxruntime(artifact: Artifact, threads: Threads) -> OnnxRuntimeSession:
+    from runtime.backends.onnxruntime import OnnxRuntimeSession
+
+    return OnnxRuntimeSession(artifact.model, str(artifact.path), threads=threads)
+
+
+def _open_openvino(artifact: Artifact, threads: Threads) -> OpenVinoSession:
+    from runtime.backends.openvino import OpenVinoSession
+
+    return OpenVinoSession(artifact.model, str(artifact.path), threads=threads)
+
+
+def _open_tensorrt(artifact: Artifact, _: Threads) -> TensorRtSession:
+    from runtime.backends.tensorrt import TensorRtSession
+
+    return TensorRtSession(artifact.model, artifact.manifest, str(artifact.path))
+
+
+def _open_litert(artifact: Artifact, threads: Threads) -> LiteRtSession:
+    from runtime.backends.litert import LiteRtSession
+
+    return LiteRtSession(artifact.model, str(artifact.path), threads.each)
+
+
+def _open_ncnn(artifact: Artifact, threads: Threads) -> NcnnSession:
+    """A network with its weights, which are in a second file."""
+    from runtime.backends.ncnn import NcnnSession
+
+    if len(artifact.parts) != 1:
+        raise EdgeError(f"{artifact.path}: names {len(artifact.parts)} files of weights, not one")
+    (weights,) = artifact.parts.values()
+    return NcnnSession(artifact.model, weights, str(artifact.path), threads.each)
+
+
 OPENERS: dict[str, Callable[[Artifact, Threads], Runner]] = {
-    "onnxruntime": lambda artifact, threads: OnnxRuntimeSession(
-        artifact.model, str(artifact.path), threads=threads
-    ),
-    "openvino": lambda artifact, threads: OpenVinoSession(
-        artifact.model, str(artifact.path), threads=threads
-    ),
-    "tensorrt": lambda artifact, threads: TensorRtSession(
-        artifact.model, artifact.manifest, str(artifact.path)
-    ),
-    "litert": lambda artifact, threads: LiteRtSession(
-        artifact.model, str(artifact.path), threads.each
-    ),
-    "ncnn": lambda artifact, threads: _open_ncnn(artifact, threads),
+    "onnxruntime": _open_onnxruntime,
+    "openvino": _open_openvino,
+    "tensorrt": _open_tensorrt,
+    "litert": _open_litert,
+    "ncnn": _open_ncnn,
 }
 
 
@@ -54,7 +83,9 @@ def open_backend(name: str, artifact: Artifact, threads: Threads = ALL_CORES) ->
     """
     network = artifact.manifest.network
     if network is not None:
-        backend = OnnxRuntimeSession.name if name == AUTO else name
+        from runtime.backends.networks import open_network
+
+        backend = ONNX.backends[0] if name == AUTO else name
         return open_network(backend, artifact.model, str(artifact.path), network)
     return _fitting(_open(name, artifact, threads), artifact)
 
@@ -62,6 +93,8 @@ def open_backend(name: str, artifact: Artifact, threads: Threads = ALL_CORES) ->
 def _open(name: str, artifact: Artifact, threads: Threads) -> Runner:
     kind = format_of(artifact.path)
     if name in GPU_BACKENDS and kind is ONNX:
+        from runtime.backends.onnxruntime import OnnxRuntimeGpuSession
+
         return OnnxRuntimeGpuSession(artifact.model, str(artifact.path), GPU_BACKENDS[name])
     check_backend(name)
     if name != AUTO and name not in kind.backends:
@@ -79,11 +112,11 @@ def with_provider(backend: str, provider: str | None) -> str:
     """The name of a backend whose work --provider does; EdgeError with status 2 if it has none."""
     if provider in (None, "cpu"):
         return backend
-    if backend not in (AUTO, OnnxRuntimeSession.name):
+    if backend not in (AUTO, ONNX.backends[0]):
         raise EdgeError(
             f"--provider {provider} is ONNX Runtime's; give --backend onnxruntime", EXIT_USAGE
         )
-    return f"{OnnxRuntimeSession.name}-{provider}"
+    return f"{ONNX.backends[0]}-{provider}"
 
 
 def open_optimized(
@@ -93,7 +126,7 @@ def open_optimized(
 
     ONNX Runtime is given the graph as it optimized it at an earlier start, if it was kept.
     """
-    optimizable = backend == OnnxRuntimeSession.name and format_of(artifact.path) is ONNX
+    optimizable = backend == ONNX.backends[0] and format_of(artifact.path) is ONNX
     optimizable = optimizable and artifact.manifest.network is None
     if not optimizable or not cache.is_writable():
         return open_backend(backend, artifact, threads), artifact.manifest.sha256
@@ -102,6 +135,8 @@ def open_optimized(
         "onnxruntime": installed_backends().get(backend, ""),
         "processor": processor(),
     }
+    from runtime.backends.onnxruntime import OnnxRuntimeSession, optimize
+
     kept = cache.recall_file(key, MAX_ARTIFACT_BYTES)
     if kept is None:
         kept = optimize(artifact.model, str(artifact.path))
@@ -121,14 +156,6 @@ def _fitting(runner: Runner, artifact: Artifact) -> Runner:
             f" {stated}x{stated}. Create it again with: python -m export.onnx"
         )
     return runner
-
-
-def _open_ncnn(artifact: Artifact, threads: Threads) -> NcnnSession:
-    """A network with its weights, which are in a second file."""
-    if len(artifact.parts) != 1:
-        raise EdgeError(f"{artifact.path}: names {len(artifact.parts)} files of weights, not one")
-    (weights,) = artifact.parts.values()
-    return NcnnSession(artifact.model, weights, str(artifact.path), threads.each)
 
 
 def _not_its_kind(backend: str, artifact: Artifact) -> EdgeError:
