@@ -8,7 +8,7 @@ import pytest
 
 import tiny_artifact
 from quantize.fp16_passes import store_weights_in_half, to_half
-from runtime import cpu, doctor
+from runtime import cpu, diagnosis, doctor
 from runtime.backends import onnxruntime
 from runtime.errors import EXIT_MISSING, EdgeError
 
@@ -74,11 +74,11 @@ def test_an_arm_processor_is_named_by_its_numbers(linux):
 
 
 @pytest.mark.parametrize("machine", ["arm64", "x86_64"])
-def test_features_that_cannot_be_known_are_unknown_and_not_absent(linux, machine):
+def test_features_that_cannot_be_known_are_unknown_and_not_absent(linux, machine, tmp_path):
     linux(machine)
     assert cpu.cpu_features() is None
     assert cpu.processor() == machine
-    report = doctor.examine()
+    report = diagnosis.examine(str(tmp_path))
     assert set(report.features.values()) == {None}
     assert "unknown whether it has" in "\n".join(doctor._lines(report))
     assert any("does not say what the processor has" in line for line in report.advice)
@@ -92,9 +92,11 @@ def test_features_that_cannot_be_known_are_unknown_and_not_absent(linux, machine
         ("x86_64", None, "no 8-bit dot products (VNNI)", "computes in FP16"),
     ],
 )
-def test_doctor_advises_by_the_features(linux, machine, capabilities, advised, not_advised):
+def test_doctor_advises_by_the_features(
+    linux, machine, capabilities, advised, not_advised, tmp_path
+):
     linux(machine, "flags\t: avx2", capabilities)
-    advice = "\n".join(doctor.examine().advice)
+    advice = "\n".join(diagnosis.examine(str(tmp_path)).advice)
     assert advised in advice
     assert not_advised not in advice
 

@@ -135,7 +135,7 @@ def test_no_thread_spins_where_others_want_the_cores(artifact, monkeypatch):
     monkeypatch.setattr(onnxruntime, "usable_cores", lambda: 4)
     spins = {}
     for threads in (ALL_CORES, Threads(4), Threads(2), Threads(2, 2), Threads(1, 4)):
-        settings = onnxruntime._import_onnxruntime().SessionOptions()
+        settings = onnxruntime.import_onnxruntime().SessionOptions()
         onnxruntime._share_cores(settings, threads)
         try:
             entry = settings.get_session_config_entry("session.intra_op.allow_spinning")
