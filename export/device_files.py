@@ -90,7 +90,8 @@ def publish(candidate: Candidate, write: Write | None = None) -> DeviceFile:
         raise EdgeError(
             f"{path}: {candidate.backend} {candidate.backend_version} computes"
             f" {fidelity.fidelity_db:.1f} dB to FP32 on faces, {fidelity.extremes_fidelity_db:.1f}"
-            f" on extremes, expected {limit.fidelity_db:.1f} and {limit.extremes_fidelity_db:.1f};"
+            f" on stress probes, expected {limit.fidelity_db:.1f} and"
+            f" {limit.extremes_fidelity_db:.1f};"
             " nothing was written; install the versions in constraints.txt",
             EXIT_DRIFT,
         )
@@ -125,7 +126,7 @@ def describe(made: DeviceFile) -> str:
         f"{made.artifact}: {made.bytes / 2**20:.1f} MiB of {made.source}, runs as"
         f" {made.executes_as}\n  in {made.measured_on}{emulated}: {made.fidelity_db:.1f} dB to FP32"
         f" on the probes, at least {made.limit_db:.1f}; worst face {made.worst_fidelity_db:.1f},"
-        f" extremes {made.extremes_fidelity_db:.1f}"
+        f" stress probes {made.extremes_fidelity_db:.1f}"
     )
 
 

@@ -157,8 +157,7 @@ def _readme(target: str, wheel: str, folder: Path, artifacts: Sequence[PackedArt
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    arguments = _parser().parse_args(argv)
-    return run_command(lambda: _main(arguments))
+    return run_command(_parser(), _main, argv)
 
 
 def _main(arguments: argparse.Namespace) -> int:
@@ -170,8 +169,7 @@ def _main(arguments: argparse.Namespace) -> int:
     else:
         print(
             f"{made.archive}: {len(made.files)} files for {made.target}, {made.bytes / 2**20:.1f}"
-            f" MiB, sha256 {made.sha256[:12]}; unpack it on the device and follow README.md",
-            file=sys.stderr,
+            f" MiB, sha256 {made.sha256[:12]}; unpack it on the device and follow README.md"
         )
     return 0
 

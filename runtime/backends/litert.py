@@ -67,10 +67,10 @@ class LiteRtSession(Closing):
         try:
             source = interpreter.get_input_details()[0]["index"]
             result = interpreter.get_output_details()[0]["index"]
-            for face, enlarged in zip(lr, sr, strict=True):
+            for face, made in zip(lr, sr, strict=True):
                 interpreter.set_tensor(source, face.transpose(1, 2, 0)[None])
                 interpreter.invoke()
-                enlarged[:] = interpreter.get_tensor(result)[0].transpose(2, 0, 1)
+                made[:] = interpreter.get_tensor(result)[0].transpose(2, 0, 1)
         except (RuntimeError, ValueError) as error:
             raise EdgeError(
                 f"{self._file}: LiteRT cannot run it ({_first_line(error)}). {FIX}"
