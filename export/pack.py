@@ -21,13 +21,15 @@ with needs("tensorrt-rtx", __name__):
     from export.pack_targets import TARGETS, PackTarget
 
 from export.packed import PackedArtifact, encode_probes, read_packed
-from runtime.artifact import MAX_ARTIFACT_BYTES
+from export.triton import repository
+from runtime.artifact import MAX_ARTIFACT_BYTES, read_artifact
 from runtime.atomic import read_bytes, sha256_file, writing
 from runtime.formats import ONNX, format_of
 from runtime.session import DEFAULT_MODEL
 
 FACE = Path(__file__).with_name("face.png")  # synthetic, 16x16
 SAMPLES = Path(__file__).with_name("samples")
+TRITON_INSTANCES = 2  # the README says to set the server's cores
 EPOCH = (1980, 1, 1, 0, 0, 0)  # a zip's first moment, for all files
 
 README = """# {model} for {target}
@@ -131,6 +133,9 @@ def _content(
             limit = drift.limit(artifact.manifest, artifact.manifest.target)
             encoded = encode_probes(artifact.probes, limit)
             content[f"{place}/{artifact.path.stem}.probes.bin"] = encoded
+    if target.triton:
+        served = repository(read_artifact(artifacts[-1].path), TRITON_INSTANCES)
+        content |= {f"models/{name}": data for name, data in served.items()}
     for sample in target.samples:
         text = read_bytes(SAMPLES / sample, MAX_ARTIFACT_BYTES).decode()
         content[sample] = text.replace("{model}", model).encode()

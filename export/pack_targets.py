@@ -24,6 +24,7 @@ class PackTarget:
     wheel: bool = True
     samples: tuple[str, ...] = ()
     tensorrt: bool = False  # its files must pass TensorRT's gate
+    triton: bool = False  # the last file as a model repository too
 
 
 EVERYWHERE = """
@@ -133,6 +134,22 @@ not run, and the Swift files were not compiled there.
 2. Take `FaceUpscaler.swift`. It runs the probes on the phone before the first face, and throws over
    their limits: show the face as it is then, not a wrong one.
 """
+TRITON = """
+## Serve
+
+`models/` is a model repository for Triton Inference Server: the model in its onnxruntime backend,
+one thread an instance, dynamic batching, warmed up by a probe.
+
+    tritonserver --model-repository models
+
+`instance_group` in `models/{model}/config.pbtxt` counts the instances: set the server's cores.
+
+Clients send lr (3, S, S) float32 in [0, 1] and clip sr (3, 128, 128) themselves. Triton runs no
+probes: check the machine once, with the wheel.
+
+    python -m pip install {wheel}
+    python -m runtime.check {small} --backend onnxruntime
+"""
 
 _TENSORRT = PackTarget(SOURCES, "tensorrt", TENSORRT, tensorrt=True)
 TARGETS: Mapping[str, PackTarget] = {
@@ -140,6 +157,7 @@ TARGETS: Mapping[str, PackTarget] = {
     "jetson": _TENSORRT,
     "cpu": PackTarget(("fp32.onnx", "int8.onnx"), "onnxruntime", CPU),
     "openvino": PackTarget(("fp32.onnx", "int8-openvino.onnx|int8.onnx"), "openvino", OPENVINO),
+    "triton": PackTarget(("int8.onnx",), "onnxruntime", TRITON, triton=True),
     "raspberrypi": PackTarget(
         ("litert/int8.tflite", "ncnn/int8.param"),
         "litert",

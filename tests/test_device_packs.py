@@ -71,6 +71,16 @@ def test_a_jetson_takes_what_tensorrt_takes():
     assert TARGETS["jetson"] is TARGETS["tensorrt"]
 
 
+def test_a_pack_for_triton_has_a_model_repository(device_model, wheel, tmp_path):
+    made = pack.pack("triton", device_model, wheel, tmp_path / "a.zip")
+    model = read_manifest(device_model / "int8.onnx").model
+    served = {f"models/{model}/{name}" for name in ("config.pbtxt", "1/model.onnx", "warmup/lr")}
+    assert served <= set(made.files)
+    with zipfile.ZipFile(made.archive) as archive:
+        served_model = archive.read(f"models/{model}/1/model.onnx")
+    assert served_model == (device_model / "int8.onnx").read_bytes()
+
+
 def test_probes_for_samples_are_those_of_numpy_with_the_limits(device_model):
     content = encode_probes((device_model / "probes.npz").read_bytes(), Limit(50.5, 40.25))
     probes = read_probes(device_model / "probes.npz")
