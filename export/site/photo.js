@@ -15,6 +15,9 @@ const SMALL_PHOTO = 2 ** 20; // pixels: larger photos are enlarged LARGE_SCALE t
 const SCALE = 8;
 const LARGE_SCALE = 2;
 const REDUCING_SIDE = 16; // px: a network that reads so few of a face of more loses some of it
+const CLEAN = 0.65; // of what a network removed, against the finest detail
+const NOISY = 0.95;
+const LEAST_TRUST = 0.1;
 const FEATHER = 24; // px of the 128 over which a pasted face fades into the photo
 // Canvases of iOS hold 4096x4096 px and no more; runtime.infer goes on to 32 Mi.
 export const MAX_OUTPUT_PIXELS = 4096 * 4096;
@@ -48,7 +51,7 @@ export async function upscalePhoto(photo, { run, detector, lrSide, srSide }, wat
       const [sr] = toPixels(await run(toTensor([resize(seen, lrSide, lrSide)])));
       face.ms = performance.now() - started;
       face.before = resize(seen, srSide, srSide);
-      face.after = lrSide === REDUCING_SIDE ? keepWhatIsKnown(sr, seen) : sr;
+      face.after = keepWhatIsKnown(sr, seen, trust(sr, seen, lrSide));
       paste(after, face.after, frame.scaled(scale));
     }
     faces.push(face);
@@ -57,14 +60,51 @@ export async function upscalePhoto(photo, { run, detector, lrSide, srSide }, wat
   return { before, after, scale, faces };
 }
 
-/** The upscaled face, changed so that it shrinks to what was seen. */
-export function keepWhatIsKnown(sr, seen) {
+/** The upscaled face, changed by a `share` of the difference so that it shrinks to what was seen. */
+export function keepWhatIsKnown(sr, seen, share = 1) {
+  const added = resize(missing(sr, seen), sr.width, sr.height);
+  const kept = Uint8Array.from(sr.data, (v, i) =>
+    roundEven(clamp(Math.fround(v + Math.fround(share * added.data[i])), 0, 255)));
+  return new Pixels(sr.width, sr.height, kept);
+}
+
+/**
+ * How much of the difference between the result and what was seen is no noise, 0 to 1: all of it for
+ * a network that read fewer pixels than were seen; for others see photo.py.
+ */
+export function trust(sr, seen, lrSide) {
+  if (lrSide === REDUCING_SIDE || seen.width > lrSide) return 1;
+  const lost = luma(missing(sr, seen));
+  const removed = Math.sqrt(lost.reduce((sum, v) => sum + v * v, 0) / lost.length);
+  const ratio = removed / Math.max(fineDetail(seen), 1e-6);
+  return clamp((NOISY - ratio) / (NOISY - CLEAN), LEAST_TRUST, 1);
+}
+
+/** What was seen, less the result at that size; floats. */
+function missing(sr, seen) {
   const floats = new Pixels(sr.width, sr.height, Float32Array.from(sr.data));
   const asSeen = resize(floats, seen.width, seen.height);
-  const missing = new Pixels(seen.width, seen.height, Float32Array.from(seen.data, (v, i) => v - asSeen.data[i]));
-  const added = resize(missing, sr.width, sr.height);
-  const kept = Uint8Array.from(floats.data, (v, i) => roundEven(clamp(Math.fround(v + added.data[i]), 0, 255)));
-  return new Pixels(sr.width, sr.height, kept);
+  return new Pixels(seen.width, seen.height, Float32Array.from(seen.data, (v, i) => v - asSeen.data[i]));
+}
+
+/** The deviation, in levels, of noise like the finest detail (Immerkaer, 1996). */
+function fineDetail(seen) {
+  const { width: wide, height: high } = seen;
+  const y = luma(seen);
+  const row = (i) => y[i - wide] - 2 * y[i] + y[i + wide];
+  let sum = 0;
+  for (let top = 1; top < high - 1; top++) {
+    for (let left = 1; left < wide - 1; left++) {
+      const i = top * wide + left;
+      sum += Math.abs(row(i - 1) - 2 * row(i) + row(i + 1));
+    }
+  }
+  return (Math.sqrt(Math.PI / 2) / 6) * (sum / ((wide - 2) * (high - 2)));
+}
+
+function luma({ data }) {
+  return Float32Array.from({ length: data.length / 3 }, (_, i) =>
+    0.257 * data[3 * i] + 0.504 * data[3 * i + 1] + 0.098 * data[3 * i + 2]);
 }
 
 /** Lay an upscaled face over the canvas, where its frame lies. */
