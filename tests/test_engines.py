@@ -8,6 +8,7 @@ import pytest
 from onnx import numpy_helper, parser
 
 import tiny_artifact
+from benchmarks.studies.engines import ACCURACY_CONTROL, compare_engines, engines_table
 from export.gate import check_for_tensorrt
 from quantize.budget import Candidate
 from quantize.engines import nncf as engine_module
@@ -115,6 +116,18 @@ def test_auto_builds_both_and_says_which_it_kept(source, calib):
     assert made.engine in ("native", "nncf")
     assert made.choice.startswith(f"{made.engine} kept (native ")
     assert made.choice.count(" dB, ") == made.choice.count(" ms") == 2
+
+
+@pytest.mark.soak
+def test_the_study_has_a_row_for_each_file_and_for_nncfs_own_loop(source, calib):
+    pytest.importorskip("nncf")
+    found = compare_engines(source, [calib])
+    files = [(row.engine, row.target.split(", ")[0]) for row in found.rows]
+    targets = ["cpu", "openvino", "tensorrt", "tensorrt"]
+    each = [(engine, target) for engine in ("native", "nncf") for target in targets]
+    assert files == [*each, (ACCURACY_CONTROL, "openvino")]
+    assert all(row.fidelity_db > 48 for row in found.rows)
+    assert engines_table(found).count("\n| ") == 2 + len(found.rows)
 
 
 def candidate(engine, fidelity_db):

@@ -1,4 +1,4 @@
-"""Channels are scaled where it is free: the graph computes the same, and its 8 bits go further."""
+"""Cross-layer equalization: the graph computes the same, and its 8 bits go further."""
 
 import numpy as np
 import pytest

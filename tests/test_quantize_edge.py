@@ -1,4 +1,4 @@
-"""The released aminet-edge in INT8: what it must keep, on faces of nobody and on real ones."""
+"""The released aminet-edge in INT8: what it must keep, on synthetic faces and on real ones."""
 
 from pathlib import Path
 
@@ -26,7 +26,7 @@ def made(edge_quantized):
     return edge_quantized
 
 
-def test_nearly_all_is_int8_and_holds_the_budget(made, edge_artifact):
+def test_nearly_all_is_int8_and_meets_the_budget(made, edge_artifact):
     assert made.failures == ()
     assert [(Path(one.artifact).name, one.measured_on.split()[0]) for one in made.artifacts] == [
         ("int8.onnx", "onnxruntime"),

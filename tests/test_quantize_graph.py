@@ -92,7 +92,7 @@ def test_layers_that_gain_nothing_are_left_alone():
     assert [layer.name for layer in find_layers(model)] == ["dense", "depth"]
 
 
-def test_a_small_layer_that_reads_the_picture_stays_exact():
+def test_a_small_layer_that_reads_the_image_stays_fp32():
     text = tiny_artifact.FP32.replace("local = Conv <pads = [1, 1, 1, 1]>", "local = Conv <PADS>")
     text = text.replace("PADS", "pads = [2, 2, 2, 2]")
     larger = {**tiny_artifact.weights(), "local_weight": np.ones((192, 16, 5, 5), np.float32)}
@@ -100,7 +100,7 @@ def test_a_small_layer_that_reads_the_picture_stays_exact():
     assert [layer.name for layer in find_layers(model)] == ["local_weight", "global_weight"]
 
 
-def test_pairs_stand_where_onnx_runtime_fuses_convolution_and_activation(model):
+def test_qdq_pairs_stand_where_onnx_runtime_fuses_convolution_and_relu(model):
     made = quantized(model, CPU)
     assert operators(made)[:3] == ["DQ embed", "DQ embed_bias", "DQ local_weight"]
     assert operators(made)[4:] == [
