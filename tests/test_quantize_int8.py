@@ -11,7 +11,10 @@ from quantize.calibration import read_calibration
 from quantize.int8 import main, quantize
 from quantize.options import Int8Options
 from quantize.targets import TARGETS, parse_targets
+from runtime.check import check
+from runtime.drift import write_probes
 from runtime.errors import EXIT_DRIFT, EXIT_ERROR, EXIT_PRECISION, EXIT_USAGE, EdgeError
+from runtime.image import write_image
 from runtime.manifest import manifest_path, read_manifest
 from runtime.session import open_session
 
@@ -130,6 +133,19 @@ def test_layers_that_do_not_run_in_int8_can_be_refused(source, calib, monkeypatc
     error = error_of(quantize, source, [calib], [unfused], Int8Options(require_precision=True))
     assert error.status == EXIT_PRECISION
     assert "onnxruntime does not compute 2 of 3 quantized layers in INT8" in str(error)
+
+
+def test_a_model_of_a_larger_input_takes_the_set_of_its_side(tmp_path):
+    """Its manifest says so, and the probes are run at that side."""
+    model = tiny_artifact.build(tiny_artifact.FP32_64, tiny_artifact.weights_64())
+    write_probes(tmp_path / "probes.npz", tiny_artifact.make_probes(model))
+    fp32 = tiny_artifact.write_artifact(tmp_path, model=model, lr_side=64, psnr_y=27.0)
+    for folder, side in (("calib", 16), ("calib/64px", 64)):
+        for number, face in enumerate(tiny_artifact.faces(24, seed=9, side=side)):
+            write_image(tmp_path / folder / f"{number:02}.png", face)
+    (made,) = quantize(fp32, [tmp_path / "calib"], [CPU], Int8Options(max_drop_db=0.5)).artifacts
+    assert read_manifest(made.artifact).lr_side == 64
+    assert check(made.artifact).passed
 
 
 # What cannot be a source model.
