@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from runtime.media.jobs import FaceResult
     from runtime.media.video import Watch
     from runtime.session import Session
+    from runtime.shapes import Shape
 
 COUNTED = 10_000  # jobs: of more the number is not counted beforehand
 
@@ -51,7 +52,7 @@ class Options:
 class InferReport:
     """The results, and the first model that made them; fidelity_db is to FP32, on the probes.
 
-    `choice` is why `auto` took this artifact in this backend; `batch` faces were run at once.
+    `choice` is how `auto` calls this artifact in this backend; `batch` faces were run at once.
     `artifacts` are all models that ran; all of this is None, or empty, if none was needed. Files
     that are no images or videos by their names are `ignored`, counted by suffix.
     """
@@ -66,7 +67,7 @@ class InferReport:
     fidelity_db: float | None = None
     limit_db: float | None = None
     verdict_remembered: bool | None = None
-    choice: str | None = None
+    choice: Shape | None = None
     batch: int | None = None
     passed_over: tuple[str, ...] = ()
     inputs: int = 0
@@ -202,7 +203,7 @@ def _report(
         fidelity_db=session.verdict.fidelity_db,
         limit_db=session.verdict.limit_db,
         verdict_remembered=session.verdict.remembered,
-        choice=session.choice.reason if session.choice else None,
+        choice=session.choice.shape if session.choice else None,
         batch=session.batch,
         passed_over=tuple(line for each in opened for line in each.passed_over),
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -192,7 +192,7 @@ class Detector:
     def _decode(self, rgb: NDArray[np.float32], least: float) -> Iterator[FoundFace]:
         outputs = self._session.run(OUTPUTS, {"input.1": rgb})
         score, log_sides, offset, landmarks = (np.asarray(x[0], np.float64) for x in outputs)
-        for row, column in zip(*np.nonzero(score[0] > least), strict=True):
+        for row, column in zip(*np.nonzero(_peaks(score[0]) & (score[0] > least)), strict=True):
             height, width = np.exp(log_sides[:, row, column]) * STRIDE
             top = (row + offset[0, row, column] + 0.5) * STRIDE - height / 2
             left = (column + offset[1, row, column] + 0.5) * STRIDE - width / 2
@@ -204,26 +204,37 @@ class Detector:
             )
 
 
+def _peaks(score: Points) -> NDArray[np.bool_]:
+    """Where no cell around (H, W) has a higher score: of a crowd, each face's surest cells."""
+    height, width = score.shape
+    padded = np.pad(score, 1)
+    around = [padded[y : y + height, x : x + width] for y in range(3) for x in range(3)]
+    highest: NDArray[np.bool_] = score >= np.max(around, axis=0)
+    return highest
+
+
 def _distance(a: FoundFace, b: FoundFace) -> float:
     """Between the centers, in px; the larger of both directions."""
     return max(abs(a.center[0] - b.center[0]), abs(a.center[1] - b.center[1]))
 
 
-def _distinct(found: list[FoundFace]) -> list[FoundFace]:
+def _distinct(found: Sequence[FoundFace]) -> list[FoundFace]:
     """The surest of those that overlap, the surest first."""
-    kept: list[FoundFace] = []
-    for face in sorted(found, key=lambda face: -face.score):
-        if all(_overlap(face.box, other.box) <= MAX_OVERLAP for other in kept):
-            kept.append(face)
-    return kept
+    ordered = sorted(found, key=lambda face: -face.score)
+    boxes = np.array([face.box for face in ordered]).reshape(-1, 4)
+    alone = np.ones(len(ordered), bool)
+    for index in range(len(ordered)):
+        if alone[index]:
+            later = slice(index + 1, None)
+            alone[later] &= _overlap(boxes[index], boxes[later]) <= MAX_OVERLAP
+    return [face for face, stays in zip(ordered, alone, strict=True) if stays]
 
 
-def _overlap(a: tuple[float, ...], b: tuple[float, ...]) -> float:
-    """Intersection over union; over the smaller one if that lies in the other."""
-    shared = max(0.0, min(a[2], b[2]) - max(a[0], b[0])) * max(
-        0.0, min(a[3], b[3]) - max(a[1], b[1])
-    )
-    areas = [(box[2] - box[0]) * (box[3] - box[1]) for box in (a, b)]
-    if shared > 0.9 * min(areas):
-        return 1.0
-    return shared / (sum(areas) - shared)
+def _overlap(box: Points, others: Points) -> Points:
+    """Intersection over union (N,); 1 where one of the two lies in the other."""
+    first = np.maximum(box[:2], others[:, :2])
+    last = np.minimum(box[2:], others[:, 2:])
+    shared = (last - first).clip(0).prod(axis=1)
+    area, areas = (box[2:] - box[:2]).prod(), (others[:, 2:] - others[:, :2]).prod(axis=1)
+    inside = shared > 0.9 * np.minimum(area, areas)
+    return np.where(inside, 1.0, shared / np.maximum(area + areas - shared, 1e-9))

@@ -154,12 +154,13 @@ class Pipeline:
                 name = job.name if job.path or job.name != "-" else "standard input"
                 pixels = read_image(job.path) if job.path else decode_image(job.data or b"", name)
                 kind = "photo" if self.is_photo(pixels) else "face"
+            read_ms = _ms_since(started)
             lr = self._fit_face(job, pixels) if pixels is not None and kind == "face" else None
             job.output.claim(job.origin, self.options.overwrite, self._started)
             if lr is not None:
-                return Face(job, lr, _ms_since(started))
+                return Face(job, lr, read_ms)
             if pixels is not None:
-                return self._upscale_photo(job, pixels, _ms_since(started))
+                return self._upscale_photo(job, pixels, read_ms)
             return self._upscale_video(job)
         except OpeningError:
             raise
