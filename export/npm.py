@@ -1,9 +1,12 @@
 """Packages of npm without Node: an exact version, checked by its integrity, kept in the cache."""
 
 import base64
+import contextlib
 import hashlib
 import io
 import os
+import shutil
+import subprocess
 import tarfile
 import urllib.error
 import urllib.request
@@ -13,9 +16,8 @@ from pathlib import Path
 
 from runtime.atomic import read_bytes, write_bytes
 from runtime.cache import cache_folder
-from runtime.errors import EdgeError
+from runtime.errors import EXIT_MISSING, EdgeError
 
-PUBLIC_REGISTRY = ""
 TIMEOUT_S = 60
 MAX_TARBALL_BYTES = 256 << 20
 MAX_UNPACKED_BYTES = 512 << 20
@@ -40,7 +42,10 @@ class Package:
 
 
 def registry(environment: Mapping[str, str] = os.environ) -> str:
-    """The registry that npm is configured for: the environment, ~/.npmrc, else the public one."""
+    """The registry that npm is configured for: the environment, ~/.npmrc, else what npm says.
+
+    Raises EdgeError where nothing names one.
+    """
     for name in ("npm_config_registry", "NPM_CONFIG_REGISTRY"):
         if url := environment.get(name):
             return url.rstrip("/")
@@ -52,7 +57,22 @@ def registry(environment: Mapping[str, str] = os.environ) -> str:
         name, _, url = line.partition("=")
         if name.strip() == "registry" and url.strip():
             return url.strip().strip("\"'").rstrip("/")
-    return PUBLIC_REGISTRY
+    return _ask_npm()
+
+
+def _ask_npm() -> str:
+    """npm's own default, where npm is installed; it is only asked, not used."""
+    if npm := shutil.which("npm"):
+        asked = [npm, "config", "get", "registry"]
+        with contextlib.suppress(OSError, subprocess.SubprocessError):
+            done = subprocess.run(asked, capture_output=True, text=True, timeout=TIMEOUT_S)
+            if done.returncode == 0 and done.stdout.strip().startswith("http"):
+                return done.stdout.strip().rstrip("/")
+    raise EdgeError(
+        "no npm registry is configured; set npm_config_registry to its address, or give the"
+        " package: --npm-tarball F",
+        EXIT_MISSING,
+    )
 
 
 def fetch(package: Package, tarball: str | Path | None = None) -> bytes:
