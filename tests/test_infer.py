@@ -14,8 +14,9 @@ import pytest
 from PIL import Image
 
 import tiny_artifact
-from runtime import infer
+from runtime import infer, manifest
 from runtime.image import decode_image, read_image, upscale_bicubic, write_image
+from runtime.media import arguments
 from runtime.session import open_session
 
 ROOT = Path(__file__).parent.parent
@@ -476,6 +477,10 @@ def test_neither_torch_nor_onnx_is_loaded(face, artifact):
     ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
     assert ended.stdout.endswith("\n[]\n")
     assert face.with_name("face_sr.png").exists()
+
+
+def test_the_precisions_to_require_are_those_of_manifests():
+    assert arguments.PRECISIONS == manifest.PRECISIONS
 
 
 def test_help_loads_no_numpy():

@@ -38,12 +38,10 @@ from runtime.media.photo import (
     MIN_FACE,
     UpscaledPhoto,
     check_scale,
-    largest_frame_scale,
     largest_scale,
     run,
     upscale_found,
 )
-from runtime.media.tracks import Tracker
 from runtime.session import Session
 
 if TYPE_CHECKING:
@@ -272,12 +270,13 @@ class Pipeline:
     def _upscale_video(self, job: Job) -> FaceResult:
         """A frame without small faces is upscaled all the same; small frames are faces."""
         from runtime.media import video  # which faces alone do without
+        from runtime.media.frames import Frames
 
         if self.options.faces_only:
             raise EdgeError(f"{job.name}: is a video; --faces-only is for photos")
         if not isinstance(job.output, FileOutput) or job.path is None:
             raise EdgeError(f"{job.name}: is a video, which is written to a file; give a folder")
-        frames = _Frames(self)
+        frames = Frames(self)
         started = time.perf_counter()
         written = video.upscale_video(
             job.path, job.output.path, frames.upscale, self._watch, job.origin
@@ -295,37 +294,6 @@ class Pipeline:
             sound=written.sound,
             note=written.left_out,
         )
-
-
-class _Frames:
-    """Upscales the frames of one video, one after the other, and counts their faces."""
-
-    def __init__(self, pipeline: Pipeline) -> None:
-        self._pipeline = pipeline
-        self._tracker: Tracker | None = None
-        self.faces = self.left_alone = 0
-        self.scale: int | None = None
-
-    def upscale(self, frame: Pixels) -> Pixels | UpscaledPhoto:
-        """A frame (H, W, 3) by the network, if it is a face; else with its faces upscaled."""
-        pipeline = self._pipeline
-        if not pipeline.is_photo(frame):
-            self.faces += 1
-            session = pipeline.models.for_faces()
-            reduce = pipeline.options.reduce
-            lr = fit_face(frame, "the frame", side=session.lr_side, reduce=reduce)
-            return run(session, lr[None])[0]
-        if self._tracker is None:
-            self._tracker = Tracker(pipeline.detector)
-            self.scale = pipeline.options.scale or largest_frame_scale(*frame.shape[:2])
-        assert self.scale
-        session, found = pipeline.models.for_photos(), self._tracker.find(frame)
-        photo = upscale_found(
-            frame, found, lambda lr: run(session, lr), session.lr_side, self.scale
-        )
-        self.faces += photo.upscaled
-        self.left_alone += len(photo.faces) - photo.upscaled
-        return replace(photo, boxes=pipeline.options.draw_boxes)
 
 
 def _chunks(jobs: Iterable[Job], workers: int) -> Iterator[list[Job]]:

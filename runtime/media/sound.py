@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from fractions import Fraction
 from types import ModuleType
 from typing import TYPE_CHECKING, cast
@@ -73,7 +73,8 @@ class Sound:
             for track in self._tracks:
                 self._guard(track.end)
 
-    def _guard(self, write, *arguments) -> None:  # type: ignore[no-untyped-def]
+    def _guard(self, write: Callable[..., None], *arguments: av.Packet) -> None:
+        """Write; what is damaged is left out, and told."""
         try:
             write(*arguments)
         except (self._av.error.FFmpegError, ValueError) as error:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from queue import Empty, Full, Queue
 from types import ModuleType
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from runtime.atomic import writing
 from runtime.errors import EXIT_MISSING, EdgeError
@@ -17,6 +17,9 @@ from runtime.image import Pixels
 from runtime.media.sound import Sound
 from runtime.media.video_input import READING, VideoReader
 from runtime.media.video_output import OWN_METADATA, Result, VideoWriter
+
+if TYPE_CHECKING:
+    import av
 
 INSTALL = "pip install 'aminet-edge[video]'"
 AHEAD = 4  # frames decoded before it is their turn, and as many that wait to be encoded
@@ -85,23 +88,27 @@ def upscale_video(
     return UpscaledVideo(reader.frames, sound.fate, shortfall, _left_out(container))
 
 
-def _open(pyav: ModuleType, stack: ExitStack, source: Path):  # type: ignore[no-untyped-def]
+def _open(pyav: ModuleType, stack: ExitStack, source: Path) -> av.container.InputContainer:
     try:
-        return stack.enter_context(
+        container: av.container.InputContainer = stack.enter_context(
             pyav.open(str(source), options=READING, metadata_errors="replace")
         )
     except Exception as error:  # FFmpeg's, and what the damage made PyAV trip over
         raise EdgeError(f"{source}: is no video, or damaged ({error}); get it again") from error
+    return container
 
 
-def _copy_metadata(container, output, origin: str) -> None:  # type: ignore[no-untyped-def]
+def _copy_metadata(
+    container: av.container.InputContainer, output: av.container.OutputContainer, origin: str
+) -> None:
+    """Keep what the source says of itself, and say what the result was made of."""
     kept = {key: text for key, text in container.metadata.items() if key not in OWN_METADATA}
     if origin:
         kept["comment"] = "; ".join(filter(None, (kept.get("comment"), origin)))
     output.metadata.update(kept)
 
 
-def _left_out(container) -> str | None:  # type: ignore[no-untyped-def]
+def _left_out(container: av.container.InputContainer) -> str | None:
     """The tracks that are not in the result: subtitles, and further videos."""
     subtitles, videos = len(container.streams.subtitles), len(container.streams.video) - 1
     counted = [(subtitles, "subtitle track"), (videos, "further video track")]
