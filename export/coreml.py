@@ -11,23 +11,13 @@ from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 
-from runtime.errors import needs
-
-with needs("export,coreml", __name__):
-    from runtime.backends.base import silenced
-
-    with silenced():  # coremltools says what it has not been tested with
-        from export.mil.package import InterpretedPackage, make_package, replace_package
-        from export.mil.program import write_program
-
 from export.device_command import DeviceFormat, run
 from export.device_files import Candidate, DeviceFile, publish
-from export.gate import read_graph
-from export.graph import Graph
 from export.packed import folder_listing
-from export.weights import int8_mac_share
 from runtime import drift
 from runtime.artifact import Artifact
+from runtime.backends.base import silenced
+from runtime.errors import needs
 
 TOOLS = ("onnx", "coremltools", "torch")
 NOT_RUN = "converted and interpreted; not run (needs a Mac)"
@@ -38,8 +28,21 @@ DESCRIPTION = (
 BACKEND = "coreml, interpreted"
 
 
+def require() -> None:
+    """EdgeError with status 5 without the libraries."""
+    with needs("export,coreml"), silenced():  # coremltools says what it was not tested with
+        import export.mil.package
+        import export.mil.program  # noqa: F401
+
+
 def export(source: Artifact, folder: Path, precision: str) -> DeviceFile:
     """Write one package; EdgeError with status 3, and nothing, if its program drifts from FP32."""
+    from export.gate import read_graph
+    from export.graph import Graph
+    from export.mil.package import InterpretedPackage, make_package, replace_package
+    from export.mil.program import write_program
+    from export.weights import int8_mac_share
+
     graph = read_graph(source.model, str(source.path))
     path = folder / f"{precision}.mlpackage"
     with silenced():
@@ -73,6 +76,7 @@ FORMAT = DeviceFormat(
     title="Core ML packages (.mlpackage)",
     folder="coreml",
     sources={"fp32.onnx": ("fp16",), "int8-trt.onnx": ("int8",)},
+    require=require,
     export=export,
 )
 

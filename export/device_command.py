@@ -18,13 +18,14 @@ class DeviceFormat:
     """A format, and how its files are made.
 
     `sources` are the ONNX artifacts that it takes, each with the precisions that become of it.
-    `export(source, folder, precision)` writes one file.
+    `export(source, folder, precision)` writes one file; `require` imports what an extra brings.
     """
 
     command: str
     title: str
     folder: str
     sources: Mapping[str, tuple[str, ...]]
+    require: Callable[[], None]
     export: Callable[[Artifact, Path, str], DeviceFile]
 
 
@@ -66,6 +67,7 @@ def run(kind: DeviceFormat, argv: Sequence[str] | None) -> int:
 
 
 def _run(kind: DeviceFormat, arguments: argparse.Namespace) -> int:
+    kind.require()
     made: list[DeviceFile] = []
     failures: list[EdgeError] = []
     for source in find_sources(kind, arguments.artifact):

@@ -10,23 +10,27 @@ from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 
-from runtime.errors import needs
-
-with needs("quantize,litert", __name__):
-    from export.tflite.convert import convert
-
 from export.device_command import DeviceFormat, run
 from export.device_files import Candidate, DeviceFile, publish
-from export.gate import read_graph
 from runtime import drift
 from runtime.artifact import Artifact
 from runtime.backends.litert import Execution, LiteRtSession
+from runtime.errors import needs
 
 TOOLS = ("onnx", "ai-edge-litert", "flatbuffers")
 
 
+def require() -> None:
+    """EdgeError with status 5 without the libraries."""
+    with needs("quantize,litert"):
+        import export.tflite.convert  # noqa: F401
+
+
 def export(source: Artifact, folder: Path, precision: str) -> DeviceFile:
     """Write and prove one file; EdgeError with status 3, and no file, if it drifts from FP32."""
+    from export.gate import read_graph
+    from export.tflite.convert import convert
+
     manifest = source.manifest
     stem = source.path.stem if precision == manifest.precision else precision
     path = folder / f"{stem}.tflite"
@@ -70,6 +74,7 @@ FORMAT = DeviceFormat(
     title="LiteRT files (.tflite)",
     folder="litert",
     sources={"fp32.onnx": ("fp32", "fp16"), "int8.onnx": ("int8",)},
+    require=require,
     export=export,
 )
 

@@ -10,17 +10,12 @@ from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 
-from runtime.errors import needs
-
-with needs("quantize,ncnn", __name__):
-    from export.ncnn_writer.convert import convert
-
 from export.device_command import DeviceFormat, run
 from export.device_files import Candidate, DeviceFile, publish
-from export.gate import read_graph
 from runtime import drift
 from runtime.artifact import Artifact
 from runtime.backends.ncnn import NcnnSession
+from runtime.errors import needs
 
 TOOLS = ("onnx", "ncnn")
 EXECUTES = {
@@ -30,8 +25,17 @@ EXECUTES = {
 }
 
 
+def require() -> None:
+    """EdgeError with status 5 without the libraries."""
+    with needs("quantize,ncnn"):
+        import export.ncnn_writer.convert  # noqa: F401
+
+
 def export(source: Artifact, folder: Path, precision: str) -> DeviceFile:
     """Write and prove one network; EdgeError with status 3, and no file, if it drifts."""
+    from export.gate import read_graph
+    from export.ncnn_writer.convert import convert
+
     graph = read_graph(source.model, str(source.path))
     converted = convert(graph, str(source.path), half=precision == "fp16")
     path = folder / f"{precision}.param"
@@ -60,6 +64,7 @@ FORMAT = DeviceFormat(
     title="ncnn networks (.param, .bin)",
     folder="ncnn",
     sources={"fp32.onnx": ("fp32", "fp16"), "int8-trt.onnx": ("int8",)},
+    require=require,
     export=export,
 )
 
