@@ -303,7 +303,7 @@ def test_a_folder_without_a_file_for_it_is_named(artifact, target):
 @pytest.mark.parametrize(
     ("name", "backend", "status", "message"),
     [
-        ("fp32.onnx", "litert", EXIT_MISSING, "is no LiteRT file, which --backend litert needs"),
+        ("fp32.onnx", "litert", EXIT_MISSING, "is not a LiteRT file, which --backend litert"),
         ("litert/fp32.tflite", "openvino", EXIT_USAGE, "is a LiteRT file, which --backend openv"),
         ("ncnn/fp32.param", "litert", EXIT_USAGE, "is a ncnn network, which --backend litert does"),
     ],
