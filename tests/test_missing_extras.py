@@ -39,6 +39,7 @@ EXTRAS = {
     "benchmarks.release --checkpoint x --data x": "train,eval",
     "benchmarks.wild --data x": "train,eval",
     "benchmarks.studies.ablation --data x": "train",
+    "benchmarks.studies.engines": "quantize,bench",
     "benchmarks.studies.quantizers": "train,export,quantize,eval,bench",
     "benchmarks.latency": "train,export,quantize,bench",
     "benchmarks.studies.profile": "quantize",

@@ -154,7 +154,10 @@ def test_a_model_of_a_larger_input_takes_the_set_of_its_side(tmp_path):
 @pytest.mark.parametrize(
     ("spoil", "reason"),
     [
-        (lambda path: manifest_path(path).unlink(), "nothing without its manifest"),
+        (
+            lambda path: manifest_path(path).unlink(),
+            "without its manifest an artifact is",
+        ),
         (lambda path: path.unlink(), "not found"),
         (lambda path: path.write_bytes(b"onnx"), "is not the file that its manifest describes"),
         (
