@@ -189,8 +189,7 @@ def tables(measured: Mapping[str, Any]) -> str:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    arguments = _parser().parse_args(argv)
-    return run_command(lambda: _run(arguments))
+    return run_command(_parser(), _run, argv)
 
 
 def _run(arguments: argparse.Namespace) -> int:

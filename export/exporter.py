@@ -24,9 +24,9 @@ from export.metadata import describe
 from export.parity import BATCHES, MAX_ABS_DIFF, Parity
 from export.probes import make_probes
 from runtime import drift
-from runtime.atomic import sha256_bytes, sha256_file, writing
+from runtime.artifact import write_artifact
+from runtime.atomic import sha256_bytes
 from runtime.backends.onnxruntime import OnnxRuntimeSession
-from runtime.cpu import processor
 from runtime.drift import Fidelity, Probes
 from runtime.errors import EXIT_DRIFT, EdgeError
 from runtime.formats import ENGINE
@@ -34,10 +34,7 @@ from runtime.image import Tensor, to_tensor
 from runtime.manifest import (
     Manifest,
     Measurement,
-    manifest_path,
-    probes_path,
     read_manifest,
-    write_manifest,
 )
 
 TOOLS = ("torch", "onnx", "onnxscript", "onnxsim", "onnxruntime", "numpy")
@@ -222,14 +219,7 @@ def _refuse_other_weights(target: Path, loaded: Checkpoint) -> None:
 def _measure(content: bytes, probes: Probes) -> tuple[Fidelity, Measurement]:
     with OnnxRuntimeSession(content, "the exported graph") as session:
         fidelity = drift.measure(session.run, probes)
-        measurement = Measurement(
-            backend=session.name,
-            backend_version=session.version,
-            processor=processor(),
-            fidelity_db=fidelity.fidelity_db,
-            worst_fidelity_db=fidelity.worst_fidelity_db,
-            extremes_fidelity_db=fidelity.extremes_fidelity_db,
-        )
+        measurement = Measurement.of(fidelity, session.name, session.version)
     return fidelity, measurement
 
 
@@ -241,33 +231,24 @@ def _write(
     flags: dict[str, object],
     measurement: Measurement,
 ) -> None:
-    """Write the three files, then rename probes, artifact and manifest, in this order.
-
-    If the process is killed in between, the manifest's hashes do not fit: no session opens it.
-    """
-    with (
-        writing(manifest_path(out)) as new_manifest,  # the first to be opened is the last renamed
-        writing(out) as new_artifact,
-        writing(probes_path(out)) as new_probes,
-    ):
-        new_artifact.write_bytes(content)
-        drift.write_probes(new_probes, probes)
-        manifest = Manifest(
-            model=checkpoint.model,
-            precision="fp32",
-            target="any",
-            sha256=sha256_bytes(content),
-            checkpoint_sha256=checkpoint.sha256,
-            probes_sha256=sha256_file(new_probes),
-            executes_as="fp32",
-            lr_side=checkpoint.config.lr_side,
-            random_weights=checkpoint.random_weights,
-            psnr_y=_psnr_y(checkpoint),
-            tools={tool: version(tool) for tool in TOOLS},
-            flags=flags,
-            measured_on=(measurement,),
-        )
-        write_manifest(new_manifest.with_suffix(""), manifest)  # which adds .json again
+    """Write the three files, all or none."""
+    encoded = drift.encode_probes(probes)
+    manifest = Manifest(
+        model=checkpoint.model,
+        precision="fp32",
+        target="any",
+        sha256=sha256_bytes(content),
+        checkpoint_sha256=checkpoint.sha256,
+        probes_sha256=sha256_bytes(encoded),
+        executes_as="fp32",
+        lr_side=checkpoint.config.lr_side,
+        random_weights=checkpoint.random_weights,
+        psnr_y=_psnr_y(checkpoint),
+        tools={tool: version(tool) for tool in TOOLS},
+        flags=flags,
+        measured_on=(measurement,),
+    )
+    write_artifact(out, content, manifest, probes=encoded)
 
 
 def _psnr_y(checkpoint: Checkpoint) -> float | None:

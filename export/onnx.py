@@ -17,7 +17,7 @@ MAX_ABS_DIFF = 1e-4  # export.parity's, which needs onnx to be imported
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    return run_command(lambda: _run(_parser().parse_args(argv)))
+    return run_command(_parser(), _run, argv)
 
 
 def _run(arguments: argparse.Namespace) -> int:

@@ -36,8 +36,7 @@ def say_nothing(step: str) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    arguments = _parser().parse_args(argv)
-    return run_command(lambda: _main(arguments))
+    return run_command(_parser(), _main, argv)
 
 
 def _main(arguments: argparse.Namespace) -> int:

@@ -202,8 +202,7 @@ def parse_targets(text: str) -> tuple[str, ...]:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    arguments = _parser().parse_args(argv)
-    return run_command(lambda: _run(arguments))
+    return run_command(_parser(), _run, argv)
 
 
 def _run(arguments: argparse.Namespace) -> int:

@@ -9,7 +9,7 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from io import TextIOWrapper
-from typing import TYPE_CHECKING, NoReturn, overload
+from typing import TYPE_CHECKING, NoReturn
 
 if TYPE_CHECKING:
     from argparse import ArgumentParser, Namespace
@@ -53,18 +53,8 @@ def needs(extra: str, module: str = "") -> Iterator[None]:
         sys.exit(_complain(line, EXIT_MISSING, as_json=JSON_FLAG in sys.argv[1:]))
 
 
-@overload
-def run_command(parser: Callable[[], int]) -> int: ...
-@overload
 def run_command(
     parser: ArgumentParser, run: Callable[[Namespace], int], argv: Sequence[str] | None
-) -> int: ...
-
-
-def run_command(
-    parser: ArgumentParser | Callable[[], int],
-    run: Callable[[Namespace], int] | None = None,
-    argv: Sequence[str] | None = None,
 ) -> int:
     """Parse a command's arguments, run it and return its exit status.
 
@@ -78,9 +68,7 @@ def run_command(
     warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
     as_json = JSON_FLAG in (sys.argv[1:] if argv is None else argv)
     try:
-        if run is None:  # a command that parses by itself
-            return parser()  # type: ignore[operator]
-        return run(_parse(parser, argv, as_json=as_json))  # type: ignore[arg-type]
+        return run(_parse(parser, argv, as_json=as_json))
     except EdgeError as error:
         return _complain(str(error), error.status, as_json=as_json)
     except KeyboardInterrupt:

@@ -1,6 +1,8 @@
 """A file is whole or not there, whatever happens while it is written."""
 
+import argparse
 import errno
+import json
 import os
 import signal
 import subprocess
@@ -10,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from runtime import atomic
-from runtime.errors import EXIT_ERROR, EXIT_INTERRUPTED, EdgeError, run_command
+from runtime.errors import EXIT_ERROR, EXIT_INTERRUPTED, EXIT_USAGE, EdgeError, run_command
 
 ROOT = Path(__file__).parent.parent
 
@@ -141,11 +143,15 @@ def test_digests(old):
         atomic.sha256_file(old.parent / "nothing")
 
 
-def raising(error):
-    def main():
+def run(error, *arguments):
+    """Run a command that raises an error."""
+
+    def fail(_):
         raise error
 
-    return main
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--json", action="store_true")
+    return run_command(parser, fail, arguments)
 
 
 @pytest.mark.parametrize(
@@ -162,21 +168,46 @@ def raising(error):
     ids=repr,
 )
 def test_commands_end_with_a_status_and_a_line(error, status, line, capsys):
-    assert run_command(raising(error)) == status
-    assert capsys.readouterr().err == line
+    assert run(error) == status
+    assert capsys.readouterr() == ("", line)
+    assert run(error, "--json") == status
+    said = capsys.readouterr()
+    assert said.err == line
+    assert json.loads(said.out) == {"error": line.strip().removeprefix("error: "), "status": status}
+
+
+def test_a_usage_error_is_a_json_object_too(capsys):
+    with pytest.raises(SystemExit):
+        run(None, "--json", "--unknown")
+    answer = json.loads(capsys.readouterr().out)
+    assert answer == {"error": "unrecognized arguments: --unknown", "status": EXIT_USAGE}
+
+
+def test_what_an_encoding_lacks_is_escaped():
+    """After hours of training a Latin terminal is no reason to end with a traceback."""
+    program = (
+        "import argparse, sys; from runtime.errors import run_command\n"
+        "def run(_): print('r\u00e9sum\u00e9 \u2192'); return 0\n"
+        "sys.exit(run_command(argparse.ArgumentParser(), run, []))\n"
+    )
+    environment = {**os.environ, "PYTHONIOENCODING": "ascii"}
+    ended = subprocess.run(
+        [sys.executable, "-c", program], cwd=ROOT, env=environment, capture_output=True, check=True
+    )
+    assert ended.stdout == b"r\\xe9sum\\xe9 \\u2192\n"
 
 
 def test_bugs_keep_their_traceback():
     with pytest.raises(ZeroDivisionError):
-        run_command(raising(ZeroDivisionError()))
+        run(ZeroDivisionError())
 
 
 def test_a_reader_that_leaves_is_no_error_to_talk_about():
     program = (
-        "import sys; from runtime.errors import run_command\n"
-        "def main():\n"
+        "import argparse, sys; from runtime.errors import run_command\n"
+        "def run(_):\n"
         "    while True: print('line')\n"
-        "sys.exit(run_command(main))\n"
+        "sys.exit(run_command(argparse.ArgumentParser(), run, []))\n"
     )
     command = f'"{sys.executable}" -c "$PROGRAM" | head -n 1'
     ended = subprocess.run(

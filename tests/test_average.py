@@ -11,7 +11,7 @@ from aminet.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from aminet.model import AMINet
 from aminet.training.average import average, main, mean_weights
 from aminet.training.lineage import mean_of
-from runtime.errors import EXIT_USAGE, EdgeError, run_command
+from runtime.errors import EXIT_USAGE, EdgeError
 from tiny_networks import BATCHED, network
 from tiny_training import TINY, write_disks
 
@@ -77,7 +77,7 @@ def test_one_checkpoint_has_no_mean(
 ) -> None:
     alone = shifted(tmp_path / "a.safetensors", 0.0, stages=[])
     command = [str(alone), "--val", str(faces), "--out", str(tmp_path / "mean")]
-    assert run_command(lambda: main(command)) == EXIT_USAGE
+    assert main(command) == EXIT_USAGE
     assert "two checkpoints or more" in capsys.readouterr().err
 
 

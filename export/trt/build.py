@@ -18,10 +18,10 @@ from typing import Any
 from export.gate import check_for_tensorrt, read_graph, types_of
 from export.trt.subprocess import Progress, alone, ask, work_folder
 from export.trt.worker import ENGINE, LOG, SOURCE, Built, Found, Request
-from runtime.artifact import Artifact, read_artifact
-from runtime.atomic import sha256_file, write_bytes, writing
+from runtime.artifact import Artifact, read_artifact, write_artifact
+from runtime.atomic import sha256_bytes, sha256_file, write_bytes
 from runtime.errors import EXIT_MISSING, EXIT_USAGE, EdgeError
-from runtime.manifest import Manifest, manifest_path, read_manifest, write_manifest
+from runtime.manifest import Manifest, manifest_path, read_manifest
 
 CAPABILITIES = ("8.6",)  # without a GPU: Ampere, whose engines later GPUs run too
 MAX_BATCH = 1024
@@ -211,11 +211,9 @@ def _build(
                 f"{source.path}: {error}{_keep_log(work, engine)}", error.status
             ) from error
         _keep_log(work, engine)
-        with writing(manifest_path(engine)) as new_manifest, writing(engine) as new_engine:
-            os.replace(work / ENGINE, new_engine)
-            flags = {**flags, **asdict(built)}
-            manifest = _manifest(source, found, flags, sha256_file(new_engine))
-            write_manifest(new_manifest.with_suffix(""), manifest)  # which adds .json again
+        content = (work / ENGINE).read_bytes()
+        manifest = _manifest(source, found, {**flags, **asdict(built)}, sha256_bytes(content))
+        write_artifact(engine, content, manifest)
 
 
 def _keep_log(work: Path, engine: Path) -> str:
