@@ -242,7 +242,7 @@ def test_killed_between_files_it_leaves_the_old_artifact_or_none(old, new, monke
     assert after.keys() == before.keys()
     assert [name for name in after if after[name] != before[name]] == sorted(done)
     if renamed:
-        with pytest.raises(EdgeError, match="make"):
+        with pytest.raises(EdgeError, match="again with"):
             open_session(old)
     else:
         open_session(old).close()
