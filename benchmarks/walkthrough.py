@@ -32,7 +32,7 @@ from runtime.timing import take_turns
 
 CALIBRATION = PROBE_STRIP.parents[1] / "calib_data"
 SYNTHETIC_FACES = 2
-ROUNDS = 10
+ROUNDS = 5
 DEVICE_FORMATS = ("litert", "ncnn")  # for phones; each also runs on this CPU
 CAMERA_FACE_SIDE = 24  # px, of a face in a photo
 
