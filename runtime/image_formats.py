@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 import io
+import logging
 import struct
 import zlib
 from collections.abc import Callable, Iterator
@@ -20,6 +21,10 @@ from PIL import Image
 from runtime.errors import EXIT_MISSING, EdgeError
 
 Pixels = NDArray[np.uint8]
+
+logging.getLogger("PIL").addHandler(
+    logging.NullHandler()
+)  # what is wrong is raised, not logged too
 
 ORIENTATION = 0x0112  # the EXIF tag
 TURNS = {

@@ -267,6 +267,19 @@ def test_of_a_video_that_is_cut_off_what_there_is_is_made(tmp_path, artifact, ca
     assert f"only {len(made)} of 30" in said.err
 
 
+def test_of_a_matroska_file_that_is_cut_off_the_length_tells(tmp_path):
+    frames = [np.array(astronaut(64).rotate(3 * i)) for i in range(30)]
+    source = write_video(tmp_path / "a.mkv", frames)
+    whole = video.upscale_video(source, tmp_path / "b.mp4", lambda frame: frame)
+    assert (whole.frames, whole.shortfall) == (30, None)
+    source.write_bytes(source.read_bytes()[: source.stat().st_size // 2])
+    part = video.upscale_video(source, tmp_path / "b.mp4", lambda frame: frame)
+    assert 0 < part.frames < 30
+    assert part.shortfall == (
+        f"only {part.frames} frames can be read, the rest is damaged; get it again"
+    )
+
+
 def test_damaged_packets_are_a_shortfall(tmp_path):
     frames = [np.array(astronaut(64).rotate(i)) for i in range(20)]
     source = write_video(tmp_path / "a.mp4", frames)
