@@ -210,7 +210,7 @@ def shrink(hr: Pixels, side: int = LR_SIDE) -> Pixels:
 
 
 def upscale_bicubic(lr: Pixels) -> Pixels:
-    """The baseline: a face (16, 16, 3) enlarged to (128, 128, 3) by Pillow's bicubic filter."""
+    """The baseline: a face (16, 16, 3) upscaled to (128, 128, 3) by Pillow's bicubic filter."""
     return _resize(lr, SR_SIDE)
 
 
