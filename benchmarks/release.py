@@ -42,7 +42,8 @@ STAGE = (
     "morph",
     "mean",
 )
-RECIPE = ("data", "augmentation", "degradation", "precision")  # of the last stage
+# What 16-px models have augmentation for, others have degradation for.
+RECIPE = ("data", "augmentation", "degradation", "precision")  # of the last stage that trained
 
 
 @dataclass(frozen=True)
@@ -175,6 +176,7 @@ def model_card(weights: "Checkpoint", table: str) -> str:
     shrunk = weights.config.lr_side == LR_SIDE
     cost = measure_cost(weights.config)
     stages = weights.training["stages"]
+    trained = next((stage for stage in reversed(stages) if stage["steps"]), stages[-1])
     return CARD.format(
         model=weights.model,
         what=SHRUNK[0] if shrunk else DEGRADED[0],
@@ -190,7 +192,9 @@ def model_card(weights: "Checkpoint", table: str) -> str:
         torch=weights.training["torch"],
         stages=stage_table(stages),
         recipe="\n".join(
-            f"- {key}: {json.dumps(stages[-1][key])}" for key in RECIPE if stages[-1].get(key)
+            f"- {key}: {json.dumps(trained[key])}"
+            for key in RECIPE
+            if trained.get(key) and (shrunk or key != "augmentation")
         ),
     )
 

@@ -6,7 +6,7 @@ by hand; what was not measured has no row.
 
 from collections.abc import Iterable, Sequence
 
-from aminet.config import MODELS
+from aminet.config import LR_SIDE, MODELS
 from aminet.info import Cost, ModelInfo, info
 from benchmarks.harness.rows import Latency, LatencyRow
 from benchmarks.harness.table import markdown_table, text_table
@@ -249,7 +249,9 @@ def describe_models(models: Sequence[ModelInfo]) -> str:
         weights = "not trained yet"
         if model.psnr_y is not None:
             trained = f", after {model.minutes:.0f} minutes of training"
-            weights = f"{model.psnr_y:.2f} dB PSNR-Y on celeba-val{trained}"
+            config = MODELS.get(model.model)
+            faces = "degraded faces of " if config and config.lr_side != LR_SIDE else ""
+            weights = f"{model.psnr_y:.2f} dB PSNR-Y on {faces}celeba-val{trained}"
         lines.append((model.model, *_cost(Cost(model.params, model.macs)), weights))
     return markdown_table(("model", "parameters", "multiply-adds", "weights"), lines)
 
