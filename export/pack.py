@@ -97,7 +97,7 @@ def _read(folder: Path, target: str) -> list[PackedArtifact]:
         paths = [folder / name for name in names.split("|")]
         path = next((path for path in paths if path.exists()), None)
         if path is None:
-            raise EdgeError(f"{paths[0]}: is not there; make it: {_maker(paths[0], target)}")
+            raise EdgeError(f"{paths[0]}: not found. Create it with: {_maker(paths[0], target)}")
         artifact = read_packed(path)
         if TARGETS[target].tensorrt:
             check_for_tensorrt(read_graph(artifact.files[path.name], str(path)), str(path))

@@ -38,7 +38,7 @@ class PackedArtifact:
 def read_packed(path: Path) -> PackedArtifact:
     """Read an artifact with its manifest; EdgeError if one is missing or does not fit."""
     if not path.exists():
-        raise EdgeError(f"{path}: is not there; make it: {format_of(path).make}")
+        raise EdgeError(f"{path}: not found. Create it with: {format_of(path).make}")
     note = {f"{path.name}.json": read_bytes(manifest_path(path), MAX_ARTIFACT_BYTES)}
     if not path.is_dir():
         artifact = read_artifact(path)

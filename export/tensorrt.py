@@ -6,14 +6,15 @@ import sys
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from export.trt.options import CAPABILITIES, BuildOptions
 from runtime.errors import EXIT_ERROR, EdgeError, needs, run_command
+from runtime.places import DEFAULT_MODEL
+from runtime.progress import Steps
 
-with needs("tensorrt-rtx", __name__):
-    from export.trt.build import CAPABILITIES, Engine, Engines, Options, compile_engines
-
-from runtime.session import DEFAULT_MODEL
+if TYPE_CHECKING:
+    from export.trt.build import Engine, Engines
 
 BUILDERS = ("auto", "tensorrt", "tensorrt-rtx")
 SOURCES = ("fp32.onnx", "fp16-trt.onnx", "int8-trt.onnx", "int8-trt-fp16.onnx")
@@ -31,46 +32,42 @@ def default_artifacts(model: str = DEFAULT_MODEL) -> list[Path]:
     return found
 
 
-def say_nothing(step: str) -> None:
-    """Progress that nobody sees."""
-
-
 def main(argv: Sequence[str] | None = None) -> int:
     return run_command(_parser(), _main, argv)
 
 
 def _main(arguments: argparse.Namespace) -> int:
-    options = Options(
+    options = BuildOptions(
         builder=arguments.builder,
         capabilities=tuple(filter(None, arguments.compute_capability.split(","))),
         profile=tuple(arguments.profile),
         workspace_mib=arguments.workspace_mib,
         timeout_s=arguments.timeout_s,
     )
-    made = compile_engines(
-        arguments.artifact or default_artifacts(arguments.model),
-        options,
-        show_step if sys.stderr.isatty() else say_nothing,
-    )
+    artifacts = arguments.artifact or default_artifacts(arguments.model)
+    with needs("tensorrt-rtx"):
+        from export.trt.build import compile_engines
+    with Steps() as progress:
+        made = compile_engines(artifacts, options, progress)
     if arguments.json:
         print(json.dumps(as_json(made)))
     else:
         for engine in made.engines:
-            print(describe(engine), file=sys.stderr)
+            print(describe(engine))
     for failure in made.failures:
         print(f"error: {failure}", file=sys.stderr)
     statuses = {failure.status for failure in made.failures}
     return (statuses.pop() if len(statuses) == 1 else EXIT_ERROR) if statuses else 0
 
 
-def as_json(made: Engines) -> dict[str, Any]:
+def as_json(made: "Engines") -> dict[str, Any]:
     """All engines and failures; the first engine's keys are repeated at the top level."""
     engines = [asdict(engine) for engine in made.engines]
     failures = [str(failure) for failure in made.failures]
     return {**(engines[0] if engines else {}), "engines": engines, "failures": failures}
 
 
-def describe(engine: Engine) -> str:
+def describe(engine: "Engine") -> str:
     """One line on an engine, which has not been run."""
     capabilities = ", ".join(engine.compute_capabilities)
     least, best, most = engine.profile
@@ -82,10 +79,6 @@ def describe(engine: Engine) -> str:
         f" batches {least}-{most}, tuned for {best}; compiled and statically checked; not run"
         f"{warned}"
     )
-
-
-def show_step(step: str) -> None:
-    print(f"\r\033[K{step} ...", end="\r", file=sys.stderr, flush=True)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -117,23 +110,23 @@ def _parser() -> argparse.ArgumentParser:
         "--profile",
         nargs=3,
         type=int,
-        default=Options.profile,
+        default=BuildOptions.profile,
         metavar=("LEAST", "BEST", "MOST"),
-        help=f"batches (default: {' '.join(map(str, Options.profile))})",
+        help=f"batches (default: {' '.join(map(str, BuildOptions.profile))})",
     )
     parser.add_argument(
         "--workspace-mib",
         type=int,
-        default=Options.workspace_mib,
+        default=BuildOptions.workspace_mib,
         metavar="N",
-        help=f"memory that a layer may take on the GPU (default: {Options.workspace_mib})",
+        help=f"memory that a layer may take on the GPU (default: {BuildOptions.workspace_mib})",
     )
     parser.add_argument(
         "--timeout-s",
         type=float,
-        default=Options.timeout_s,
+        default=BuildOptions.timeout_s,
         metavar="X",
-        help=f"for one build (default: {Options.timeout_s:g})",
+        help=f"for one build (default: {BuildOptions.timeout_s:g})",
     )
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     return parser

@@ -60,7 +60,7 @@ def make_server(
     """A server for a site; `isolated` with the COOP and COEP headers. EdgeError if it cannot be."""
     page = site / "index.html"
     if not page.is_file():
-        raise EdgeError(f"{page}: is not there; make it: python -m export.web --out {site}")
+        raise EdgeError(f"{page}: not found. Create it with: python -m export.web --out {site}")
     headers = {**ALWAYS, "Content-Security-Policy": _policy(page)}
     if isolated:
         headers |= ISOLATION

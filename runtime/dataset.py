@@ -94,7 +94,7 @@ def iter_files(folder: str | Path) -> Iterator[Path]:
 
 
 def is_image_name(name: str) -> bool:
-    """Whether a file is taken for a image: its suffix says so, and it is not hidden."""
+    """Whether a file is taken for an image: its suffix says so, and it is not hidden."""
     path = Path(name)
     return path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".")
 
@@ -124,7 +124,7 @@ def iter_tar(tar: Path) -> Iterator[tuple[str, Callable[[], bytes]]]:
                     yield member.name, partial(_member_bytes, archive, member, tar)
             _refuse_unfinished(tar, archive.offset)
     except FileNotFoundError as error:
-        raise EdgeError(f"{tar}: is not there; check the path") from error
+        raise EdgeError(f"{tar}: not found. Check the path") from error
     except (tarfile.TarError, OSError, EOFError) as error:
         raise EdgeError(f"{tar}: is not a whole, plain tar ({error}); get it again") from error
 

@@ -45,7 +45,15 @@ NAMED_AS_TYPES = {
 # What export needs to build an engine where the GPU is.
 ON_A_JETSON = [
     f"export/{name}.py"
-    for name in ("contract", "gate", "tensorrt", "trt/build", "trt/subprocess", "trt/worker")
+    for name in (
+        "contract",
+        "gate",
+        "tensorrt",
+        "trt/build",
+        "trt/options",
+        "trt/subprocess",
+        "trt/worker",
+    )
 ]
 PACKAGES = [name for name in ALLOWED if (ROOT / name).is_dir()]
 SOURCES = [

@@ -108,7 +108,7 @@ def test_links_in_a_tar_are_passed_over(tmp_path):
     ("source", "problem"),
     [
         ("nothing", "nothing: not found"),
-        ("nothing.tar", r"nothing\.tar: is not there"),
+        ("nothing.tar", r"nothing\.tar: not found"),
         ("text.tar", r"text\.tar: is not a whole, plain tar"),
         ("empty", "empty: holds no image"),
     ],

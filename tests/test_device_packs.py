@@ -102,7 +102,7 @@ def test_a_package_that_was_changed_is_not_packed(device_model, wheel, tmp_path)
 
 
 def test_what_is_missing_is_named_with_its_command(artifact, wheel, tmp_path):
-    with pytest.raises(EdgeError, match=r"int8\.tflite: is not there; make it: python -m"):
+    with pytest.raises(EdgeError, match=r"int8\.tflite: not found. Create it with: python -m"):
         pack.pack("android", artifact.parent, wheel, tmp_path / "a.zip")
 
 

@@ -135,7 +135,7 @@ def test_what_is_missing_or_would_not_do_is_not_packed(sources, wheel, tmp_path,
         pack.pack("tensorrt", folder, wheel, out)
     assert caught.value.status == EXIT_DRIFT
     (folder / "int8-trt.onnx").unlink()
-    with pytest.raises(EdgeError, match=r"int8-trt\.onnx: is not there; make it: python -m"):
+    with pytest.raises(EdgeError, match=r"int8-trt\.onnx: not found. Create it with: python -m"):
         pack.pack("tensorrt", folder, wheel, out)
     tiny_artifact.write_artifact(
         folder, "int8.onnx", uint8, precision="int8", executes_as="int8", checkpoint_sha256="0" * 64

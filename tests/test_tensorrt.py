@@ -23,7 +23,8 @@ from export.gate import types_of
 from export.trt import build as trt_build
 from export.trt import subprocess as trt_subprocess
 from export.trt import worker
-from export.trt.build import Options, compile_engine, find_builder
+from export.trt.build import compile_engine, find_builder
+from export.trt.options import BuildOptions
 from quantize.fp16_passes import to_half
 from runtime import atomic
 from runtime.atomic import sha256_file
@@ -39,7 +40,7 @@ from runtime.manifest import manifest_path, read_manifest, write_manifest
 
 ROOT = Path(__file__).parent.parent
 SIGNED = {**tiny_artifact.quantized_weights(), "feature_zero": np.int8(0)}
-RTX = Options(builder="tensorrt-rtx")
+RTX = BuildOptions(builder="tensorrt-rtx")
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 import tiny_artifact
-from export.trt.build import Options, compile_engine, find_builder
+from export.trt.build import compile_engine, find_builder
+from export.trt.options import BuildOptions
 from runtime import selection
 from runtime.backends import cuda, engine_files
 from runtime.backends import open as runners
@@ -23,7 +24,7 @@ from runtime.manifest import probes_path, read_manifest, write_manifest
 from runtime.session import open_session
 
 LR = to_tensor(tiny_artifact.faces(4))
-RTX = Options(builder="tensorrt-rtx")
+RTX = BuildOptions(builder="tensorrt-rtx")
 needs_no_gpu = pytest.mark.skipif(cuda.has_device(), reason="there is a GPU here")
 needs_gpu = pytest.mark.skipif(not cuda.has_device(), reason="there is no GPU here")
 
@@ -235,7 +236,7 @@ def test_providers_are_onnx_runtime_s(artifact, capsys):
 @pytest.mark.parametrize("builder", ["tensorrt", "tensorrt-rtx"])
 def test_an_engine_computes_what_onnx_runtime_does(tmp_path, builder):
     source = tiny_artifact.write_artifact(tmp_path)
-    options = Options(builder=builder)
+    options = BuildOptions(builder=builder)
     try:
         found = find_builder(options)
     except EdgeError as error:

@@ -362,7 +362,7 @@ def cut(data):
         (lambda path: path.write_bytes(b""), "is no video, or damaged"),
         (lambda path: path.write_bytes(b"text" * 100), "is no video, or damaged"),
         (lambda path: path.write_bytes(cut(path.read_bytes())), "is no video, or damaged"),
-        (lambda path: path.unlink(), "is not there"),
+        (lambda path: path.unlink(), "not found"),
         (lambda path: (path.unlink(), path.mkdir()), "holds no image or video"),
     ],
     ids=["empty", "text", "cut", "missing", "folder"],

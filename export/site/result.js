@@ -144,7 +144,7 @@ function describe({ faces, scale }, isPhoto, shrunkFrom, shrinkTo) {
   if (!faces.length) return [...parts, "No face was found."].join(" ");
   if (done.length) {
     const ms = done.reduce((sum, face) => sum + face.ms, 0);
-    parts.push(`${count(done.length, "face")} upscaled in ${milliseconds(ms)}, the photo enlarged ${scale} times.`);
+    parts.push(`${count(done.length, "face")} upscaled in ${milliseconds(ms)}, the photo upscaled ${scale} times.`);
   }
   for (const [size, why] of [["large", "large enough to show more than the network would"], ["small", "under 8 px"]]) {
     const left = faces.filter((face) => face.leftAs === size).length;

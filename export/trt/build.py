@@ -7,7 +7,6 @@ on the CPU, for the given compute capabilities. Precision comes from the ONNX fi
 """
 
 import os
-import re
 import tempfile
 import time
 from collections.abc import Sequence
@@ -16,47 +15,13 @@ from pathlib import Path
 from typing import Any
 
 from export.gate import check_for_tensorrt, read_graph, types_of
+from export.trt.options import CAPABILITIES, BuildOptions
 from export.trt.subprocess import Progress, alone, ask, work_folder
 from export.trt.worker import ENGINE, LOG, SOURCE, Built, Found, Request
 from runtime.artifact import Artifact, read_artifact, write_artifact
 from runtime.atomic import sha256_bytes, sha256_file, write_bytes
-from runtime.errors import EXIT_MISSING, EXIT_USAGE, EdgeError
+from runtime.errors import EXIT_MISSING, EdgeError
 from runtime.manifest import Manifest, manifest_path, read_manifest
-
-CAPABILITIES = ("8.6",)  # without a GPU: Ampere, whose engines later GPUs run too
-MAX_BATCH = 1024
-
-
-@dataclass(frozen=True)
-class Options:
-    """How to build; EdgeError with status 2 for invalid values.
-
-    `capabilities`: () is that of the GPU here, else CAPABILITIES. `profile`: the smallest,
-    optimal and largest batch.
-    """
-
-    builder: str = "auto"
-    capabilities: tuple[str, ...] = ()
-    profile: tuple[int, int, int] = (1, 4, 16)
-    workspace_mib: int = 1024
-    timeout_s: float = 1800
-
-    def __post_init__(self) -> None:
-        least, best, most = self.profile
-        if not 1 <= least <= best <= most <= MAX_BATCH:
-            raise EdgeError(
-                f"--profile {least} {best} {most}: expected 1 <= least <= best <= most"
-                f" <= {MAX_BATCH}",
-                EXIT_USAGE,
-            )
-        for capability in self.capabilities:
-            if not re.fullmatch(r"\d{1,2}\.\d", capability):
-                raise EdgeError(
-                    f"--compute-capability {capability}: expected numbers such as 8.6 or 8.6,8.9",
-                    EXIT_USAGE,
-                )
-        if self.workspace_mib < 1 or self.timeout_s <= 0:
-            raise EdgeError("--workspace-mib and --timeout-s: expected more than 0", EXIT_USAGE)
 
 
 @dataclass(frozen=True)
@@ -91,14 +56,14 @@ class Engines:
 
 def compile_engines(
     artifacts: Sequence[str | Path],
-    options: Options | None = None,
+    options: BuildOptions | None = None,
     progress: Progress = lambda step: None,
 ) -> Engines:
     """Build an engine of each ONNX file, independently of failures of the others.
 
     Raises EdgeError if none can be built: no builder, or one without these capabilities.
     """
-    options = options or Options()
+    options = options or BuildOptions()
     found = find_builder(options)
     engines, failures = [], []
     for artifact in artifacts:
@@ -112,7 +77,7 @@ def compile_engines(
 def compile_engine(
     artifact: str | Path,
     found: Found,
-    options: Options,
+    options: BuildOptions,
     progress: Progress = lambda step: None,
 ) -> Engine:
     """Build the engine of an ONNX file with its manifest, unless it is up to date.
@@ -142,7 +107,7 @@ def compile_engine(
         return _describe(engine, source, time.monotonic() - started, up_to_date=False)
 
 
-def find_builder(options: Options) -> Found:
+def find_builder(options: BuildOptions) -> Found:
     """Find a builder that starts here; EdgeError with status 5 if there is none."""
     with tempfile.TemporaryDirectory() as work:
         question = {"find": options.builder}
@@ -161,7 +126,7 @@ def find_builder(options: Options) -> Found:
     return found
 
 
-def _capabilities(options: Options, found: Found) -> tuple[str, ...]:
+def _capabilities(options: BuildOptions, found: Found) -> tuple[str, ...]:
     if found.capability:
         return (found.capability,)
     return tuple(sorted(set(options.capabilities or CAPABILITIES), key=float))

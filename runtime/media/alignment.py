@@ -12,7 +12,7 @@ from PIL import Image
 from runtime.image import LR_SIDE, SR_SIDE, Pixels
 from runtime.media.detector import Points
 
-# Where CenterFace sees the landmarks, in px of 128x128: means of calib_data's 128 faces, enlarged.
+# Where CenterFace sees the landmarks, in px of 128x128: means of calib_data's 128 faces, upscaled.
 LANDMARKS = np.array(
     [(45.9, 47.1), (82.1, 47.7), (63.2, 66.9), (47.7, 82.2), (77.6, 82.6)], np.float64
 )
@@ -27,7 +27,7 @@ class Frame:
 
     @classmethod
     def around(cls, landmarks: Points, seen: Points = LANDMARKS) -> Frame:
-        """Turned, enlarged and shifted to a face's landmarks (5, 2), in px, by least squares.
+        """Rotated, scaled and shifted to a face's landmarks (5, 2), in px, by least squares.
 
         `seen` is where the detector sees those of the training faces.
         """

@@ -54,7 +54,7 @@ def upscale_video(
     what is no video, or has larger or more frames than MAX_FRAME_PIXELS and MAX_FRAMES.
     """
     if not source.is_file():
-        raise EdgeError(f"{source}: is not there, or no ordinary file; check the path")
+        raise EdgeError(f"{source}: not found, or not an ordinary file. Check the path")
     if target.suffix.lower() != ".mp4":
         raise EdgeError(f"{target}: expected a name that ends in .mp4")
     pyav = _import_av()
