@@ -143,8 +143,9 @@ def _wild_asked(path: Path) -> str:
 
 
 def _poses(path: Path) -> str:
-    turned = wild.read_json(path)
-    upright = wild.read_json(path.with_name(WILD[0]))
+    if not path.with_name(WILD[0]).is_file():  # the upright faces
+        return f"*Not measured yet: `{WILD[1]}`.*"
+    turned, upright = wild.read_json(path), wild.read_json(path.with_name(WILD[0]))
     return wild.poses_table(upright.rows, turned.rows, turned.turn)
 
 
