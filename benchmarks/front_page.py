@@ -59,8 +59,13 @@ def devices_table(rows: Sequence[TargetRow]) -> str:
     for target, files in grouped.items():
         ran = [row for row in files if row.fidelity_db is not None]
         lowest = min((row.fidelity_db for row in ran if row.fidelity_db is not None), default=None)
-        status = f"run on {ran[0].ran_on}" if ran else f"not run: {files[0].not_run}"
+        status = f"run on {_places(ran)}" if ran else f"not run: {files[0].not_run}"
         names = ", ".join(dict.fromkeys(Path(row.file).name for row in files))
         fidelity = "" if lowest is None else f"{lowest:.1f}"
         lines.append((target, names, fidelity, status, f"`{files[0].command}`"))
     return markdown_table(("target", "files", "fidelity dB at least", "status", "command"), lines)
+
+
+def _places(rows: Sequence[TargetRow]) -> str:
+    """Where rows ran, each place once, without a processor's features."""
+    return ", ".join(dict.fromkeys((row.ran_on or "").split(" (")[0] for row in rows))

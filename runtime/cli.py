@@ -26,6 +26,7 @@ COMMANDS = {
     "tensorrt": ("export.tensorrt", "compile TensorRT engines"),
     "litert": ("export.litert", "write .tflite files for phones"),
     "ncnn": ("export.ncnn", "write ncnn files for phones and small boards"),
+    "coreml": ("export.coreml", "write a Core ML package"),
     "web": ("export.web", "make a web page that upscales faces in the browser"),
     "pack": ("export.pack", "pack all that a device needs into one zip"),
     "train": ("aminet.train", "train a model"),
