@@ -68,4 +68,4 @@ def devices_table(rows: Sequence[TargetRow]) -> str:
 
 def _places(rows: Sequence[TargetRow]) -> str:
     """Where rows ran, each place once, without a processor's features."""
-    return ", ".join(dict.fromkeys((row.ran_on or "").split(" (")[0] for row in rows))
+    return ", ".join(dict.fromkeys((row.ran_on or "").split(" (")[0].split(";")[0] for row in rows))

@@ -144,7 +144,8 @@ def _check_budget(source: SourceModel, made: _Made) -> None:
         if min(measured.fidelity_db, measured.extremes_fidelity_db) < least_db:
             raise EdgeError(
                 f"{source.path}: FP16 keeps {measured.fidelity_db:.1f} dB on faces and"
-                f" {measured.extremes_fidelity_db:.1f} on extremes ({measured.backend}), expected"
+                f" {measured.extremes_fidelity_db:.1f} on stress probes ({measured.backend}),"
+                f" expected"
                 f" {least_db:.0f}; nothing was written; stay with FP32 or take INT8",
                 EXIT_DRIFT,
             )
@@ -186,7 +187,8 @@ def describe(made: Fp16Artifact) -> str:
     sums = "" if sums_db is None else f"; {sums_db:.1f} dB where sums are FP16 too"
     return (
         f"{made.artifact}: for {made.target}, {made.bytes / 2**20:.1f} MiB, {made.executes_as};"
-        f" {made.fidelity_db:.1f} dB to FP32 on faces, {made.extremes_fidelity_db:.1f} on extremes"
+        f" {made.fidelity_db:.1f} dB to FP32 on faces, {made.extremes_fidelity_db:.1f} on stress"
+        " probes"
         f" ({made.measured_on}){sums}"
     )
 

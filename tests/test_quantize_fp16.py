@@ -93,7 +93,7 @@ def test_an_overflow_is_found_and_leaves_no_file(artifact, capsys, target):
         artifact.parent, model=tiny_artifact.build(tiny_artifact.FP32, weights)
     )
     assert fp16.main(["--artifact", str(artifact), "--target", target]) == EXIT_DRIFT
-    assert "FP16 keeps 0.0 dB on faces and 0.0 on extremes" in capsys.readouterr().err
+    assert "FP16 keeps 0.0 dB on faces and 0.0 on stress probes" in capsys.readouterr().err
     assert not list(artifact.parent.glob("fp16*"))
 
 

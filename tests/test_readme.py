@@ -18,6 +18,7 @@ from runtime.image import read_image
 ROOT = Path(__file__).parent.parent
 README = ROOT / "README.md"
 MAX_README_BYTES = 9 << 10
+PACKAGES = ("aminet", "export", "quantize", "runtime", "benchmarks", "calib_data")
 PROSE = [README, *sorted(ROOT.glob("docs/*.md")), *sorted(ROOT.glob("*.md"))]
 # The project's former words: docs/concepts.md has the field's.
 OLD_TERMS = (
@@ -101,3 +102,15 @@ def test_troubleshooting_quotes_messages_of_the_code():
     quoted = [text for row in rows for text in re.findall(r"`([^`]+)`", row.split(" | ")[0])]
     assert len(quoted) > 25
     assert [text for text in quoted if text not in code] == []
+
+
+def test_messages_and_help_speak_the_fields_language():
+    spoken = ("EdgeError", "add_argument", "ArgumentParser", "add_argument_group")
+    found = []
+    for path in (path for name in PACKAGES for path in (ROOT / name).rglob("*.py")):
+        for call in ast.walk(ast.parse(path.read_text())):
+            if isinstance(call, ast.Call) and ast.unparse(call.func).split(".")[-1] in spoken:
+                texts = [n.value for n in ast.walk(call) if isinstance(n, ast.Constant)]
+                said = " ".join(text for text in texts if isinstance(text, str)).lower()
+                found += [(path.name, term) for term in OLD_TERMS if term in said]
+    assert found == []
