@@ -9,6 +9,7 @@ import torch
 import runtime.image
 from aminet.training.data import batches, make_pair, reframe, relight, shrink
 from aminet.training.options import Augmentation
+from runtime.errors import EdgeError
 
 STILL = Augmentation(flip=False, share=0.0)
 
@@ -145,5 +146,5 @@ def test_input_is_shrunk_from_the_relit_face() -> None:
     ],
 )
 def test_augmentation_out_of_range_is_refused(change: dict[str, float]) -> None:
-    with pytest.raises(ValueError, match="out of range"):
+    with pytest.raises(EdgeError, match="out of range"):
         Augmentation(**change)
