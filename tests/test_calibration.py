@@ -56,7 +56,7 @@ def make_flat(folder):
     ("spoil", "reason"),
     [
         (break_many, "5 of 24 images cannot be used, such as"),
-        (keep_few, "holds 10 faces, expected at least 16"),
+        (keep_few, "holds 10 images, expected at least 16"),
         (make_alike, "shows the same or nothing in all images"),
         (make_flat, "shows the same or nothing in all images"),
         (lambda folder: [path.unlink() for path in folder.iterdir()], "holds no "),
@@ -96,7 +96,7 @@ def test_of_a_folder_with_several_sides_the_one_that_fits_is_read(tmp_path):
     for number, face in enumerate(tiny_artifact.faces(24)):
         write_image(tmp_path / f"{number:02}.png", face)
         write_image(tmp_path / "64px" / f"{number:02}.png", np.kron(face, np.ones((4, 4, 1), "u1")))
-    of_16, of_64 = read_calibration([tmp_path]), read_calibration([tmp_path], side=64)
+    of_16, of_64 = read_calibration([tmp_path]), read_calibration([tmp_path], 64)
     assert (of_16.faces.shape, of_64.faces.shape) == ((18, 16, 16, 3), (18, 64, 64, 3))
     assert np.array_equal(of_16.faces, tiny_artifact.faces(24)[np.arange(24) % 4 != 3])
 
