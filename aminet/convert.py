@@ -28,7 +28,7 @@ PREFIXES = ("module.", "_orig_mod.", "generator.")  # of DataParallel, torch.com
 
 
 @dataclass(frozen=True)
-class Converted:
+class ConvertedCheckpoint:
     """The checkpoint written, and what it was made of: a key of the file, or "" for the whole."""
 
     checkpoint: str
@@ -37,7 +37,7 @@ class Converted:
     tensors: int
 
 
-def convert(path: str | Path, model: str, out: str | Path) -> Converted:
+def convert(path: str | Path, model: str, out: str | Path) -> ConvertedCheckpoint:
     """Write the weights as a checkpoint of `model`; EdgeError where they do not fit it."""
     config, path = find_config(model), Path(path)
     with needs("train"):
@@ -49,7 +49,7 @@ def convert(path: str | Path, model: str, out: str | Path) -> Converted:
     state = {strip_prefixes(name): value for name, value in state.items()}
     network = build_model(Checkpoint(config, model, state, "", path=path))
     save_checkpoint(out, network, config, name=model, training={"converted_from": path.name})
-    return Converted(str(out), model, key, len(state))
+    return ConvertedCheckpoint(str(out), model, key, len(state))
 
 
 def pick_weights(content: Mapping[str, Any], name: str) -> tuple[str, dict[str, "Tensor"]]:

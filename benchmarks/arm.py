@@ -44,7 +44,7 @@ Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)
-class Face:
+class ArmFace:
     """A face that an emulated processor upscaled. `levels`: how far from this machine's, of 255."""
 
     cpu: str
@@ -62,11 +62,11 @@ class PackRun:
     commands: tuple[str, ...]
 
 
-Finding: TypeAlias = TargetRow | Fault | Face | PackRun
+Finding: TypeAlias = TargetRow | Fault | ArmFace | PackRun
 PLACES = {  # in the JSON: where each kind of finding is, and what an older one of it has in common
     TargetRow: ("rows", ("file", "command")),
     Fault: ("faults", ("cpu", "graph")),
-    Face: ("faces", ("cpu", "artifact")),
+    ArmFace: ("faces", ("cpu", "artifact")),
     PackRun: ("packs", ("cpu",)),
 }
 
@@ -124,7 +124,7 @@ def read_content(path: str | Path | None) -> dict[str, Any]:
     return {**empty, **json.loads(Path(path).read_bytes())}
 
 
-def upscale_face(arm: EmulatedArm, artifact: Path, code: Path, work: Path) -> Face:
+def upscale_face(arm: EmulatedArm, artifact: Path, code: Path, work: Path) -> ArmFace:
     """A synthetic face by `runtime.infer`, compared with what this machine makes of it."""
     out = work / f"{arm.cpu}.png"
     words = ["runtime.infer", str(FACE), "--artifact", str(artifact), "--backend", "onnxruntime"]
@@ -133,7 +133,7 @@ def upscale_face(arm: EmulatedArm, artifact: Path, code: Path, work: Path) -> Fa
         here = session.upscale(read_image(FACE))
     levels = int(np.abs(read_image(out).astype(int) - here.astype(int)).max())
     name = f"{FOLDER.name}/{artifact.name}"
-    return Face(arm.cpu, name, levels, f"python -m runtime.infer face.png --artifact {name}")
+    return ArmFace(arm.cpu, name, levels, f"python -m runtime.infer face.png --artifact {name}")
 
 
 def check_pack(arm: EmulatedArm, folder: Path, wheel: Path, work: Path) -> PackRun:

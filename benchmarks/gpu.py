@@ -45,7 +45,7 @@ class StepResult:
 
 
 @dataclass(frozen=True)
-class Plan:
+class GpuPlan:
     """Where the faces are, where the runs go, and for how long to train altogether."""
 
     data: tuple[str, ...]
@@ -58,7 +58,7 @@ class Plan:
         return str(self.out / model / "best.safetensors")
 
 
-def steps(plan: Plan) -> list[Step]:
+def steps(plan: GpuPlan) -> list[Step]:
     """All steps in order: the larger network first, since the smaller ones imitate it."""
     rate = ("--rate", "2e-3", "--warmup", "200", "--loss", "psnr")
     taught = ("--teacher", plan.best("aminet"), "--distill", "0.8")
@@ -75,7 +75,7 @@ def steps(plan: Plan) -> list[Step]:
     ]
 
 
-def _train(plan: Plan, model: str, share: float, options: Sequence[str]) -> Step:
+def _train(plan: GpuPlan, model: str, share: float, options: Sequence[str]) -> Step:
     fixed = ("--model", model, "--data", *plan.data, "--val", *plan.val)
     if plan.rehearse:
         how: tuple[str, ...] = REHEARSAL
@@ -86,14 +86,14 @@ def _train(plan: Plan, model: str, share: float, options: Sequence[str]) -> Step
     return Step(f"train {model}", ("aminet.train", *fixed, *out, *options, *how), share)
 
 
-def _ablations(plan: Plan) -> tuple[str, ...]:
+def _ablations(plan: GpuPlan) -> tuple[str, ...]:
     fixed = ("--data", *plan.data, "--val", *plan.val, "--out", str(plan.out / "ablations"))
     if plan.rehearse:
         return ("benchmarks.ablations", *fixed, "--rehearse", "--steps", "2")
     return ("benchmarks.ablations", *fixed, "--minutes", f"{plan.minutes * 0.15:g}")
 
 
-def _deploy(plan: Plan, model: str) -> list[Step]:
+def _deploy(plan: GpuPlan, model: str) -> list[Step]:
     """Export, quantize and compile what was trained, in the run's own folder."""
     fp32 = str(plan.out / model / "fp32.onnx")
     export = ("export.onnx", "--checkpoint", plan.best(model), "--out", fp32, "--overwrite")
@@ -108,7 +108,7 @@ def _deploy(plan: Plan, model: str) -> list[Step]:
     ]
 
 
-def _latency(plan: Plan) -> tuple[str, ...]:
+def _latency(plan: GpuPlan) -> tuple[str, ...]:
     """The ONNX files and engines of all models, in the backends that they are for."""
     folders = [plan.out / model for model in ("aminet", "aminet-edge", "aminet-s")]
     files = [str(path) for folder in folders for path in sorted(folder.glob("*.onnx"))]
@@ -117,7 +117,7 @@ def _latency(plan: Plan) -> tuple[str, ...]:
     return ("benchmarks.latency", "--artifact", *files, *engines, "--out", out)
 
 
-def run(plan: Plan, only: Sequence[str] = ()) -> list[StepResult]:
+def run(plan: GpuPlan, only: Sequence[str] = ()) -> list[StepResult]:
     """Run the steps that are not done; whatever becomes of one, go on with the next."""
     results = []
     done = _read_done(plan.out)
@@ -153,7 +153,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    plan = Plan(
+    plan = GpuPlan(
         data=tuple(arguments.data),
         val=tuple(arguments.val),
         out=Path(arguments.out),

@@ -12,7 +12,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from export.device_command import DeviceFormat, run
-from export.device_files import Candidate, DeviceFile, publish
+from export.device_files import DeviceCandidate, DeviceFile, publish
 from export.packed import folder_listing
 from runtime import drift
 from runtime.artifact import Artifact
@@ -52,7 +52,7 @@ def export(source: Artifact, folder: Path, precision: str) -> DeviceFile:
     share = int8_mac_share(Graph(graph, str(source.path)))
     computed = f"int8, {share:.1%} of the multiply-adds" if precision == "int8" else precision
     return publish(
-        Candidate(
+        DeviceCandidate(
             source=source,
             path=path,
             precision=precision,

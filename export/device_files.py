@@ -23,7 +23,7 @@ FP16_LEAST_DB = 60.0  # where FP16 is no more than rounding
 
 
 @dataclass(frozen=True)
-class Candidate:
+class DeviceCandidate:
     """A file that is not published yet, and what its manifest will say of it.
 
     `executes_as` begins with the precision that it is computed in, as it was seen. `parts` are the
@@ -78,7 +78,7 @@ def limit_for(source: Manifest, precision: str, backend: str) -> Limit:
     return drift.limit(source, min(measured) if measured else backend)
 
 
-def publish(candidate: Candidate, write: Write | None = None) -> DeviceFile:
+def publish(candidate: DeviceCandidate, write: Write | None = None) -> DeviceFile:
     """Write a file, its parts and its manifest, all or none.
 
     `write` puts what is no single file in its place. EdgeError with status 3 if it drifts from FP32
@@ -130,7 +130,7 @@ def describe(made: DeviceFile) -> str:
     )
 
 
-def _manifest(candidate: Candidate) -> Manifest:
+def _manifest(candidate: DeviceCandidate) -> Manifest:
     parent = candidate.source.manifest
     measurement = Measurement.of(
         candidate.fidelity,
@@ -158,7 +158,7 @@ def _manifest(candidate: Candidate) -> Manifest:
     )
 
 
-def _bring_probes(candidate: Candidate) -> None:
+def _bring_probes(candidate: DeviceCandidate) -> None:
     """Put the model's probes beside a file that is written elsewhere than in its folder."""
     here = probes_path(candidate.path)
     if not here.is_file() or sha256_file(here) != candidate.source.manifest.probes_sha256:

@@ -11,7 +11,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from export.device_command import DeviceFormat, run
-from export.device_files import Candidate, DeviceFile, publish
+from export.device_files import DeviceCandidate, DeviceFile, publish
 from runtime import drift
 from runtime.artifact import Artifact
 from runtime.backends.litert import Execution, LiteRtSession
@@ -44,7 +44,7 @@ def export(source: Artifact, folder: Path, precision: str) -> DeviceFile:
         execution = session.execution()
         fidelity = drift.measure(session.run, drift.decode_probes(source.probes, "the probes"))
     return publish(
-        Candidate(
+        DeviceCandidate(
             source=source,
             path=path,
             precision=precision,

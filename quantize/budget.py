@@ -54,10 +54,10 @@ class Budget:
             return self.least_fidelity_db()
         return max(self.least_fidelity_db(), self.least_for_the_worst_db())
 
-    def allows(self, candidate: "Candidate") -> bool:
+    def allows(self, candidate: "Int8Candidate") -> bool:
         return self.fault(candidate) is None
 
-    def fault(self, candidate: "Candidate") -> str | None:
+    def fault(self, candidate: "Int8Candidate") -> str | None:
         """What misses the budget, in words; None if nothing does.
 
         The probes' faces count whatever set calibrated: they come with the model, and every start
@@ -93,7 +93,7 @@ class Budget:
             f" {most_db:g} and {most_worst_db:g}"
         )
 
-    def check(self, candidate: "Candidate", name: str) -> None:
+    def check(self, candidate: "Int8Candidate", name: str) -> None:
         """EdgeError with status 3 if the budget is missed."""
         if fault := self.fault(candidate):
             raise EdgeError(
@@ -104,7 +104,7 @@ class Budget:
 
 
 @dataclass(frozen=True)
-class Candidate:
+class Int8Candidate:
     """A file with these layers in INT8, and how it did in its backend.
 
     `real` is None where no real faces were given: then the fidelity lets expect the drift.
@@ -134,9 +134,9 @@ def meet_budget(
     budget: Budget,
     layers: Sequence[Layer],
     total_macs: int,
-    attempt: Callable[[Sequence[Layer]], Candidate],
+    attempt: Callable[[Sequence[Layer]], Int8Candidate],
     errors: Callable[[], Mapping[str, float]],
-) -> Candidate:
+) -> Int8Candidate:
     """Quantize all layers, or as many as the budget allows.
 
     The first to be kept in FP32 are the most sensitive for their size and the conversions that they
@@ -152,7 +152,7 @@ def meet_budget(
     )
     spare = _layers_to_spare(order, total_macs)
 
-    def without(count: int) -> Candidate:
+    def without(count: int) -> Int8Candidate:
         kept_fp32 = {layer.name for layer in spare[:count]}
         return attempt([layer for layer in layers if layer.name not in kept_fp32])
 

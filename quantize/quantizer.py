@@ -12,9 +12,9 @@ from onnx import ModelProto
 
 from export.gate import check_for_tensorrt
 from quantize import sensitivity
-from quantize.budget import Budget, Candidate, meet_budget
+from quantize.budget import Budget, Int8Candidate, meet_budget
 from quantize.calibration import CalibrationSet
-from quantize.engines.engine import Engine
+from quantize.engines.engine import QuantizationEngine
 from quantize.engines.native import NativeEngine
 from quantize.engines.nncf import NncfEngine
 from quantize.fp16_passes import to_half
@@ -53,7 +53,7 @@ class Quantizer:
         self._progress = progress
         self._errors: dict[str, dict[str, float]] = {}  # of each target, of each layer alone
         names = ENGINES if options.engine == "auto" else (options.engine,)
-        self._engines: list[Engine] = [self._open_engine(name) for name in names]
+        self._engines: list[QuantizationEngine] = [self._open_engine(name) for name in names]
         if options.data and source.manifest.network is not None:
             raise EdgeError("--data: the drift on real faces is AMINet's, not another network's")
         with source.open(source.content) as fp32:
@@ -75,7 +75,7 @@ class Quantizer:
         hr, side = load_faces(self._options.data), self._source.manifest.lr_side
         return Evaluator(fp32.run, np.stack([shrink(face, side) for face in hr]), hr)
 
-    def _open_engine(self, name: str) -> Engine:
+    def _open_engine(self, name: str) -> QuantizationEngine:
         if name == NativeEngine.name:
             return self._native
         return NncfEngine(self._source, self._calibration.faces)
@@ -85,9 +85,9 @@ class Quantizer:
         self._progress("calibrating")
         return NativeEngine(self._source, self._calibration.faces)
 
-    def _best(self, target: Target) -> tuple[Engine, Candidate]:
+    def _best(self, target: Target) -> tuple[QuantizationEngine, Int8Candidate]:
         """The engine whose file is kept, and that file; EdgeError if none meets the budget."""
-        made: list[tuple[Engine, Candidate]] = []
+        made: list[tuple[QuantizationEngine, Int8Candidate]] = []
         failures: list[EdgeError] = []
         for engine in self._engines:
             try:
@@ -105,7 +105,7 @@ class Quantizer:
         return made[kept][0], replace(made[kept][1], choice=why)
 
     def _times_ms(
-        self, target: Target, made: Sequence[tuple[Engine, Candidate]]
+        self, target: Target, made: Sequence[tuple[QuantizationEngine, Int8Candidate]]
     ) -> list[float] | None:
         """The time of each file for one face, interleaved; None where only a proxy runs it."""
         if target.emulated or len(made) < 2:
@@ -123,14 +123,14 @@ class Quantizer:
 
     def _meet_budget(
         self,
-        engine: Engine,
+        engine: QuantizationEngine,
         target: Target,
         layers: Sequence[Layer],
         convert: Callable[[ModelProto], ModelProto] = lambda model: model,
-    ) -> Candidate:
+    ) -> Int8Candidate:
         """As many of these layers in INT8 as the budget allows, with the rest converted."""
 
-        def attempt(layers: Sequence[Layer]) -> Candidate:
+        def attempt(layers: Sequence[Layer]) -> Int8Candidate:
             self._progress(f"{target.name}: {engine.name} with {len(layers)} layers in INT8")
             content = self._source.serialize(convert(engine.quantize(layers, target)))
             with self._source.open(content, target.backend) as runner:
@@ -164,9 +164,9 @@ class Quantizer:
 
     def _evaluate(
         self, target: Target, runner: Runner, content: bytes, layers: Sequence[Layer]
-    ) -> Candidate:
+    ) -> Int8Candidate:
         claimed = {layer.name for layer in layers}
-        return Candidate(
+        return Int8Candidate(
             content=content,
             layers=tuple(layers),
             held_out=self._held_out.evaluate(runner.run),
@@ -205,7 +205,7 @@ class Quantizer:
         _remove(self._source.path.with_name(target.file))
         return record(self._source, target, path, candidate, self._errors.get("cpu", {}))
 
-    def _write(self, target: Target, file: str, candidate: Candidate) -> Int8Artifact:
+    def _write(self, target: Target, file: str, candidate: Int8Candidate) -> Int8Artifact:
         path = self._source.path.with_name(file)
         errors = self._errors.get(target.name, {})
         made = record(self._source, target, path, candidate, errors)
@@ -227,7 +227,9 @@ class Quantizer:
         return made
 
 
-def choose(candidates: Sequence[Candidate], times_ms: Sequence[float] | None) -> tuple[int, str]:
+def choose(
+    candidates: Sequence[Int8Candidate], times_ms: Sequence[float] | None
+) -> tuple[int, str]:
     """The place of the file to keep, and why: higher fidelity at equal or better speed.
 
     All meet the budget. Where no speed was measured the share of INT8 stands in for it.

@@ -6,7 +6,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from quantize.activations import CONTRAST
-from quantize.budget import Candidate
+from quantize.budget import Int8Candidate
 from quantize.calibration import CalibrationSet
 from quantize.source import SourceModel
 from quantize.targets import Target
@@ -60,7 +60,7 @@ def record(
     source: SourceModel,
     target: Target,
     path: Path,
-    candidate: Candidate,
+    candidate: Int8Candidate,
     errors: Mapping[str, float],
 ) -> Int8Artifact:
     """Describe a candidate that is, or will be, the file at `path`.
@@ -133,7 +133,7 @@ def _listed(layers: tuple[Fp32Layer, ...]) -> str:
 def make_manifest(
     source: SourceModel,
     target: Target,
-    candidate: Candidate,
+    candidate: Int8Candidate,
     made: Int8Artifact,
     calibration: CalibrationSet,
     max_drop_db: float,
@@ -164,7 +164,7 @@ def make_manifest(
     )
 
 
-def measurement_of(candidate: Candidate, target: Target) -> Measurement:
+def measurement_of(candidate: Int8Candidate, target: Target) -> Measurement:
     """How the candidate did on the probes."""
     return Measurement.of(
         candidate.probes, target.backend, candidate.backend_version, emulated=target.emulated

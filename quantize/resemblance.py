@@ -27,7 +27,7 @@ TURNS = {1: "turned by 90 degrees", 2: "upside down", 3: "turned by 90 degrees"}
 
 
 @dataclass(frozen=True)
-class Statistics:
+class SetStatistics:
     """Mean luma and contrast in levels, saturation, detail, channel means and mean image.
 
     Saturation is relative to the light, detail to the contrast.
@@ -79,11 +79,11 @@ def _misplaced(mean: NDArray[np.float64], expected: NDArray[np.float64]) -> Iter
         yield f"not aligned faces (correlation {fits[0]:.2f} with the mean probe face)"
 
 
-def _statistics(images: Pixels) -> Statistics:
+def _statistics(images: Pixels) -> SetStatistics:
     y = luma(images)
     contrast = float(y.std(axis=(1, 2)).mean())
     steps = np.abs(np.diff(y, axis=1)).mean() + np.abs(np.diff(y, axis=2)).mean()
-    return Statistics(
+    return SetStatistics(
         luma=float(y.mean()),
         contrast=contrast,
         saturation=float((images.max(axis=-1).mean() - images.min(axis=-1).mean()) / images.mean()),
@@ -93,7 +93,7 @@ def _statistics(images: Pixels) -> Statistics:
     )
 
 
-def _channel_order(found: Statistics, expected: Statistics) -> str:
+def _channel_order(found: SetStatistics, expected: SetStatistics) -> str:
     """The order of channels in which their means are nearest to the expected ones."""
     means, wanted = (one.channels - one.channels.mean() for one in (found, expected))
     orders = list(permutations(range(len(CHANNELS))))  # the unchanged one first

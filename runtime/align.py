@@ -38,7 +38,7 @@ HELP = {TOO_SMALL: " (--min-side)", CUT_OFF: " (--edges)", NO_FACE: ""}
 
 
 @dataclass(frozen=True)
-class Options:
+class AlignOptions:
     """Which faces are taken; the defaults are for training."""
 
     min_side: float = MIN_SIDE
@@ -91,7 +91,7 @@ class SourceImage:
 def align(
     sources: Sequence[str | Path],
     out: str | Path,
-    options: Options | None = None,
+    options: AlignOptions | None = None,
     watch: Callable[[int], None] = lambda done: None,
 ) -> Aligned:
     """Write the faces of images, folders and tars into the folder `out`, 128x128 each.
@@ -99,7 +99,7 @@ def align(
     EdgeError for a folder or tar that is not there or holds no image, for an `out` inside of one,
     and without the detector (status 5). `watch(done)` is called after each image.
     """
-    options, out = options or Options(), Path(out)
+    options, out = options or AlignOptions(), Path(out)
     _refuse_inside(out, sources)
     detector = Detector()
     faces: list[AlignedFace] = []
@@ -176,7 +176,7 @@ def _nearest_to_center(found: Sequence[FoundFace]) -> FoundFace | None:
     return min(found, key=distance, default=None)
 
 
-def _why_not(frame: Frame, photo: Pixels, options: Options) -> str:
+def _why_not(frame: Frame, photo: Pixels, options: AlignOptions) -> str:
     """Why a face is left out; empty if it is taken."""
     if frame.side < options.min_side:
         return TOO_SMALL
@@ -212,7 +212,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    options = Options(**{name: getattr(arguments, name) for name in Options.__dataclass_fields__})
+    options = AlignOptions(
+        **{name: getattr(arguments, name) for name in AlignOptions.__dataclass_fields__}
+    )
     with Steps() as steps:
         found = align(
             arguments.inputs,

@@ -29,7 +29,7 @@ COUNTED = 10_000  # jobs: of more the number is not counted beforehand
 
 
 @dataclass(frozen=True)
-class Options:
+class InferOptions:
     """How to upscale; what is not given is chosen by open_session, or by the image's size."""
 
     artifact: str | None = None
@@ -86,7 +86,7 @@ Progress = Callable[[int, "int | None"], None]
 
 def infer(
     inputs: Sequence[str],
-    options: Options | None = None,
+    options: InferOptions | None = None,
     progress: Progress | None = None,
     say: Callable[[str], None] = lambda line: None,
     watch: Watch = lambda done, total: None,
@@ -106,7 +106,7 @@ def infer(
 def infer_each(
     inputs: Sequence[str],
     on_result: Callable[[FaceResult], None],
-    options: Options | None = None,
+    options: InferOptions | None = None,
     progress: Progress | None = None,
     say: Callable[[str], None] = lambda line: None,
     watch: Watch = lambda done, total: None,
@@ -118,7 +118,7 @@ def infer_each(
     from runtime.media.plan import Plan, Shard
     from runtime.media.run import results
 
-    options = options or Options()
+    options = options or InferOptions()
     check_backend(options.backend)
     if options.scale and options.mode == "face":
         raise EdgeError("--scale is for photos and videos; a face becomes 128x128", EXIT_USAGE)
@@ -209,7 +209,7 @@ def _report(
     )
 
 
-def _part(kind: Any, options: Options) -> Any:
+def _part(kind: Any, options: InferOptions) -> Any:
     """The fields that a dataclass shares with the options."""
     return kind(**{each.name: getattr(options, each.name) for each in fields(kind)})
 
@@ -222,7 +222,7 @@ def _run(arguments: argparse.Namespace) -> int:
     from runtime.backends.open import with_provider
     from runtime.media.console import Console
 
-    options = {each.name: getattr(arguments, each.name) for each in fields(Options)}
+    options = {each.name: getattr(arguments, each.name) for each in fields(InferOptions)}
     options["backend"] = with_provider(arguments.backend, arguments.provider)
     to_stderr = "-" in arguments.inputs and arguments.out is None
     if to_stderr and (arguments.json or arguments.json_lines):
@@ -232,7 +232,7 @@ def _run(arguments: argparse.Namespace) -> int:
         report = infer_each(
             arguments.inputs,
             console.result,
-            Options(**options),
+            InferOptions(**options),
             console.progress,
             console.say,
             console.watch,

@@ -19,7 +19,7 @@ from runtime.backends.base import Threads
 from runtime.errors import EdgeError
 from runtime.formats import ONNX, format_of
 from runtime.places import Route
-from runtime.shapes import Candidate, S, Shape, find_shape, random_faces
+from runtime.shapes import S, Shape, ShapeCandidate, find_shape, random_faces
 from runtime.timing import take_turns
 
 CHOICE_VERSION = "4"  # another one when what is remembered, or how it is chosen, changes
@@ -130,7 +130,7 @@ def _open_all(
     return sessions, failed, passed_over
 
 
-def _time(sessions: Sequence[Candidate], folder: Path) -> list[Trial]:
+def _time(sessions: Sequence[ShapeCandidate], folder: Path) -> list[Trial]:
     """Single faces in all sessions, in turns."""
     runs, turns = [session.run for session in sessions], TURNS if len(sessions) > 1 else 1
     face, callers = random_faces(sessions[0], 1), sessions[0].threads.callers
@@ -197,6 +197,6 @@ def _name(path: Path, folder: Path) -> str:
     return path.relative_to(folder).as_posix()
 
 
-def _close(sessions: Sequence[Candidate]) -> None:
+def _close(sessions: Sequence[ShapeCandidate]) -> None:
     for session in sessions:
         session.close()

@@ -21,7 +21,7 @@ BATCH_RUNS = (1, 2)  # in a turn: to warm up, and timed
 MAX_BATCH_LEVELS = 1  # gray levels of 255 that a face in a batch may differ from the same alone
 
 
-class Candidate(Protocol):
+class ShapeCandidate(Protocol):
     """What is compared: a session, of which these are asked."""
 
     artifact: Path
@@ -37,7 +37,7 @@ class Candidate(Protocol):
         """Give back what is held."""
 
 
-S = TypeVar("S", bound=Candidate)
+S = TypeVar("S", bound=ShapeCandidate)
 
 
 @dataclass(frozen=True)
@@ -89,13 +89,13 @@ def find_shape(sessions: Sequence[S]) -> tuple[S, Shape]:
         shapes.remove(taken)
 
 
-def random_faces(session: Candidate, count: int) -> Tensor:
+def random_faces(session: ShapeCandidate, count: int) -> Tensor:
     """Noise (count, 3, S, S) that takes as long as faces."""
     side = session.lr_side
     return np.random.default_rng(0).random((count, 3, side, side), np.float32)
 
 
-def _time(session: Candidate, lr: Tensor, turns: int) -> Shape:
+def _time(session: ShapeCandidate, lr: Tensor, turns: int) -> Shape:
     threads = session.threads
     runs = (WARM_UP_RUNS, TIMED_RUNS) if len(lr) == 1 else BATCH_RUNS
     (turns_ms,) = take_turns([session.run], lr, turns, threads.callers, runs)

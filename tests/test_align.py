@@ -63,7 +63,7 @@ def test_faces_are_framed_as_the_training_faces(photos, tmp_path, capsys):
         frame = Frame.around(again.landmarks)
         assert abs(frame.turned_deg) < 3
         assert frame.side == pytest.approx(128, rel=0.06)
-    largest = align.align([photos / "people"], tmp_path / "one", align.Options(largest=True))
+    largest = align.align([photos / "people"], tmp_path / "one", align.AlignOptions(largest=True))
     assert [face.side_px for face in largest.faces] == [faces[1]["side_px"]]
 
 

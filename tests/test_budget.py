@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from quantize.budget import WORST, Budget, Candidate, meet_budget
+from quantize.budget import WORST, Budget, Int8Candidate, meet_budget
 from quantize.layers import Layer
 from quantize.targets import CORRELATION
 from runtime.drift import Fidelity
@@ -21,7 +21,7 @@ COST = {"a": 8.0, "b": 4.0, "c": 2.0, "d": 1.0}  # squared error
 
 def candidate(held_out, probes, drift=None, *, layers=(), finite=True):
     """Of (fidelity, worst) on held-out faces and probes, (mean, worst) drift on real faces."""
-    return Candidate(
+    return Int8Candidate(
         content=b"",
         layers=tuple(layers),
         held_out=Evaluation(6, *held_out),

@@ -10,7 +10,7 @@ from onnx import numpy_helper, parser
 import tiny_artifact
 from benchmarks.studies.engines import ACCURACY_CONTROL, compare_engines, engines_table
 from export.gate import check_for_tensorrt
-from quantize.budget import Candidate
+from quantize.budget import Int8Candidate
 from quantize.engines import nncf as engine_module
 from quantize.engines.zero_points import make_signed, make_unsigned
 from quantize.int8 import main, quantize
@@ -131,7 +131,7 @@ def test_the_study_has_a_row_for_each_file_and_for_nncfs_own_loop(source, calib)
 
 
 def candidate(engine, fidelity_db):
-    return Candidate(
+    return Int8Candidate(
         content=b"",
         layers=(),
         held_out=Evaluation(6, fidelity_db, fidelity_db),

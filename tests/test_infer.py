@@ -457,7 +457,7 @@ def test_many_results_are_counted(tmp_path, artifact, capsys):
 
 def test_progress_is_told_after_each_face(folder, artifact):
     told = []
-    options = infer.Options(artifact=str(artifact))
+    options = infer.InferOptions(artifact=str(artifact))
     infer.infer([str(folder)], options, lambda done, total: told.append((done, total)))
     assert told == [(1, 2), (2, 2)]
 

@@ -15,7 +15,7 @@ from quantize.fp16_sums import convolve, multiply, open_summed_in_half, sum_in_h
 from quantize.precision import computes_in_half, open_quietly, optimized_graph
 from runtime.errors import EXIT_DRIFT, EXIT_PRECISION, EXIT_USAGE, EdgeError
 from runtime.image import to_tensor
-from runtime.infer import Options, infer
+from runtime.infer import InferOptions, infer
 from runtime.manifest import read_manifest
 from runtime.session import open_session
 
@@ -60,7 +60,7 @@ def test_what_is_stored_in_fp16_runs_in_fp32_with_its_casts_folded(artifact, fac
     assert "Cast" not in {node.op_type for node in runs.node}
     assert TensorProto.FLOAT16 not in {tensor.data_type for tensor in runs.initializer}
     assert not computes_in_half(content)
-    report = infer([str(face)], Options(artifact=made.artifact))
+    report = infer([str(face)], InferOptions(artifact=made.artifact))
     assert report.precision == "fp32"
     assert report.executes_as == "fp32, weights stored in FP16"
     assert report.results[0].error is None

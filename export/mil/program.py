@@ -22,7 +22,7 @@ Variable: TypeAlias = Any  # of the program
 Made: TypeAlias = Any  # a variable, or one for each output
 
 
-class Conversion:
+class MilConversion:
     """A graph whose values become variables of a program one after the other."""
 
     def __init__(self, graph: Graph, values: Mapping[str, Variable]) -> None:
@@ -53,7 +53,7 @@ class Conversion:
         return [int(n) for n in np.clip(self.graph.required(node, index), -INT_MAX, INT_MAX)]
 
 
-Writer: TypeAlias = Callable[[Conversion, NodeProto], Made]
+Writer: TypeAlias = Callable[[MilConversion, NodeProto], Made]
 
 
 def write_program(model: ModelProto, name: str) -> Any:
@@ -63,7 +63,7 @@ def write_program(model: ModelProto, name: str) -> Any:
 
     @mb.program(input_specs=[mb.TensorSpec(shape=graph.shape(source))], opset_version=TARGET)
     def program(lr: Variable) -> Variable:
-        c = Conversion(graph, {source: lr})
+        c = MilConversion(graph, {source: lr})
         for node in graph.nodes:
             if node.op_type not in WRITERS:
                 raise graph.unsupported(
@@ -77,7 +77,7 @@ def write_program(model: ModelProto, name: str) -> Any:
 
 
 def _binary(build: Callable[..., Variable]) -> Writer:
-    def write_binary(c: Conversion, node: NodeProto) -> Made:
+    def write_binary(c: MilConversion, node: NodeProto) -> Made:
         left, right = c.inputs(node)
         return build(x=left, y=right)
 
@@ -88,7 +88,7 @@ def _unary(build: Callable[..., Variable]) -> Writer:
     return lambda c, node: build(x=c.read(node.input[0]))
 
 
-def _write_convolution(c: Conversion, node: NodeProto) -> Made:
+def _write_convolution(c: MilConversion, node: NodeProto) -> Made:
     settings = attributes(node)
     weight, bias = read_weight(c.graph, node), read_bias(c.graph, node)
     value = weight.value
@@ -113,7 +113,7 @@ def _write_convolution(c: Conversion, node: NodeProto) -> Made:
     )
 
 
-def _write_quantize(c: Conversion, node: NodeProto) -> Made:
+def _write_quantize(c: MilConversion, node: NodeProto) -> Made:
     zero_point = c.graph.required(node, 2)
     return mb.quantize(
         input=c.read(node.input[0]),
@@ -123,7 +123,7 @@ def _write_quantize(c: Conversion, node: NodeProto) -> Made:
     )
 
 
-def _write_dequantize(c: Conversion, node: NodeProto) -> Made:
+def _write_dequantize(c: MilConversion, node: NodeProto) -> Made:
     zero_point = c.graph.required(node, 2)
     return mb.dequantize(
         input=c.read(node.input[0]),
@@ -132,17 +132,17 @@ def _write_dequantize(c: Conversion, node: NodeProto) -> Made:
     )
 
 
-def _write_clip(c: Conversion, node: NodeProto) -> Made:
+def _write_clip(c: MilConversion, node: NodeProto) -> Made:
     least, most = c.number(node, 1, -FLOAT_MAX), c.number(node, 2, FLOAT_MAX)
     return mb.clip(x=c.read(node.input[0]), alpha=least, beta=most)
 
 
-def _write_gelu(c: Conversion, node: NodeProto) -> Made:
+def _write_gelu(c: MilConversion, node: NodeProto) -> Made:
     exact = attributes(node).get("approximate", "none") == "none"
     return mb.gelu(x=c.read(node.input[0]), mode="EXACT" if exact else "TANH_APPROXIMATION")
 
 
-def _write_layer_normalization(c: Conversion, node: NodeProto) -> Made:
+def _write_layer_normalization(c: MilConversion, node: NodeProto) -> Made:
     settings = attributes(node)
     rank = len(c.graph.shape(node.input[0]))
     x, gamma, beta = c.inputs(node)
@@ -152,24 +152,24 @@ def _write_layer_normalization(c: Conversion, node: NodeProto) -> Made:
 
 
 def _reduction(build: Callable[..., Variable]) -> Writer:
-    def write_reduction(c: Conversion, node: NodeProto) -> Made:
+    def write_reduction(c: MilConversion, node: NodeProto) -> Made:
         keep = bool(attributes(node).get("keepdims", 1))
         return build(x=c.read(node.input[0]), axes=c.integers(node, 1), keep_dims=keep)
 
     return write_reduction
 
 
-def _write_concat(c: Conversion, node: NodeProto) -> Made:
+def _write_concat(c: MilConversion, node: NodeProto) -> Made:
     return mb.concat(values=c.inputs(node), axis=attributes(node)["axis"])
 
 
-def _write_split(c: Conversion, node: NodeProto) -> Made:
+def _write_split(c: MilConversion, node: NodeProto) -> Made:
     axis = attributes(node).get("axis", 0)
     sizes = [c.graph.shape(output)[axis] for output in node.output]
     return mb.split(x=c.read(node.input[0]), split_sizes=sizes, axis=axis)
 
 
-def _write_slice(c: Conversion, node: NodeProto) -> Made:
+def _write_slice(c: MilConversion, node: NodeProto) -> Made:
     shape = c.graph.shape(node.input[0])
     steps = c.graph.constant(node, 4)
     if steps is not None and (steps != 1).any():
@@ -182,22 +182,22 @@ def _write_slice(c: Conversion, node: NodeProto) -> Made:
     return mb.slice_by_index(x=c.read(node.input[0]), begin=begin, end=end)
 
 
-def _write_reshape(c: Conversion, node: NodeProto) -> Made:
+def _write_reshape(c: MilConversion, node: NodeProto) -> Made:
     shape = c.graph.shape(node.output[0])
     if len(shape) > MAX_AXES:
         raise c.graph.unsupported(node, f"Core ML has at most {MAX_AXES} axes")
     return mb.reshape(x=c.read(node.input[0]), shape=list(shape))
 
 
-def _write_transpose(c: Conversion, node: NodeProto) -> Made:
+def _write_transpose(c: MilConversion, node: NodeProto) -> Made:
     return mb.transpose(x=c.read(node.input[0]), perm=attributes(node)["perm"])
 
 
-def _write_softmax(c: Conversion, node: NodeProto) -> Made:
+def _write_softmax(c: MilConversion, node: NodeProto) -> Made:
     return mb.softmax(x=c.read(node.input[0]), axis=attributes(node).get("axis", -1))
 
 
-def _write_average_pool(c: Conversion, node: NodeProto) -> Made:
+def _write_average_pool(c: MilConversion, node: NodeProto) -> Made:
     settings = attributes(node)
     if any(settings.get("pads", [])) or settings.get("ceil_mode", 0):
         raise c.graph.unsupported(node, "expected one without padding")
@@ -209,7 +209,7 @@ def _write_average_pool(c: Conversion, node: NodeProto) -> Made:
     )
 
 
-def _write_resize(c: Conversion, node: NodeProto) -> Made:
+def _write_resize(c: MilConversion, node: NodeProto) -> Made:
     settings = attributes(node)
     before, after = c.graph.shape(node.input[0]), c.graph.shape(node.output[0])
     whole = all(n % m == 0 for n, m in zip(after, before, strict=True))
@@ -223,7 +223,7 @@ def _write_resize(c: Conversion, node: NodeProto) -> Made:
     )
 
 
-def _write_pad(c: Conversion, node: NodeProto) -> Made:
+def _write_pad(c: MilConversion, node: NodeProto) -> Made:
     pads, mode = c.integers(node, 1), attributes(node).get("mode", "constant")
     if len(pads) != 8 or mode != "edge" or any(pads[i] for i in (0, 1, 4, 5)):
         raise c.graph.unsupported(node, "expected mode edge, of images")
@@ -232,14 +232,14 @@ def _write_pad(c: Conversion, node: NodeProto) -> Made:
     return mb.pad(x=x, pad=[top, bottom, left, right], mode="replicate")
 
 
-def _write_depth_to_space(c: Conversion, node: NodeProto) -> Made:
+def _write_depth_to_space(c: MilConversion, node: NodeProto) -> Made:
     settings, x = attributes(node), c.read(node.input[0])
     if settings.get("mode", "DCR") == "CRD":
         return mb.pixel_shuffle(x=x, upscale_factor=settings["blocksize"])
     return mb.depth_to_space(x=x, block_size=settings["blocksize"])
 
 
-def _write_space_to_depth(c: Conversion, node: NodeProto) -> Made:
+def _write_space_to_depth(c: MilConversion, node: NodeProto) -> Made:
     return mb.space_to_depth(x=c.read(node.input[0]), block_size=attributes(node)["blocksize"])
 
 

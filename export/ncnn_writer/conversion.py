@@ -8,16 +8,16 @@ import numpy as np
 from onnx import NodeProto
 
 from export.graph import Graph, Shape
-from export.ncnn_writer.network import Network, Value, plain, sizes
+from export.ncnn_writer.network import NcnnNetwork, Value, plain, sizes
 
 
-class Conversion:
+class NcnnConversion:
     """A graph whose nodes become layers of `network` one after the other."""
 
     def __init__(self, graph: Graph, half: bool) -> None:
         self.graph = graph
         self.half = half
-        self.network = Network()
+        self.network = NcnnNetwork()
         self.int8_macs = 0
         self._constants = 0
         self._written: set[str] = set()

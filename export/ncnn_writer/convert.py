@@ -11,13 +11,13 @@ from dataclasses import dataclass
 from onnx import ModelProto
 
 from export.graph import Graph
-from export.ncnn_writer.conversion import Conversion
+from export.ncnn_writer.conversion import NcnnConversion
 from export.ncnn_writer.layers import write
 from export.ncnn_writer.network import sizes
 
 
 @dataclass(frozen=True)
-class Converted:
+class NcnnConverted:
     """The two files, and the share of the multiply-adds that they say is in INT8."""
 
     param: bytes
@@ -25,13 +25,13 @@ class Converted:
     int8_mac_share: float
 
 
-def convert(model: ModelProto, name: str, *, half: bool = False) -> Converted:
+def convert(model: ModelProto, name: str, *, half: bool = False) -> NcnnConverted:
     """Write lr (3, S, S) -> sr (3, 128, 128), with the numbers of the ONNX graph.
 
     `half` stores the weights of convolutions in FP16. EdgeError names an operator without a writer.
     """
     graph = Graph(model, name)
-    c = Conversion(graph, half)
+    c = NcnnConversion(graph, half)
     for value in graph.inputs:
         c.network.add("Input", [], [value], sizes(c.shape(value)))
     for node in graph.nodes:
@@ -40,4 +40,4 @@ def convert(model: ModelProto, name: str, *, half: bool = False) -> Converted:
         if c.read(value) != value:
             raise graph.unsupported(graph.producer[value], "it makes the output")
     total = sum(map(graph.macs, graph.nodes))
-    return Converted(c.network.param(), c.network.bin(), c.int8_macs / max(1, total))
+    return NcnnConverted(c.network.param(), c.network.bin(), c.int8_macs / max(1, total))

@@ -8,7 +8,7 @@ import numpy as np
 from onnx import NodeProto
 
 from export.graph import Array, Shape, attributes
-from export.ncnn_writer.conversion import Conversion
+from export.ncnn_writer.conversion import NcnnConversion
 from export.ncnn_writer.network import Value, plain, sizes, tagged
 from export.weights import read_bias, read_weight
 
@@ -29,10 +29,10 @@ ORDERS = {
 }
 AXES = {1: "W", 2: "HW", 3: "CHW", 4: "CDHW"}  # by the number of axes, the outermost first
 
-Writer = Callable[[Conversion, NodeProto], None]
+Writer = Callable[[NcnnConversion, NodeProto], None]
 
 
-def write(c: Conversion, node: NodeProto) -> None:
+def write(c: NcnnConversion, node: NodeProto) -> None:
     """Write a node; EdgeError if its operator, or what is asked of it, has no writer."""
     if node.op_type not in WRITERS:
         raise c.graph.unsupported(
@@ -45,7 +45,7 @@ def write(c: Conversion, node: NodeProto) -> None:
 def _binary(operation: int) -> Writer:
     """Two values, of which one or both may have to be spread, or one and a number."""
 
-    def write_binary(c: Conversion, node: NodeProto) -> None:
+    def write_binary(c: NcnnConversion, node: NodeProto) -> None:
         left, right = node.input
         constant = c.graph.constants.get(right)
         if constant is not None and constant.size == 1:
@@ -56,7 +56,7 @@ def _binary(operation: int) -> Writer:
     return write_binary
 
 
-def _write_convolution(c: Conversion, node: NodeProto) -> None:
+def _write_convolution(c: NcnnConversion, node: NodeProto) -> None:
     graph, settings = c.graph, attributes(node)
     weight, bias = read_weight(graph, node), read_bias(graph, node)
     relu = graph.only_reader(node.output[0], "Relu")
@@ -93,7 +93,7 @@ def _half(value: Array) -> Array:
     return half if np.isfinite(half).all() else value
 
 
-def _input_scale(c: Conversion, node: NodeProto) -> float | None:
+def _input_scale(c: NcnnConversion, node: NodeProto) -> float | None:
     """The scale of a quantized input, around zero; None of one in FP32."""
     dequantize = c.graph.producer.get(node.input[0])
     if dequantize is None or dequantize.op_type != "DequantizeLinear":
@@ -117,35 +117,35 @@ def _geometry(node: NodeProto, weight: Shape) -> dict[int, Value]:
     }
 
 
-def _write_quantize(c: Conversion, node: NodeProto) -> None:
+def _write_quantize(c: NcnnConversion, node: NodeProto) -> None:
     """Nothing: the convolutions that read it do it; others read what it was before."""
     c.link(node.output[0], node.input[0])
 
 
-def _write_dequantize(c: Conversion, node: NodeProto) -> None:
+def _write_dequantize(c: NcnnConversion, node: NodeProto) -> None:
     if node.input[0] not in c.graph.constants:
         c.link(node.output[0], node.input[0])
 
 
-def _write_clip(c: Conversion, node: NodeProto) -> None:
+def _write_clip(c: NcnnConversion, node: NodeProto) -> None:
     low, high = c.graph.constant(node, 1), c.graph.constant(node, 2)
     least = -FLOAT_MAX if low is None else float(low.item())
     most = FLOAT_MAX if high is None else float(high.item())
     c.add("Clip", node, {0: least, 1: most})
 
 
-def _write_concat(c: Conversion, node: NodeProto) -> None:
+def _write_concat(c: NcnnConversion, node: NodeProto) -> None:
     axis = c.axis(node, attributes(node)["axis"], len(c.graph.shape(node.input[0])))
     c.network.add("Concat", list(map(c.read, node.input)), [node.output[0]], {0: axis})
 
 
-def _write_split(c: Conversion, node: NodeProto) -> None:
+def _write_split(c: NcnnConversion, node: NodeProto) -> None:
     axis = c.axis(node, attributes(node).get("axis", 0), len(c.graph.shape(node.input[0])))
     parts = [c.shape(output)[axis] for output in node.output]
     c.network.add("Slice", [c.read(node.input[0])], list(node.output), {0: parts, 1: axis})
 
 
-def _write_slice(c: Conversion, node: NodeProto) -> None:
+def _write_slice(c: NcnnConversion, node: NodeProto) -> None:
     shape = c.graph.shape(node.input[0])
     starts, ends = c.graph.required(node, 1), c.graph.required(node, 2)
     axes, steps = c.graph.constant(node, 3), c.graph.constant(node, 4)
@@ -161,14 +161,14 @@ def _write_slice(c: Conversion, node: NodeProto) -> None:
     c.add("Crop", node, {9: first, 10: last, 11: places})
 
 
-def _write_reshape(c: Conversion, node: NodeProto) -> None:
+def _write_reshape(c: NcnnConversion, node: NodeProto) -> None:
     shape = c.shape(node.output[0])
     if not 0 < len(shape) <= MAX_AXES:
         raise c.graph.unsupported(node, f"ncnn has 1 to {MAX_AXES} axes, and no batch")
     c.add("Reshape", node, sizes(shape))
 
 
-def _write_transpose(c: Conversion, node: NodeProto) -> None:
+def _write_transpose(c: NcnnConversion, node: NodeProto) -> None:
     rank = len(c.graph.shape(node.input[0]))
     order = attributes(node)["perm"]
     if order[0] != 0 or rank - 1 not in ORDERS:
@@ -178,16 +178,16 @@ def _write_transpose(c: Conversion, node: NodeProto) -> None:
     c.add("Permute", node, {0: ORDERS[rank - 1].index(wanted)})
 
 
-def _write_matmul(c: Conversion, node: NodeProto) -> None:
+def _write_matmul(c: NcnnConversion, node: NodeProto) -> None:
     c.network.add("MatMul", list(map(c.read, node.input)), [node.output[0]])
 
 
-def _write_softmax(c: Conversion, node: NodeProto) -> None:
+def _write_softmax(c: NcnnConversion, node: NodeProto) -> None:
     axis = c.axis(node, attributes(node).get("axis", -1), len(c.graph.shape(node.input[0])))
     c.add("Softmax", node, {0: axis, 1: 1})
 
 
-def _write_layer_normalization(c: Conversion, node: NodeProto) -> None:
+def _write_layer_normalization(c: NcnnConversion, node: NodeProto) -> None:
     settings, shape = attributes(node), c.shape(node.input[0])
     if settings.get("axis", -1) % (len(shape) + 1) != len(shape) or len(node.input) < 3:
         raise c.graph.unsupported(node, "expected one over the last axis, with weight and bias")
@@ -197,7 +197,7 @@ def _write_layer_normalization(c: Conversion, node: NodeProto) -> None:
 
 
 def _reduction(operation: int) -> Writer:
-    def write_reduction(c: Conversion, node: NodeProto) -> None:
+    def write_reduction(c: NcnnConversion, node: NodeProto) -> None:
         rank, axes = len(c.graph.shape(node.input[0])), c.graph.required(node, 1)
         places = [c.axis(node, int(axis), rank) for axis in axes]
         keep = attributes(node).get("keepdims", 1)
@@ -206,7 +206,7 @@ def _reduction(operation: int) -> Writer:
     return write_reduction
 
 
-def _write_average_pool(c: Conversion, node: NodeProto) -> None:
+def _write_average_pool(c: NcnnConversion, node: NodeProto) -> None:
     settings = attributes(node)
     if any(settings.get("pads", [])) or settings.get("ceil_mode", 0):
         raise c.graph.unsupported(node, "expected one without padding")
@@ -214,7 +214,7 @@ def _write_average_pool(c: Conversion, node: NodeProto) -> None:
     c.add("Pooling", node, {0: 1, 1: width, 11: height, 2: stride[1], 12: stride[0], 5: 1})
 
 
-def _write_resize(c: Conversion, node: NodeProto) -> None:
+def _write_resize(c: NcnnConversion, node: NodeProto) -> None:
     settings = attributes(node)
     before, after = c.shape(node.input[0]), c.shape(node.output[0])
     whole = all(n % m == 0 for n, m in zip(after, before, strict=True))
@@ -226,7 +226,7 @@ def _write_resize(c: Conversion, node: NodeProto) -> None:
     c.add("Interp", node, {0: 1, **dict(zip((1, 2), scales, strict=True))})
 
 
-def _write_pad(c: Conversion, node: NodeProto) -> None:
+def _write_pad(c: NcnnConversion, node: NodeProto) -> None:
     pads, mode = c.graph.required(node, 1), attributes(node).get("mode", "constant")
     if len(pads) != 8 or mode != "edge" or pads[[0, 1, 4, 5]].any():
         raise c.graph.unsupported(node, "expected mode edge, of images")
@@ -234,17 +234,17 @@ def _write_pad(c: Conversion, node: NodeProto) -> None:
     c.add("Padding", node, {0: top, 1: bottom, 2: left, 3: right, 4: 1})
 
 
-def _write_depth_to_space(c: Conversion, node: NodeProto) -> None:
+def _write_depth_to_space(c: NcnnConversion, node: NodeProto) -> None:
     settings = attributes(node)
     crd = settings.get("mode", "DCR") == "CRD"
     c.add("PixelShuffle", node, {0: settings["blocksize"], 1: 0 if crd else 1})
 
 
-def _write_space_to_depth(c: Conversion, node: NodeProto) -> None:
+def _write_space_to_depth(c: NcnnConversion, node: NodeProto) -> None:
     c.add("Reorg", node, {0: attributes(node)["blocksize"], 1: 1})
 
 
-def _write_gelu(c: Conversion, node: NodeProto) -> None:
+def _write_gelu(c: NcnnConversion, node: NodeProto) -> None:
     c.add("GELU", node, {0: int(attributes(node).get("approximate", "none") == "tanh")})
 
 

@@ -21,7 +21,7 @@ Value = int | float | Sequence[int] | Sequence[float]
 
 
 @dataclass(frozen=True)
-class Layer:
+class NcnnLayer:
     """A line of .param; `parameters` by their numbers, as in ncnn's operators.md."""
 
     kind: str
@@ -31,11 +31,11 @@ class Layer:
     parameters: Mapping[int, Value]
 
 
-class Network:
+class NcnnNetwork:
     """Layers in the order in which they run, and their weights in the same order."""
 
     def __init__(self) -> None:
-        self._layers: list[Layer] = []
+        self._layers: list[NcnnLayer] = []
         self._weights: list[bytes] = []
 
     def add(
@@ -47,7 +47,7 @@ class Network:
         weights: Sequence[bytes] = (),
     ) -> None:
         """Add a layer, which has the name of its first output; `weights` as ncnn reads them."""
-        layer = Layer(kind, outputs[0], tuple(inputs), tuple(outputs), parameters or {})
+        layer = NcnnLayer(kind, outputs[0], tuple(inputs), tuple(outputs), parameters or {})
         self._layers.append(layer)
         self._weights += weights
 
@@ -83,7 +83,7 @@ def _filled(content: bytes) -> bytes:
     return content + b"\0" * (-len(content) % ALIGNMENT)
 
 
-def _line(layer: Layer) -> str:
+def _line(layer: NcnnLayer) -> str:
     blobs = [*layer.inputs, *layer.outputs]
     parameters = [_parameter(*entry) for entry in sorted(layer.parameters.items())]
     counts = f"{len(layer.inputs)} {len(layer.outputs)}"
@@ -101,7 +101,7 @@ def _number(value: float) -> str:
     return str(value) if isinstance(value, int) else f"{value:e}"
 
 
-def _split(layers: Sequence[Layer]) -> list[Layer]:
+def _split(layers: Sequence[NcnnLayer]) -> list[NcnnLayer]:
     reads = Counter(value for layer in layers for value in layer.inputs)
     copies = {
         value: [f"{value}_split_{number}" for number in range(count)]
@@ -115,9 +115,11 @@ def _split(layers: Sequence[Layer]) -> list[Layer]:
         for value in layer.inputs:
             inputs.append(copies[value][used[value]] if value in copies else value)
             used[value] += 1
-        result.append(Layer(layer.kind, layer.name, tuple(inputs), layer.outputs, layer.parameters))
+        result.append(
+            NcnnLayer(layer.kind, layer.name, tuple(inputs), layer.outputs, layer.parameters)
+        )
         for value in layer.outputs:
             if value in copies:
                 name = f"{value}_split"
-                result.append(Layer("Split", name, (value,), tuple(copies[value]), {}))
+                result.append(NcnnLayer("Split", name, (value,), tuple(copies[value]), {}))
     return result

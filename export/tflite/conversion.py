@@ -23,7 +23,7 @@ TO_LAST, TO_PLAIN = (0, 2, 3, 1), (0, 3, 1, 2)
 HALF = np.float16
 
 
-class Conversion:
+class TfliteConversion:
     """A graph whose values become tensors of `model` one after the other.
 
     `half`: weights of convolutions are stored as FP16, and computed with in FP32.

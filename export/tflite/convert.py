@@ -6,7 +6,7 @@ from onnx import ModelProto
 
 from export.graph import Graph
 from export.tflite.channel_order import crd_to_dcr
-from export.tflite.conversion import LAST, Conversion
+from export.tflite.conversion import LAST, TfliteConversion
 from export.tflite.metadata import make_metadata
 from export.tflite.operators import write
 
@@ -18,7 +18,7 @@ def convert(model: ModelProto, name: str, *, title: str = "", half: bool = False
     into the file, `name` into messages: EdgeError names an operator that has no writer.
     """
     graph = Graph(crd_to_dcr(model, name), name)
-    c = Conversion(graph, half)
+    c = TfliteConversion(graph, half)
     inputs = {value: c.add_input(value) for value in graph.inputs}
     for node in graph.nodes:
         write(c, node)

@@ -8,7 +8,7 @@ from onnx import NodeProto
 
 from export.graph import Array, attributes
 from export.tflite.channel_order import make_dense
-from export.tflite.conversion import HALF, LAST, Conversion
+from export.tflite.conversion import HALF, LAST, TfliteConversion
 from export.tflite.model import Quantization
 from export.tflite.quantization import int8_quantization
 from export.weights import Weight, read_bias, read_weight
@@ -16,7 +16,7 @@ from export.weights import Weight, read_bias, read_weight
 SAME, VALID = schema.Padding.SAME, schema.Padding.VALID
 
 
-def write_convolution(c: Conversion, node: NodeProto) -> None:
+def write_convolution(c: TfliteConversion, node: NodeProto) -> None:
     """Write a convolution with the Relu and, in INT8, the QuantizeLinear that follow it."""
     graph, settings = c.graph, attributes(node)
     if len(graph.shape(node.input[0])) != 4 or settings.get("auto_pad", "NOTSET") != "NOTSET":
@@ -53,11 +53,11 @@ def write_convolution(c: Conversion, node: NodeProto) -> None:
     c.link(made, LAST, tensor)
 
 
-def _is_depthwise(c: Conversion, node: NodeProto, group: int) -> bool:
+def _is_depthwise(c: TfliteConversion, node: NodeProto, group: int) -> bool:
     return group > 1 and group == c.graph.shape(node.input[0])[1]
 
 
-def _pad(c: Conversion, node: NodeProto, data: int) -> tuple[int, int]:
+def _pad(c: TfliteConversion, node: NodeProto, data: int) -> tuple[int, int]:
     """The data, padded where LiteRT has no word for it, and SAME or VALID.
 
     SAME puts the odd pixel of a stride on the other side than torch does.
@@ -83,7 +83,7 @@ def _pad(c: Conversion, node: NodeProto, data: int) -> tuple[int, int]:
     return padded, VALID
 
 
-def _arrange(c: Conversion, node: NodeProto, value: Array) -> tuple[Array, int]:
+def _arrange(c: TfliteConversion, node: NodeProto, value: Array) -> tuple[Array, int]:
     """Weights as OHWI, or 1HWO if depthwise, and the axis of the output channels."""
     group = attributes(node).get("group", 1)
     if _is_depthwise(c, node, group):
@@ -92,13 +92,13 @@ def _arrange(c: Conversion, node: NodeProto, value: Array) -> tuple[Array, int]:
     return dense.transpose(0, 2, 3, 1), 0
 
 
-def _float_constants(c: Conversion, node: NodeProto, value: Array, bias: Array) -> list[int]:
+def _float_constants(c: TfliteConversion, node: NodeProto, value: Array, bias: Array) -> list[int]:
     names = (node.input[1], f"{node.input[1]}.bias")
     values = (_arrange(c, node, value)[0], bias)
     return [_float_constant(c, *each) for each in zip(names, values, strict=True)]
 
 
-def _float_constant(c: Conversion, name: str, value: Array) -> int:
+def _float_constant(c: TfliteConversion, name: str, value: Array) -> int:
     value = value.astype(np.float32)
     if not c.half:
         return c.model.constant(name, value)
@@ -112,7 +112,7 @@ def _float_constant(c: Conversion, name: str, value: Array) -> int:
 
 
 def _int8_constants(
-    c: Conversion, node: NodeProto, weight: Weight, bias: Array, data: Quantization
+    c: TfliteConversion, node: NodeProto, weight: Weight, bias: Array, data: Quantization
 ) -> list[int]:
     """Weights with the file's own scales, and the bias in steps of data's scale times weight's."""
     value, axis = _arrange(c, node, weight.value)

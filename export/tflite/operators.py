@@ -9,15 +9,15 @@ from ai_edge_litert import schema_py_generated as schema
 from onnx import NodeProto
 
 from export.graph import attributes
-from export.tflite.conversion import LAST, PLAIN, TO_LAST, TO_PLAIN, Conversion
+from export.tflite.conversion import LAST, PLAIN, TO_LAST, TO_PLAIN, TfliteConversion
 from export.tflite.convolution import write_convolution
 from export.tflite.quantization import int8_quantization
 
 MAX_JOINED = 5  # tensors that XNNPACK's concatenation takes
-Writer = Callable[[Conversion, NodeProto], None]
+Writer = Callable[[TfliteConversion, NodeProto], None]
 
 
-def write(c: Conversion, node: NodeProto) -> None:
+def write(c: TfliteConversion, node: NodeProto) -> None:
     """Write a node; EdgeError if its operator, or what is asked of it, has no writer."""
     if node.op_type not in WRITERS:
         raise c.graph.unsupported(
@@ -28,7 +28,7 @@ def write(c: Conversion, node: NodeProto) -> None:
 
 
 def _elementwise(name: str, options: Callable[[], object] | None = None) -> Writer:
-    def write_elementwise(c: Conversion, node: NodeProto) -> None:
+    def write_elementwise(c: TfliteConversion, node: NodeProto) -> None:
         layout = c.layout_of(node.input)
         inputs = [c.read(value, layout) for value in node.input]
         c.write(name, inputs, node.output[0], layout, options() if options else None)
@@ -36,7 +36,7 @@ def _elementwise(name: str, options: Callable[[], object] | None = None) -> Writ
     return write_elementwise
 
 
-def _write_clip(c: Conversion, node: NodeProto) -> None:
+def _write_clip(c: TfliteConversion, node: NodeProto) -> None:
     layout = c.layout_of(node.input[:1])
     tensor = c.read(node.input[0], layout)
     for index, name in ((1, "MAXIMUM"), (2, "MINIMUM")):
@@ -47,14 +47,14 @@ def _write_clip(c: Conversion, node: NodeProto) -> None:
     c.link(node.output[0], layout, tensor)
 
 
-def _write_gelu(c: Conversion, node: NodeProto) -> None:
+def _write_gelu(c: TfliteConversion, node: NodeProto) -> None:
     layout = c.layout_of(node.input)
     options = schema.GeluOptionsT()
     options.approximate = attributes(node).get("approximate", "none") == "tanh"
     c.write("GELU", [c.read(node.input[0], layout)], node.output[0], layout, options)
 
 
-def _write_layer_normalization(c: Conversion, node: NodeProto) -> None:
+def _write_layer_normalization(c: TfliteConversion, node: NodeProto) -> None:
     """Over the last axis, in parts: LiteRT has no operator for it."""
     value, settings = node.input[0], attributes(node)
     rank = len(c.graph.shape(value))
@@ -76,7 +76,7 @@ def _write_layer_normalization(c: Conversion, node: NodeProto) -> None:
 
 
 def _reduction(name: str) -> Writer:
-    def write_reduction(c: Conversion, node: NodeProto) -> None:
+    def write_reduction(c: TfliteConversion, node: NodeProto) -> None:
         value, settings = node.input[0], attributes(node)
         axes = c.graph.constant(node, 1)
         if axes is None or not settings.get("keepdims", 1):
@@ -94,21 +94,21 @@ def _reduction(name: str) -> Writer:
     return write_reduction
 
 
-def _reduce(c: Conversion, name: str, tensor: int, axes: list[int]) -> int:
+def _reduce(c: TfliteConversion, name: str, tensor: int, axes: list[int]) -> int:
     options = schema.ReducerOptionsT()
     options.keepDims = True
     shape = tuple(1 if axis in axes else n for axis, n in enumerate(c.shape_of(tensor)))
     return c.emit(name, [tensor, c.integers(axes)], shape, options)
 
 
-def _write_concat(c: Conversion, node: NodeProto) -> None:
+def _write_concat(c: TfliteConversion, node: NodeProto) -> None:
     layout = c.layout_of(node.input)
     axis = c.axis(attributes(node)["axis"], len(c.graph.shape(node.input[0])), layout)
     tensors = [c.read(value, layout) for value in node.input]
     c.link(node.output[0], layout, _join(c, tensors, axis))
 
 
-def _join(c: Conversion, tensors: list[int], axis: int) -> int:
+def _join(c: TfliteConversion, tensors: list[int], axis: int) -> int:
     shapes = [c.shape_of(tensor) for tensor in tensors]
     shape = list(shapes[0])
     shape[axis] = sum(other[axis] for other in shapes)
@@ -117,7 +117,7 @@ def _join(c: Conversion, tensors: list[int], axis: int) -> int:
     return c.emit("CONCATENATION", tensors, tuple(shape), options, like=tensors[0], version=2)
 
 
-def _cut(c: Conversion, tensor: int, axis: int, start: int, size: int) -> int:
+def _cut(c: TfliteConversion, tensor: int, axis: int, start: int, size: int) -> int:
     """`size` entries of an axis, from `start`."""
     shape = list(c.shape_of(tensor))
     begin = [0] * len(shape)
@@ -126,7 +126,7 @@ def _cut(c: Conversion, tensor: int, axis: int, start: int, size: int) -> int:
     return c.emit("SLICE", inputs, tuple(shape), schema.SliceOptionsT(), like=tensor, version=3)
 
 
-def _write_split(c: Conversion, node: NodeProto) -> None:
+def _write_split(c: TfliteConversion, node: NodeProto) -> None:
     value = node.input[0]
     layout, rank = c.layout_of([value]), len(c.graph.shape(value))
     axis = attributes(node).get("axis", 0) % rank
@@ -138,7 +138,7 @@ def _write_split(c: Conversion, node: NodeProto) -> None:
         start += size
 
 
-def _write_slice(c: Conversion, node: NodeProto) -> None:
+def _write_slice(c: TfliteConversion, node: NodeProto) -> None:
     value = node.input[0]
     starts, ends, axes, steps = (c.graph.constant(node, index) for index in (1, 2, 3, 4))
     if starts is None or ends is None or (steps is not None and (steps != 1).any()):
@@ -152,13 +152,13 @@ def _write_slice(c: Conversion, node: NodeProto) -> None:
     c.link_moved(node.output[0], layout, tensor)
 
 
-def _write_reshape(c: Conversion, node: NodeProto) -> None:
+def _write_reshape(c: TfliteConversion, node: NodeProto) -> None:
     """Reshape, Squeeze, Unsqueeze: the numbers stay in ONNX's order."""
     tensor = c.read_stored(node.input[0])
     c.link_moved(node.output[0], PLAIN, c.reshape(tensor, c.graph.shape(node.output[0])))
 
 
-def _write_transpose(c: Conversion, node: NodeProto) -> None:
+def _write_transpose(c: TfliteConversion, node: NodeProto) -> None:
     """Between (N, C, H, W) and (N, H, W, C) it is but another view of the same tensor."""
     value, made = node.input[0], node.output[0]
     shape = c.graph.shape(value)
@@ -171,12 +171,12 @@ def _write_transpose(c: Conversion, node: NodeProto) -> None:
         c.link_moved(made, PLAIN, c.transpose(c.read_stored(value), shape, order))
 
 
-def _write_matmul(c: Conversion, node: NodeProto) -> None:
+def _write_matmul(c: TfliteConversion, node: NodeProto) -> None:
     left, right = (c.read(value) for value in node.input)
     c.write("BATCH_MATMUL", [left, right], node.output[0], PLAIN, schema.BatchMatMulOptionsT())
 
 
-def _write_softmax(c: Conversion, node: NodeProto) -> None:
+def _write_softmax(c: TfliteConversion, node: NodeProto) -> None:
     value = node.input[0]
     layout, rank = c.layout_of([value]), len(c.graph.shape(value))
     if c.axis(attributes(node).get("axis", -1), rank, layout) != rank - 1:
@@ -186,7 +186,7 @@ def _write_softmax(c: Conversion, node: NodeProto) -> None:
     c.write("SOFTMAX", [c.read(value, layout)], node.output[0], layout, options)
 
 
-def _write_average_pool(c: Conversion, node: NodeProto) -> None:
+def _write_average_pool(c: TfliteConversion, node: NodeProto) -> None:
     settings = attributes(node)
     if any(settings.get("pads", [])) or settings.get("ceil_mode", 0):
         raise c.graph.unsupported(node, "expected one without padding")
@@ -197,7 +197,7 @@ def _write_average_pool(c: Conversion, node: NodeProto) -> None:
     c.write("AVERAGE_POOL_2D", [c.read(node.input[0], LAST)], node.output[0], LAST, options)
 
 
-def _write_depth_to_space(c: Conversion, node: NodeProto) -> None:
+def _write_depth_to_space(c: TfliteConversion, node: NodeProto) -> None:
     """In mode CRD, which LiteRT does not have, by a transposition of six axes."""
     settings = attributes(node)
     block, tensor = settings["blocksize"], c.read_stored(node.input[0], LAST)
@@ -210,7 +210,7 @@ def _write_depth_to_space(c: Conversion, node: NodeProto) -> None:
     c.link_moved(node.output[0], LAST, c.reshape(moved, c.shape(node.output[0], LAST)))
 
 
-def _depth_to_space(c: Conversion, tensor: int, block: int) -> int:
+def _depth_to_space(c: TfliteConversion, tensor: int, block: int) -> int:
     n, height, width, depth = c.shape_of(tensor)
     shape = (n, height * block, width * block, depth // block**2)
     options = schema.DepthToSpaceOptionsT()
@@ -218,14 +218,14 @@ def _depth_to_space(c: Conversion, tensor: int, block: int) -> int:
     return c.emit("DEPTH_TO_SPACE", [tensor], shape, options, like=tensor)
 
 
-def _write_space_to_depth(c: Conversion, node: NodeProto) -> None:
+def _write_space_to_depth(c: TfliteConversion, node: NodeProto) -> None:
     options = schema.SpaceToDepthOptionsT()
     options.blockSize = attributes(node)["blocksize"]
     tensor = c.read_stored(node.input[0], LAST)
     c.write_moved("SPACE_TO_DEPTH", [tensor], node.output[0], LAST, options)
 
 
-def _write_resize(c: Conversion, node: NodeProto) -> None:
+def _write_resize(c: TfliteConversion, node: NodeProto) -> None:
     """Each pixel twice each way: four copies of the channels, spread by DEPTH_TO_SPACE.
 
     XNNPACK runs these, and not RESIZE_NEAREST_NEIGHBOR, which would break the graph in parts.
@@ -241,7 +241,7 @@ def _write_resize(c: Conversion, node: NodeProto) -> None:
     c.link_moved(node.output[0], LAST, _depth_to_space(c, _join(c, [tensor] * 4, 3), 2))
 
 
-def _write_pad(c: Conversion, node: NodeProto) -> None:
+def _write_pad(c: TfliteConversion, node: NodeProto) -> None:
     """Mode edge repeats the outermost rows and columns."""
     pads, mode = c.graph.constant(node, 1), attributes(node).get("mode", "constant")
     if pads is None or len(pads) != 8 or mode != "edge":
@@ -258,7 +258,7 @@ def _write_pad(c: Conversion, node: NodeProto) -> None:
     c.link_moved(node.output[0], LAST, tensor)
 
 
-def _write_quantize(c: Conversion, node: NodeProto) -> None:
+def _write_quantize(c: TfliteConversion, node: NodeProto) -> None:
     layout = c.layout_of(node.input[:1])
     tensor = c.read(node.input[0], layout)
     made = c.emit(
@@ -272,7 +272,7 @@ def _write_quantize(c: Conversion, node: NodeProto) -> None:
     c.link(node.output[0], layout, made)
 
 
-def _write_dequantize(c: Conversion, node: NodeProto) -> None:
+def _write_dequantize(c: TfliteConversion, node: NodeProto) -> None:
     """Of weights: nothing, the convolution does it. Of activations: when somebody reads them."""
     if node.input[0] not in c.graph.constants:
         c.link_stored(node.output[0], node.input[0])

@@ -9,7 +9,7 @@ from quantize.layers import Layer
 from quantize.targets import Target
 
 
-class Engine(Protocol):
+class QuantizationEngine(Protocol):
     """An INT8 recipe with its calibration set; `name` and `version` stand in the manifest."""
 
     name: str

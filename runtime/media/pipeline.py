@@ -67,7 +67,7 @@ class MediaOptions:
 
 
 @dataclass(frozen=True, eq=False)
-class Face:
+class UpscaledFace:
     """A face that was read, as the network takes it (S, S, 3), and the ms that this took."""
 
     job: Job
@@ -126,10 +126,10 @@ class Pipeline:
 
     def _work(self, jobs: Sequence[Job], done_since: float | None) -> list[FaceResult]:
         results: dict[int, FaceResult] = {}
-        faces: list[Face] = []
+        faces: list[UpscaledFace] = []
         for job in jobs:
             read = self._read(job, done_since)
-            if isinstance(read, Face):
+            if isinstance(read, UpscaledFace):
                 faces.append(read)
             else:
                 results[id(job)] = read
@@ -139,7 +139,7 @@ class Pipeline:
             results.update(self._upscale_faces(session, some))
         return [results[id(job)] for job in jobs]
 
-    def _read(self, job: Job, done_since: float | None) -> Face | FaceResult:
+    def _read(self, job: Job, done_since: float | None) -> UpscaledFace | FaceResult:
         """Read a face; anything else is done at once."""
         started = time.perf_counter()
         if job.error or job.output is None:
@@ -156,7 +156,7 @@ class Pipeline:
             lr = self._fit_face(job, pixels) if pixels is not None and kind == "face" else None
             job.output.claim(job.origin, self.options.overwrite, self._started)
             if lr is not None:
-                return Face(job, lr, read_ms)
+                return UpscaledFace(job, lr, read_ms)
             if pixels is not None:
                 return self._upscale_photo(job, pixels, read_ms)
             return self._upscale_video(job)
@@ -188,7 +188,9 @@ class Pipeline:
             return ""
         return f"; a photo's faces are found after {centerface.INSTALL}"
 
-    def _upscale_faces(self, session: Session, faces: Sequence[Face]) -> dict[int, FaceResult]:
+    def _upscale_faces(
+        self, session: Session, faces: Sequence[UpscaledFace]
+    ) -> dict[int, FaceResult]:
         """Run them at once; if that fails, one by one, to see which it was."""
         started = time.perf_counter()
         try:
@@ -316,7 +318,7 @@ def _refuse_twice(job: Job, targets: set[str]) -> Job:
     return job
 
 
-def _write_face(face: Face, sr: Pixels, ms: float) -> FaceResult:
+def _write_face(face: UpscaledFace, sr: Pixels, ms: float) -> FaceResult:
     started, job = time.perf_counter(), face.job
     assert job.output  # _read took those without
     try:

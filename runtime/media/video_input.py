@@ -59,7 +59,7 @@ class VideoProperties:
 
 
 @dataclass(frozen=True, eq=False)
-class Frame:
+class VideoFrame:
     """A frame, upright, of a known video; its time and duration are in units of the time base."""
 
     image: av.VideoFrame
@@ -93,7 +93,7 @@ class VideoReader:
         self._refuse_large(self._track.codec_context.width, self._track.codec_context.height)
         self._refuse_long()
 
-    def __iter__(self) -> Iterator[Frame]:
+    def __iter__(self) -> Iterator[VideoFrame]:
         """Decode; damaged packets are left out, and a failure to read on is the end."""
         properties, last = None, None
         for image in self._images():
@@ -108,7 +108,7 @@ class VideoReader:
             last, self._end = time, time + duration
             self.frames += 1
             upright = turn(self._av, image, matrix_of(image))
-            yield Frame(upright, time, duration, properties, self.total)
+            yield VideoFrame(upright, time, duration, properties, self.total)
 
     @property
     def shortfall(self) -> str | None:

@@ -12,7 +12,7 @@ import numpy as np
 from runtime.image import Pixels
 from runtime.media.paste import Patch
 from runtime.media.photo import UpscaledPhoto
-from runtime.media.video_input import FORMAT, Frame, planes
+from runtime.media.video_input import FORMAT, VideoFrame, planes
 
 if TYPE_CHECKING:
     import av
@@ -30,7 +30,11 @@ class VideoWriter:
     """Encodes frames; the size is the first one's, and all else is as in the source."""
 
     def __init__(
-        self, pyav: ModuleType, output: av.container.OutputContainer, first: Frame, result: Result
+        self,
+        pyav: ModuleType,
+        output: av.container.OutputContainer,
+        first: VideoFrame,
+        result: Result,
     ) -> None:
         self._av, self._output = pyav, output
         self._properties = first.properties
@@ -46,7 +50,7 @@ class VideoWriter:
         """How much later everything is written than it was."""
         return -self._shift * self._properties.time_base
 
-    def write(self, frame: Frame, result: Result) -> None:
+    def write(self, frame: VideoFrame, result: Result) -> None:
         image = self._image(frame, result)
         image.pts = frame.time - self._shift
         image.time_base = self._properties.time_base
@@ -83,7 +87,7 @@ class VideoWriter:
             context.sample_aspect_ratio = properties.aspect
         return stream
 
-    def _image(self, frame: Frame, result: Result) -> av.VideoFrame:
+    def _image(self, frame: VideoFrame, result: Result) -> av.VideoFrame:
         width, height = self._size
         if (
             not isinstance(result, UpscaledPhoto)
