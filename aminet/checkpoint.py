@@ -167,7 +167,7 @@ def _committed(model: str) -> Path:
     path = weights_path(model)
     if not path.is_file():
         raise EdgeError(
-            f"{model}: no trained weights; train them: python -m aminet.train --help"
+            f"{model}: no trained weights; train them: python -m aminet.train"
             f" --data FACES.tar --model {model} --minutes 60 --out runs/{model}"
         )
     return path

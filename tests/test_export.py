@@ -275,7 +275,7 @@ def test_a_checkpoint_of_another_config_is_refused_by_what_differs(new, monkeypa
 
 
 BAD_ARGUMENTS = {
-    "an unknown model": (["--model", "amnet"], EXIT_ERROR, "amnet: unknown"),
+    "an unknown model": (["--model", "amnet"], EXIT_USAGE, "amnet: unknown"),
     "a missing checkpoint": (["--checkpoint", "no.safetensors"], EXIT_ERROR, "no such file"),
     "no checkpoint": (["--checkpoint", __file__], EXIT_ERROR, "not a whole safetensors file"),
     "a name without .onnx": (["--out", "probes.npz"], EXIT_ERROR, "ends in .onnx"),

@@ -22,8 +22,8 @@ def encode(image, kind="PNG", **options):
     return stream.getvalue()
 
 
-def read(image, kind="PNG", **options):
-    return image.decode_image(encode(image, kind, **options), "face")
+def read(source, kind="PNG", **options):
+    return image.decode_image(encode(source, kind, **options), "face")
 
 
 def png_header(width, height):
