@@ -104,6 +104,8 @@ def load_torch(content: bytes, name: str) -> dict[str, Any]:
         state = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
     except Exception as error:
         reason = (str(error) or type(error).__name__).splitlines()[0]
+        if isinstance(error, pickle.UnpicklingError):  # torch's advice would run the file's code
+            reason = "it holds more than tensors"
         raise EdgeError(
             f"{name}: not a plain state dict ({reason}); save one:"
             " torch.save(network.state_dict(), F)"

@@ -124,7 +124,7 @@ def test_mobilenetv2_sees_a_difference(pair):
 
 @pytest.mark.parametrize("network", [LPIPS, MobileNetV2, FaceEmbedding])
 def test_networks_that_were_not_fetched_name_the_command(network):
-    with pytest.raises(EdgeError, match=r"is not there; fetch it: python -m benchmarks\.fetch"):
+    with pytest.raises(EdgeError, match=r"not found. Fetch it with: python -m benchmarks\.fetch"):
         network.load()
 
 

@@ -49,7 +49,7 @@ def test_code_in_a_pickle_is_refused_and_not_run(tmp_path: Path, inside: str) ->
 
 def test_code_in_a_users_weights_is_refused_and_not_run(tmp_path: Path) -> None:
     torch.save({"a": Trap(tmp_path / "trap")}, tmp_path / "vgg.pth")
-    with pytest.raises(EdgeError, match=r"vgg\.pth: is no state dict"):
+    with pytest.raises(EdgeError, match=r"vgg\.pth: not a plain state dict"):
         read_state(tmp_path / "vgg.pth")
     assert not (tmp_path / "trap").exists()
 
@@ -90,7 +90,7 @@ def test_tfjs_weights_are_scaled_back() -> None:
 
 def test_only_the_expected_file_is_read() -> None:
     file = Pretrained("x.bin", sha256_bytes(b"right"))
-    with pytest.raises(EdgeError, match=r"x\.bin: is not there; fetch it") as missing:
+    with pytest.raises(EdgeError, match=r"x\.bin: not found. Fetch it") as missing:
         read_pretrained(file)
     assert missing.value.status == EXIT_MISSING
     write_bytes(folder() / "x.bin", b"wrong")
