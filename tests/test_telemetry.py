@@ -39,7 +39,7 @@ assert litert(["--artifact", "made/int8.onnx"]) == 0
 for backend in ("onnxruntime", "openvino"):
     assert infer(["calib/0.png", *fp32, "--backend", backend, "--out", backend]) == 0
 assert infer(["calib/0.png", "--artifact", "made/litert/int8.tflite", "--out", "litert"]) == 0
-assert doctor([]) == 0
+assert doctor(fp32) == 0
 assert "openvino" in sys.modules
 """
 COMPARE = """

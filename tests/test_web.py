@@ -296,7 +296,7 @@ def test_a_photo_is_the_one_that_python_makes_and_can_be_kept(page, artifacts, t
     photo.save(tmp_path / "two.png")
     said = upscaled(page, lambda: page.choose_file("#file", tmp_path / "two.png"))
     assert said.startswith("2 faces upscaled in")
-    assert said.endswith("the photo enlarged 8 times.")
+    assert said.endswith("the photo upscaled 8 times.")
     with open_session(artifacts / "int8.onnx", "onnxruntime") as session:
         expected = upscale_photo(np.array(photo), session, Detector())
     difference = np.abs(shown(page, "after").astype(int) - expected.pixels)

@@ -11,7 +11,7 @@ import { Pixels, clamp, resize, roundEven, toPixels, toTensor, transform } from 
 
 const MIN_FACE = 8; // px across, the width of the box: smaller ones are left as they are
 const MAX_FRAME = 150; // px across, the training faces' frame: larger faces are left as they are
-const SMALL_PHOTO = 2 ** 20; // pixels: larger photos are enlarged LARGE_SCALE times
+const SMALL_PHOTO = 2 ** 20; // pixels: larger photos are upscaled LARGE_SCALE times
 const SCALE = 8;
 const LARGE_SCALE = 2;
 const REDUCING_SIDE = 16; // px: a network that reads so few of a face of more loses some of it
@@ -22,7 +22,7 @@ const FEATHER = 24; // px of the 128 over which a pasted face fades into the pho
 // Canvases of iOS hold 4096x4096 px and no more; runtime.infer goes on to 32 Mi.
 export const MAX_OUTPUT_PIXELS = 4096 * 4096;
 
-/** How much a photo is enlarged: small ones up to 8 times, others twice, as far as a canvas holds. */
+/** How much a photo is upscaled: small ones up to 8 times, others twice, as far as a canvas holds. */
 export function largestScale({ width, height }) {
   const most = width * height > SMALL_PHOTO ? LARGE_SCALE : SCALE;
   const fits = Math.trunc((MAX_OUTPUT_PIXELS / (height * width)) ** 0.5);
