@@ -44,9 +44,9 @@ def _main(arguments: argparse.Namespace) -> int:
         workspace_mib=arguments.workspace_mib,
         timeout_s=arguments.timeout_s,
     )
-    artifacts = arguments.artifact or default_artifacts(arguments.model)
     with needs("tensorrt-rtx"):
         from export.trt.build import compile_engines
+    artifacts = arguments.artifact or default_artifacts(arguments.model)
     with Steps() as progress:
         made = compile_engines(artifacts, options, progress)
     if arguments.json:
