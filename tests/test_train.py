@@ -355,7 +355,7 @@ def test_a_head_start_moves_entry_and_exit_alone(options: TrainOptions) -> None:
 def test_a_network_of_another_input_learns_from_degraded_faces(options: TrainOptions) -> None:
     """Validation then has a gain for every size and kind; a resumed run goes on."""
     config = replace(TINY, lr_side=32)
-    result = train(replace(options, workers=1), config)
+    result = train(replace(options, workers=0), config)
     (line,) = [line for line in lines_of(options) if "psnr_y" in line]
     assert {"clean-16", "camera-24", "dark-48"} <= set(line)
     assert result.best_psnr_y == pytest.approx(line["psnr_y"], abs=1e-3)
