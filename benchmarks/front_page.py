@@ -1,15 +1,25 @@
 """README's short tables: results and targets."""
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
 from benchmarks.harness.rows import Latency
 from benchmarks.harness.table import markdown_table
-from benchmarks.harness.targets import TargetRow
+from benchmarks.harness.targets import TargetRow, target_figures
 from benchmarks.metrics.quality import QualityRow, over_bicubic
 from benchmarks.results import times
 from benchmarks.studies.real_faces import REAL_CALIBRATION, DriftRow
 
+REFUSED = ", refused"
+PAGES = {  # by a word of the target's name; the first that fits
+    "ARM": "docs/arm.md",
+    "Web": "docs/browser.md",
+    "LiteRT": "docs/phone.md",
+    "ncnn": "docs/phone.md",
+    "Core ML": "docs/phone.md",
+    "TensorRT": "docs/tensorrt.md",
+}
 HELD_OUT = ("celeba-test", "helen-test", "lfw-test")
 
 
@@ -51,21 +61,42 @@ def _artifacts_table(drift: Sequence[DriftRow], measured: Latency) -> str:
 
 
 def devices_table(rows: Sequence[TargetRow]) -> str:
-    """One line a target: its files, the lowest fidelity of those that ran, where, and how."""
+    """One line a target, of its INT8 file: size, share in INT8, fidelity, drift, where it ran."""
     grouped: dict[str, list[TargetRow]] = {}
-    for row in rows:
-        grouped.setdefault(row.target, []).append(row)
-    lines = []
-    for target, files in grouped.items():
-        ran = [row for row in files if row.fidelity_db is not None]
-        lowest = min((row.fidelity_db for row in ran if row.fidelity_db is not None), default=None)
-        status = f"run on {_places(ran)}" if ran else f"not run: {files[0].not_run}"
-        names = ", ".join(dict.fromkeys(Path(row.file).name for row in files))
-        fidelity = "" if lowest is None else f"{lowest:.1f}"
-        lines.append((target, names, fidelity, status, f"`{files[0].command}`"))
-    return markdown_table(("target", "files", "fidelity dB at least", "status", "command"), lines)
+    for row in sorted(rows, key=lambda row: "QEMU" in (row.ran_on or "")):  # hardware first
+        if not row.target.endswith(REFUSED):
+            grouped.setdefault(row.target, []).append(row)
+    columns = ("target", "file", "MB", "in INT8", "fidelity dB", "drift dB (worst face)", "ran on")
+    return markdown_table(columns, [_device(target, files) for target, files in grouped.items()])
+
+
+def _device(target: str, rows: Sequence[TargetRow]) -> tuple[str, ...]:
+    int8 = [row for row in rows if row.precision.startswith("int8")] or rows
+    first = next((row for row in int8 if row.drift_db is not None), int8[0])
+    share = re.search(r"[\d.]+(?= ?% of the multiply-adds)", first.precision)
+    same = [row for row in rows if row.file == first.file]
+    others = len({row.file for row in rows}) - 1
+    return (
+        f"[{target}]({_page(target)})",
+        f"`{Path(first.file).name}`{f' and {others} more' if others else ''}",
+        f"{first.bytes / 1e6:.1f}",
+        f"{share[0]} %" if share else "",
+        *target_figures(first)[:2],
+        _places(same) if first.not_run is None else f"not run: {first.not_run}",
+    )
+
+
+def _page(target: str) -> str:
+    return next((page for name, page in PAGES.items() if name in target), "docs/runtime.md")
 
 
 def _places(rows: Sequence[TargetRow]) -> str:
-    """Where rows ran, each place once, without a processor's features."""
-    return ", ".join(dict.fromkeys((row.ran_on or "").split(" (")[0].split(";")[0] for row in rows))
+    """Where rows ran, without a processor's features: "QEMU 7.2.22: cortex-a72, neoverse-n1"."""
+    machines: dict[str, list[str]] = {}
+    for row in rows:
+        machine, _, detail = (row.ran_on or "").split(" (")[0].split(";")[0].partition(", ")
+        machines.setdefault(machine, []).append(detail)
+    return "; ".join(
+        f"{machine}: {', '.join(dict.fromkeys(details))}" if all(details) else machine
+        for machine, details in machines.items()
+    )

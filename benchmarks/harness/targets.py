@@ -77,19 +77,23 @@ def targets_table(rows: Sequence[TargetRow]) -> str:
     return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
 
 
+def target_figures(row: TargetRow) -> tuple[str, str, str, str]:
+    """Return fidelity, drift with the worst face's, worst probe and stress images as cells."""
+    drift = ""
+    if row.drift_db is not None:
+        drift = f"{round(row.drift_db, 3) + 0.0:.3f} ({row.worst_drift_db or 0:.3f})"
+    worst, stress = map(_db, (row.worst_fidelity_db, row.extremes_fidelity_db))
+    return _db(row.fidelity_db), drift, worst, stress
+
+
 def _cells(row: TargetRow) -> tuple[str, ...]:
-    drift = (
-        ""
-        if row.drift_db is None
-        else f"{round(row.drift_db, 3) + 0.0:.3f} ({row.worst_drift_db or 0:.3f})"
-    )
+    fidelity, drift, worst, stress = target_figures(row)
     return (
         row.target,
         f"`{row.file}`",
         f"{row.bytes / 1e6:.2f}",
         row.precision,
-        *map(_db, (row.fidelity_db, row.worst_fidelity_db, row.extremes_fidelity_db)),
-        drift,
+        *(fidelity, worst, stress, drift),
         row.ran_on or f"not run: {row.not_run}",
         f"`{row.command}`",
     )
