@@ -40,7 +40,7 @@ TENSORRT = (
 On a Jetson, where TensorRT comes with JetPack (docs/jetson.md has the rest):
 
     python3 -m venv --system-site-packages venv && . venv/bin/activate
-    python -m pip install {wheel} onnx "cuda-bindings==12.*"
+    python -m pip install {wheel} onnx polygraphy "cuda-bindings==12.*"
 
 On a PC with an NVIDIA GPU: `python -m pip install "{wheel}[tensorrt]"`, or `[tensorrt-rtx]`.
 """

@@ -50,6 +50,7 @@ ON_A_JETSON = [
         "gate",
         "tensorrt",
         "trt/build",
+        "trt/loaders",
         "trt/options",
         "trt/subprocess",
         "trt/worker",

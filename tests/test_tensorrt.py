@@ -276,6 +276,13 @@ def test_without_any_builder_both_reasons_and_what_to_install_are_said(monkeypat
     )
 
 
+def test_without_polygraphy_the_extra_that_brings_it_is_named(monkeypatch):
+    monkeypatch.setitem(sys.modules, "polygraphy", None)
+    monkeypatch.setitem(sys.modules, "polygraphy.config", None)
+    with pytest.raises(EdgeError, match=r"polygraphy.* pip install 'aminet-edge\[tensorrt-rtx\]'"):
+        worker.find_builder("tensorrt-rtx")
+
+
 def test_tensorrt_without_a_gpu_gives_way_to_tensorrt_rtx(monkeypatch, found):
     """What the real bindings of 10 and 11 do where no GPU is: they raise TypeError."""
 

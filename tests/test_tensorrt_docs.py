@@ -42,7 +42,7 @@ def test_polygraphy_does_what_the_docs_say(folder):
         "PATH": f"{tools}{os.pathsep}{os.environ['PATH']}",
         "POLYGRAPHY_USE_TENSORRT_RTX": "1",
     }
-    assert len(COMMANDS) == 5
+    assert len(COMMANDS) == 6
     for command in COMMANDS:
         done = subprocess.run(
             [tools / "polygraphy", *shlex.split(command)[1:]],
@@ -53,5 +53,7 @@ def test_polygraphy_does_what_the_docs_say(folder):
         )
         assert done.returncode == 0, f"{command}\n{done.stdout[-2000:]}{done.stderr[-2000:]}"
     assert (folder / "fp16.engine").stat().st_size > 10_000
+    operators = [node.op_type for node in onnx.load(folder / "sanitized.onnx").graph.node]
+    assert operators.count("DequantizeLinear") == 2
     (smallest,) = onnx.load(folder / "smallest.onnx").graph.node
     assert smallest.op_type == "Bernoulli"

@@ -15,9 +15,10 @@ from pathlib import Path
 from typing import Any
 
 from export.gate import check_for_tensorrt, read_graph, types_of
+from export.trt.loaders import LOG
 from export.trt.options import CAPABILITIES, BuildOptions
 from export.trt.subprocess import Progress, alone, ask, work_folder
-from export.trt.worker import ENGINE, LOG, SOURCE, Built, Found, Request
+from export.trt.worker import ENGINE, SOURCE, Built, Found, Request
 from runtime.artifact import Artifact, read_artifact, write_artifact
 from runtime.atomic import sha256_bytes, sha256_file, write_bytes
 from runtime.errors import EXIT_MISSING, EdgeError

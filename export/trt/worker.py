@@ -16,6 +16,7 @@ from types import ModuleType
 from typing import Any, TypeAlias
 
 from export.gate import COUNTED
+from export.trt.loaders import Loaders, import_polygraphy
 from runtime.backends import cuda
 from runtime.backends.tensorrt import LIBRARIES, import_library
 from runtime.errors import (
@@ -27,10 +28,9 @@ from runtime.errors import (
     EdgeError,
 )
 
-# In the working directory; the log exists only if the builder reported something.
+# In the working directory, with the log of export.trt.loaders.
 REQUEST, RESULT = "request.json", "result.json"
-SOURCE, ENGINE, LOG = "source.onnx", "out.engine", "builder.log"
-KEPT = ("INTERNAL_ERROR", "ERROR", "WARNING")  # severities that go to the log
+SOURCE, ENGINE = "source.onnx", "out.engine"
 # Words of warnings after which a builder computes something else than the file says. The gate
 # rejects the known causes; these are for the unknown ones.
 WRONG_NUMBERS = ("uint8", "instead", "clamp", "out of range", "overflow", "missing scale")
@@ -89,6 +89,7 @@ def find_builder(wanted: str) -> Found:
         try:
             library = import_library(name)
             library.Builder(library.Logger(library.Logger.ERROR))
+            import_polygraphy(name)
         except EdgeError as error:
             reasons.append(str(error))
         except TypeError:  # how pybind reports a null pointer
@@ -111,14 +112,9 @@ def _describe(name: str, library: ModuleType) -> Found:
 
 def build(request: Request) -> Built:
     """Parse, compare with the request, build, write; EdgeError where one of them fails."""
-    library = import_library(request.builder)
-    log = _log(library)
-    builder = library.Builder(log)
-    strongly_typed = 1 << int(library.NetworkDefinitionCreationFlag.STRONGLY_TYPED)
-    network = builder.create_network(strongly_typed)
-    parser = library.OnnxParser(network, log)
-    if not parser.parse(Path(SOURCE).read_bytes()) or not network.num_outputs:
-        raise EdgeError(f"{request.builder} cannot read it: {_errors(parser)}")
+    loaders = Loaders(request.builder)
+    parsed = loaders.parse(Path(SOURCE).read_bytes())
+    network = parsed[1]
     types = _network_types(network)
     if types != request.types:
         raise EdgeError(
@@ -127,71 +123,17 @@ def build(request: Request) -> Built:
         )
     inputs = _tensors(network.get_input(i) for i in range(network.num_inputs))
     outputs = _tensors(network.get_output(i) for i in range(network.num_outputs))
-    config = _configure(library, builder, network, request)
-    serialized = builder.build_serialized_network(network, config)
-    if serialized is None:
-        reason = log.last_error or "no reason given"
-        raise EdgeError(
-            f"{request.builder} cannot build it for {', '.join(request.capabilities)}: {reason}"
-        )
-    _refuse_wrong_numbers(log.warnings, request)
+    serialized = loaders.build(parsed, request.profile, request.workspace_mib, request.capabilities)
+    _refuse_wrong_numbers(loaders.warnings, request)
     Path(ENGINE).write_bytes(serialized)
+    information = loaders.inspect(serialized) if cuda.has_device() else None
     return Built(
         inputs=inputs,
         outputs=outputs,
         network_types=types,
-        engine_types=_engine_types(library, log, serialized) if cuda.has_device() else None,
-        warnings=len(log.warnings),
+        engine_types=count_engine_types(information) if information else None,
+        warnings=len(loaders.warnings),
     )
-
-
-def _configure(library: ModuleType, builder: Any, network: Any, request: Request) -> Any:
-    """Set the optimization profile, the workspace limit and no TF32; precision is in the graph."""
-    config = builder.create_builder_config()
-    config.set_memory_pool_limit(library.MemoryPoolType.WORKSPACE, request.workspace_mib << 20)
-    config.clear_flag(library.BuilderFlag.TF32)
-    config.profiling_verbosity = library.ProfilingVerbosity.DETAILED
-    profile = builder.create_optimization_profile()
-    lr = network.get_input(0)
-    profile.set_shape(lr.name, *((batch, *tuple(lr.shape)[1:]) for batch in request.profile))
-    config.add_optimization_profile(profile)
-    if request.builder == "tensorrt-rtx":
-        config.num_compute_capabilities = len(request.capabilities)
-        for i, capability in enumerate(request.capabilities):
-            enum = library.ComputeCapability.__members__[f"SM{capability.replace('.', '')}"]
-            config.set_compute_capability(enum, i)
-    return config
-
-
-def _log(library: ModuleType) -> Any:
-    """Make a logger that writes each distinct warning and error once."""
-
-    class Log(library.ILogger):  # type: ignore[name-defined]
-        def __init__(self) -> None:
-            library.ILogger.__init__(self)
-            self.warnings: list[str] = []
-            self.last_error = ""
-            self._seen: set[str] = set()
-
-        def log(self, severity: Any, message: str) -> None:
-            if severity.name not in KEPT:
-                return
-            if severity.name == "WARNING":
-                self.warnings.append(message)
-            else:
-                self.last_error = " ".join(message.split())
-            if message not in self._seen:
-                self._seen.add(message)
-                with open(LOG, "a") as file:
-                    file.write(f"{severity.name}: {message}\n")
-
-    return Log()
-
-
-def _errors(parser: Any) -> str:
-    faults = [parser.get_error(i) for i in range(parser.num_errors)]
-    listed = [f"{fault.node_name()}: {fault.desc()}".removeprefix(": ") for fault in faults]
-    return " ".join("; ".join(listed).split()) or "no network in it"
 
 
 def _network_types(network: Any) -> dict[str, dict[str, int]]:
@@ -205,16 +147,6 @@ def _network_types(network: Any) -> dict[str, dict[str, int]]:
 
 def _tensors(tensors: Iterable[Any]) -> tuple[Tensor, ...]:
     return tuple((tensor.name, tensor.dtype.name, tuple(tensor.shape)) for tensor in tensors)
-
-
-def _engine_types(library: ModuleType, log: Any, serialized: Any) -> dict[str, int] | None:
-    engine = library.Runtime(log).deserialize_cuda_engine(serialized)
-    if engine is None:  # built for another GPU
-        return None
-    information = engine.create_engine_inspector().get_engine_information(
-        library.LayerInformationFormat.JSON
-    )
-    return count_engine_types(information)
 
 
 def count_engine_types(information: str) -> dict[str, int]:
