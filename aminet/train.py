@@ -1,9 +1,9 @@
 """Train a model on tars and folders of 128x128 faces: `python -m aminet.train`.
 
 Writes into --out: best.safetensors (the averaged weights that did best on --val, else the latest;
-with --gan always the latest), state.safetensors (for --resume), log.jsonl, log.csv, curves.png and,
-with --val, sheet.png. Models of 16-px input are trained on bicubically shrunk faces, aminet-real on
-degraded ones. torchrun starts it on several processes.
+with --gan always the latest), state.safetensors (for --resume), log.jsonl, log.csv, curves.png,
+with --val sheet.png, and with --tensorboard its event files. Models of 16-px input are trained on
+bicubically shrunk faces, aminet-real on degraded ones. torchrun starts it on several processes.
 """
 
 import argparse
@@ -39,6 +39,9 @@ def train(
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")
     with needs("train"):
         from aminet.training.run import run
+    if options.tensorboard:
+        with needs("tensorboard"):
+            import torch.utils.tensorboard  # noqa: F401
     return run(options, config, progress)
 
 

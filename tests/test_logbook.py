@@ -57,6 +57,21 @@ def test_a_log_that_cannot_be_written_says_why() -> None:
         logbook.append(Path("/dev/full"), {"step": 1})
 
 
+def test_tensorboard_has_the_scalars_of_the_log(tmp_path: Path) -> None:
+    """A run that goes on from an earlier step replaces what came after it."""
+    accumulators = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    for first, loss in ((0, 0.5), (50, 0.25)):
+        with logbook.open_log(tmp_path / "log.jsonl", first, tensorboard=True) as log:
+            log.add({"step": first + 50, "seconds": 1.0, "loss": loss, "rate": 1e-3})
+            log.add({"step": first + 90, "seconds": 2.0, "loss": loss / 2, "clean-16": 1.5})
+    events = accumulators.EventAccumulator(str(tmp_path / logbook.EVENTS))
+    events.Reload()
+    assert sorted(events.Tags()["scalars"]) == ["clean-16", "loss", "rate"]
+    found = [(each.step, each.value) for each in events.Scalars("loss")]
+    assert found == [(50, 0.5), (100, 0.25), (140, 0.125)]
+    assert len(logbook.read(tmp_path / "log.jsonl")) == 4
+
+
 def test_contact_sheet_has_four_columns_and_a_row_a_face(tmp_path: Path) -> None:
     validation = Validation.load([write_disks(tmp_path, 3)])
     torch.manual_seed(0)

@@ -22,7 +22,7 @@ from aminet.training.lineage import describe
 from aminet.training.options import Augmentation, GanOptions, parse
 from aminet.training.trainer import Trainer
 from aminet.training.validation import Validation
-from runtime.errors import EXIT_INTERRUPTED, EXIT_USAGE, EdgeError
+from runtime.errors import EXIT_INTERRUPTED, EXIT_MISSING, EXIT_USAGE, EdgeError
 from tiny_training import TINY, tiny_options, write_disks
 
 
@@ -149,6 +149,36 @@ def test_log_is_json_lines_with_losses_and_validation(options: TrainOptions) -> 
         for line in lines
         if "psnr_y" in line
     )
+
+
+def test_tensorboard_shows_a_run_and_its_overwriting_starts_anew(options: TrainOptions) -> None:
+    accumulators = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    for steps, overwrite in ((50, False), (2, True)):
+        train(replace(options, steps=steps, overwrite=overwrite, tensorboard=True), TINY)
+        events = accumulators.EventAccumulator(str(options.out / "tensorboard"))
+        events.Reload()
+        found = {
+            (name, each.step): pytest.approx(each.value, rel=1e-6)
+            for name in events.Tags()["scalars"]
+            for each in events.Scalars(name)
+        }
+        assert found == {
+            (name, line["step"]): value
+            for line in lines_of(options)
+            for name, value in line.items()
+            if name not in ("step", "seconds")
+        }
+
+
+def test_without_tensorboard_its_extra_is_named_before_anything_is_touched(
+    options: TrainOptions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "tensorboard", None)
+    monkeypatch.delitem(sys.modules, "torch.utils.tensorboard", raising=False)
+    with pytest.raises(EdgeError, match=r"pip install 'aminet-edge\[tensorboard\]'") as refused:
+        train(replace(options, tensorboard=True), TINY)
+    assert refused.value.status == EXIT_MISSING
+    assert not options.out.exists()
 
 
 def test_start_from_other_weights(options: TrainOptions) -> None:

@@ -21,7 +21,7 @@ NO_RECIPE = ("init", "minutes", "steps", "val_every_s", "device", "compile", "va
 def describe(options: TrainOptions) -> dict[str, Any]:
     """All options, with the names of files instead of their paths."""
     options_by_name = dataclasses.asdict(options)
-    for name in ("out", "resume", "overwrite"):
+    for name in ("out", "resume", "overwrite", "tensorboard"):
         options_by_name.pop(name)
     for path in ("init", "teacher"):
         options_by_name[path] = _name(options_by_name[path])

@@ -1,15 +1,25 @@
-"""A run's log: a JSON object a line in log.jsonl, the same in log.csv, its curves as an image."""
+"""A run's log: a JSON object a line in log.jsonl, the same in log.csv, its curves as an image.
+
+TensorBoard gets the same scalars as they come, if it is asked for.
+"""
 
 import csv
 import io
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from runtime.atomic import write_bytes, writing
 from runtime.errors import FULL_DISK, EdgeError
+
+if TYPE_CHECKING:
+    from torch.utils.tensorboard import SummaryWriter
+
+EVENTS = "tensorboard"  # the folder of its event files
 
 Line = dict[str, Any]
 Points = list[tuple[float, float]]
@@ -17,11 +27,53 @@ Points = list[tuple[float, float]]
 KINDS = ("clean", "camera", "dark")  # of degraded faces; their columns are clean-16, ...
 
 
+class Logbook:
+    """The log of a run that is under way; `events` are TensorBoard's."""
+
+    def __init__(self, path: Path, events: "SummaryWriter | None" = None) -> None:
+        self.path, self._events = path, events
+
+    def add(self, line: Line) -> None:
+        """Add one line, with its "step"."""
+        append(self.path, line)
+        if self._events is None:
+            return
+        with _naming(self.path.with_name(EVENTS)):
+            for name, value in line.items():
+                if name not in ("step", "seconds"):
+                    self._events.add_scalar(name, value, line["step"])
+            self._events.flush()
+
+
+@contextmanager
+def open_log(path: Path, step: int, *, tensorboard: bool) -> Iterator[Logbook]:
+    """The log of a run that goes on from `step`; TensorBoard forgets what it has of later ones."""
+    if not tensorboard:
+        yield Logbook(path)
+        return
+    from torch.utils.tensorboard import SummaryWriter
+
+    folder = path.with_name(EVENTS)
+    with _naming(folder):
+        events = SummaryWriter(str(folder), purge_step=step + 1 if step else None)
+    try:
+        yield Logbook(path, events)
+    finally:
+        with _naming(folder):
+            events.close()
+
+
 def append(path: Path, line: Line) -> None:
     """Add one line to the log."""
+    with _naming(path), path.open("a") as file:
+        file.write(json.dumps(line) + "\n")
+
+
+@contextmanager
+def _naming(path: Path) -> Iterator[None]:
+    """Turn what keeps a log from being written into one line with the fix."""
     try:
-        with path.open("a") as file:
-            file.write(json.dumps(line) + "\n")
+        yield
     except OSError as error:
         full = error.errno in FULL_DISK
         fix = "the disk is full; make room" if full else f"{error.strerror}; fix that"

@@ -121,6 +121,7 @@ class TrainOptions:
     amp: bool = option(True, "float32 instead of autocast", flag="--no-amp")
     precision: str = option("bf16", "of autocast", choices=("bf16", "fp16"))
     compile: bool = option(False, "torch.compile; needs a C++ compiler")
+    tensorboard: bool = option(False, "the log as TensorBoard's events, too, in OUT/tensorboard")
 
     def __post_init__(self) -> None:
         if (self.minutes is None) == (self.steps is None):

@@ -1,6 +1,7 @@
 """A training run: batches, steps, validation and the files in its folder."""
 
 import math
+import shutil
 import sys
 import time
 from collections.abc import Iterator
@@ -18,7 +19,7 @@ from aminet.training.degradation import WILD
 from aminet.training.distributed import World, join_world
 from aminet.training.lineage import describe
 from aminet.training.loader import DegradedFaces, degraded_batches
-from aminet.training.logbook import append, write_csv, write_curves
+from aminet.training.logbook import EVENTS, Logbook, open_log, write_csv, write_curves
 from aminet.training.options import TrainOptions
 from aminet.training.trainer import BEST, STATE, DivergedError, Trainer
 from aminet.training.wild_validation import AnyValidation, load_validation
@@ -29,7 +30,7 @@ from runtime.progress import Progress, silent
 
 LOG_EVERY = 50  # steps
 LOG, CSV, CURVES, SHEET = "log.jsonl", "log.csv", "curves.png", "sheet.png"
-FILES = (STATE, BEST, LOG, CSV, CURVES, SHEET)  # of a run
+FILES = (STATE, BEST, LOG, CSV, CURVES, SHEET, EVENTS)  # of a run
 OUT_OF_MEMORY = ("out of memory", "allocate memory", "not enough memory")  # CUDA, CPU, Windows
 
 
@@ -61,9 +62,11 @@ def run(
         if world.leads:
             _report(f"log: {options.out / LOG}")
         started, clock = trainer.progress.step, time.perf_counter()
-        with _leaving_a_checkpoint(trainer):
-            _loop(trainer, pairs, validation, progress if world.leads else silent)
-            _checkpoint(trainer, validation)
+        tensorboard = options.tensorboard and world.leads
+        log = open_log(options.out / LOG, started, tensorboard=tensorboard)
+        with log as logbook, _leaving_a_checkpoint(trainer):
+            _loop(trainer, pairs, validation, logbook, progress if world.leads else silent)
+            _checkpoint(trainer, validation, logbook)
         return _result(trainer, world, started, time.perf_counter() - clock)
 
 
@@ -84,7 +87,9 @@ def check_folder(options: TrainOptions) -> None:
 
 def _delete_run(out: Path) -> None:
     for name in FILES:
-        (out / name).unlink(missing_ok=True)
+        if name != EVENTS:
+            (out / name).unlink(missing_ok=True)
+    shutil.rmtree(out / EVENTS, ignore_errors=True)
 
 
 def _report(line: str) -> None:
@@ -132,6 +137,7 @@ def _loop(
     trainer: Trainer,
     pairs: Iterator[tuple[Tensor, Tensor]],
     validation: AnyValidation | None,
+    logbook: Logbook,
     show: Progress,
 ) -> None:
     options, progress, world = trainer.options, trainer.progress, trainer.world
@@ -151,11 +157,11 @@ def _loop(
         show(_status(trainer, float(loss), options.batch / took, left))
         if progress.step % LOG_EVERY == 0 and world.leads:
             speed = round(options.batch / took, 1)
-            _log(trainer, loss=float(loss), images_per_s=speed, **_parts(trainer))
+            _log(trainer, logbook, loss=float(loss), images_per_s=speed, **_parts(trainer))
         if progress.seconds - saved_at > options.val_every_s:
             begun = time.perf_counter()
             show(f"step {progress.step}, validating")
-            _checkpoint(trainer, validation)
+            _checkpoint(trainer, validation, logbook)
             took = time.perf_counter() - begun  # the leader's: the others did not validate
             saved_at = progress.seconds = world.agree(progress.seconds + took)
 
@@ -170,18 +176,17 @@ def _status(trainer: Trainer, loss: float, images_per_s: float, left_s: float) -
     )
 
 
-def _checkpoint(trainer: Trainer, validation: AnyValidation | None) -> None:
+def _checkpoint(trainer: Trainer, validation: AnyValidation | None, logbook: Logbook) -> None:
     """Validate, keep the best, save all that --resume needs. Only the leading process does."""
     if not trainer.world.leads:
         return
-    _validate(trainer, validation)
+    _validate(trainer, validation, logbook)
     trainer.save()
-    log = trainer.options.out / LOG
-    write_csv(log, log.with_name(CSV))
-    write_curves(log, log.with_name(CURVES))
+    write_csv(logbook.path, logbook.path.with_name(CSV))
+    write_curves(logbook.path, logbook.path.with_name(CURVES))
 
 
-def _validate(trainer: Trainer, validation: AnyValidation | None) -> None:
+def _validate(trainer: Trainer, validation: AnyValidation | None, logbook: Logbook) -> None:
     """Keep the averaged weights if they are the best so far (without validation: the latest).
 
     AMIGAN trades PSNR-Y for detail: its latest weights are kept.
@@ -191,7 +196,7 @@ def _validate(trainer: Trainer, validation: AnyValidation | None) -> None:
         network = trainer.averaged_network()
         psnr_y, cells = validation.evaluate(network)
         bicubic = round(validation.bicubic_psnr_y, 4)
-        _log(trainer, psnr_y=round(psnr_y, 4), bicubic_psnr_y=bicubic, **cells)
+        _log(trainer, logbook, psnr_y=round(psnr_y, 4), bicubic_psnr_y=bicubic, **cells)
         write_image(trainer.options.out / SHEET, validation.sheet(network))
         if psnr_y <= trainer.progress.best_psnr_y and trainer.adversary is None:
             return
@@ -256,8 +261,8 @@ def _parts(trainer: Trainer) -> dict[str, float]:
     return {name: float(term) for name, term in terms.items()}
 
 
-def _log(trainer: Trainer, **values: float) -> None:
+def _log(trainer: Trainer, logbook: Logbook, **values: float) -> None:
     progress = trainer.progress
     line = {"step": progress.step, "seconds": round(progress.seconds, 1), **values}
     line["rate"] = trainer.learning_rate()
-    append(trainer.options.out / LOG, line)
+    logbook.add(line)
