@@ -13,17 +13,13 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from runtime import drift
-from runtime.errors import EdgeError, needs, run_command
-
-with needs("tensorrt-rtx", __name__):
-    from export.gate import check_for_tensorrt, read_graph
-    from export.pack_targets import TARGETS, PackTarget
-
+from export.pack_targets import TARGETS, PackTarget
 from export.packed import PackedArtifact, encode_probes, read_packed
 from export.triton import repository
+from runtime import drift
 from runtime.artifact import MAX_ARTIFACT_BYTES, read_artifact
 from runtime.atomic import read_bytes, sha256_file, writing
+from runtime.errors import EdgeError, needs, run_command
 from runtime.formats import ONNX, format_of
 from runtime.session import DEFAULT_MODEL
 
@@ -65,6 +61,9 @@ def pack(
     Without `wheel`, the one in dist/ is taken, if the target runs Python.
     """
     chosen, folder = TARGETS[target], Path(folder)
+    if chosen.tensorrt:
+        with needs("tensorrt-rtx"):
+            import export.gate  # noqa: F401
     brought = (Path(wheel) if wheel else _find_wheel()) if chosen.wheel else None
     artifacts = _read(folder, target)
     model = artifacts[0].manifest.model
@@ -100,6 +99,8 @@ def _read(folder: Path, target: str) -> list[PackedArtifact]:
             raise EdgeError(f"{paths[0]}: not found. Create it with: {_maker(paths[0], target)}")
         artifact = read_packed(path)
         if TARGETS[target].tensorrt:
+            from export.gate import check_for_tensorrt, read_graph
+
             check_for_tensorrt(read_graph(artifact.files[path.name], str(path)), str(path))
         artifacts.append(artifact)
     if len({artifact.manifest.checkpoint_sha256 for artifact in artifacts}) > 1:

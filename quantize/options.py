@@ -1,4 +1,4 @@
-"""The defaults of quantize, and the options of quantize.int8; imports no library."""
+"""The defaults of quantize, its options, and what quantize.fp16 reports; imports no library."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -7,6 +7,7 @@ from runtime.session import DEFAULT_MODEL
 
 ARTIFACT = Path("artifacts", DEFAULT_MODEL, "fp32.onnx")
 CALIBRATION = Path("calib_data")
+FP16_FILES = {"cpu": "fp16.onnx", "tensorrt": "fp16-trt.onnx"}
 ENGINES = ("native", "nncf")
 MINUTES = 10.0
 PLOT_SUFFIXES = (".png", ".svg", ".pdf")
@@ -39,3 +40,21 @@ class Int8Options:
     engine: str = "native"
     force: bool = False
     network: NetworkOptions = NetworkOptions()
+
+
+@dataclass(frozen=True)
+class Fp16Artifact:
+    """One file. The fidelities to FP32 are those of `measured_on`, the backend or its proxy.
+
+    `fp16_sums_fidelity_db` is for hardware that sums in FP16; None where nothing is summed so.
+    """
+
+    artifact: str
+    target: str
+    bytes: int
+    fidelity_db: float
+    worst_fidelity_db: float
+    extremes_fidelity_db: float
+    measured_on: str
+    fp16_sums_fidelity_db: float | None
+    executes_as: str

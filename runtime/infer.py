@@ -224,7 +224,7 @@ def _run(arguments: argparse.Namespace) -> int:
 
     options = {each.name: getattr(arguments, each.name) for each in fields(InferOptions)}
     options["backend"] = with_provider(arguments.backend, arguments.provider)
-    to_stderr = "-" in arguments.inputs and arguments.out is None
+    to_stderr = "-" in arguments.inputs and arguments.out in (None, "-")
     if to_stderr and (arguments.json or arguments.json_lines):
         raise EdgeError("--json: stdout has the image of -; give --out", EXIT_USAGE)
     form = "json" if arguments.json else "lines" if arguments.json_lines else "text"

@@ -28,7 +28,7 @@ def test_wrong_usage_has_status_2(arguments, status, capsys):
 
 def test_a_command_keeps_its_options_its_name_and_its_status(capsys):
     assert cli.main(["infer", "--help"]) == 0
-    assert capsys.readouterr().out.startswith("usage: ")
+    assert capsys.readouterr().out.startswith("usage: aminet-edge infer ")
     assert cli.main(["infer", "no-such-face.png"]) == EXIT_ERROR
     assert cli.main(["infer", "--no-such-option"]) == EXIT_USAGE
 

@@ -145,9 +145,11 @@ def test_damaged_records_are_no_trouble(here, cache, capsys):
 
 def test_missing_parts_come_with_their_command(here, monkeypatch):
     monkeypatch.setattr(diagnosis, "installed_version", lambda name: None)
+    monkeypatch.setattr("runtime.media.centerface.find_file", lambda: None)
     report = diagnosis.examine()
     assert {part.version for part in (*report.backends, *report.inputs)} == {None}
-    assert all("pip install" in part.install for part in (*report.backends, *report.inputs))
+    install = ("pip install ", "python -m runtime.media.fetch")
+    assert all(part.install.startswith(install) for part in (*report.backends, *report.inputs))
     assert report.advice[0] == "ONNX Runtime is missing: pip install onnxruntime"
 
 

@@ -292,14 +292,20 @@ def test_json_lines_come_one_by_one(folder, artifact, capsys):
     assert [result["faces"] for result in results] == [1, 0, 1]
 
 
-def test_standard_input_becomes_standard_output(face, artifact):
-    command = [*MODULE, "-", "--artifact", artifact, "--backend", "onnxruntime"]
+@pytest.mark.parametrize("out", [[], ["--out", "-"]])
+def test_standard_input_becomes_standard_output(face, artifact, out):
+    command = [*MODULE, "-", "--artifact", artifact, "--backend", "onnxruntime", *out]
     ended = subprocess.run(command, cwd=ROOT, input=face.read_bytes(), capture_output=True)
     assert ended.returncode == 0
     with open_session(artifact) as session:
         expected = session.upscale(read_image(face))
     assert np.array_equal(decode_image(ended.stdout, "stdout"), expected)
     assert b"- -> -" in ended.stderr
+
+
+def test_a_file_does_not_become_standard_output(face, artifact, capsys):
+    assert run(face, "--artifact", artifact, "--out", "-") == 2
+    assert_one_line(capsys.readouterr(), "--out -: is for -, standard input, alone")
 
 
 @pytest.mark.parametrize("workers", [1, 3])

@@ -5,6 +5,7 @@ import sys
 
 import pytest
 
+from runtime import cli
 from runtime.errors import EXIT_MISSING, needs
 
 ABSENT = (
@@ -57,6 +58,7 @@ class Absent:
 sys.meta_path.insert(0, Absent())
 for command in sys.argv[1:]:
     sys.argv = command.split()
+    sys.modules.pop(sys.argv[0], None)  # another command may have imported it
     try:
         runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
     except SystemExit as end:
@@ -71,6 +73,18 @@ def test_each_command_names_the_extra_that_it_needs():
     for line, extra in zip(done.stderr.splitlines(), EXTRAS.values(), strict=True):
         assert line.startswith("error: ")
         assert line.endswith(f" is not installed; pip install 'aminet-edge[{extra}]'")
+
+
+def test_help_needs_no_extra():
+    """Of each command of the console script, and of those that a checkout has beside it."""
+    commands = {module for module, _ in cli.COMMANDS.values()} | {
+        name.split()[0] for name in EXTRAS
+    }
+    asked = [f"{name} --help" for name in sorted(commands)]
+    run = [sys.executable, "-c", RUN_ALL, *asked]
+    done = subprocess.run(run, capture_output=True, text=True)
+    ended = [line for line in done.stdout.splitlines() if line.startswith(tuple(asked))]
+    assert ended == [f"{command} 0" for command in asked], done.stderr
 
 
 def test_a_library_that_lacks_its_extra_is_an_import_error():

@@ -9,7 +9,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 import tiny_artifact
 from export.gate import check_for_tensorrt
-from quantize import fp16
+from quantize import fp16, fp16_files
 from quantize.fp16_passes import round_to_half
 from quantize.fp16_sums import convolve, multiply, open_summed_in_half, sum_in_half
 from quantize.precision import computes_in_half, open_quietly, optimized_graph
@@ -46,8 +46,8 @@ def test_the_file_for_cpus_was_measured_and_the_other_says_which_arithmetic_was_
     }
     assert measured["fp16.onnx"] == {"onnxruntime": False}
     assert measured["fp16-trt.onnx"] == {
-        fp16.FP32_SUMS: True,
-        fp16.FP16_SUMS: True,
+        fp16_files.FP32_SUMS: True,
+        fp16_files.FP16_SUMS: True,
         "onnxruntime": True,
     }
 

@@ -10,11 +10,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from runtime import places
 from runtime.errors import EXIT_MISSING, EXIT_PRECISION, EdgeError
 from runtime.places import DEFAULT_MODEL, PREFERENCE
 from runtime.session import Session, open_session
 
-PACKED = Path(__file__).parent.parent / "models"
 # For each style the models of faces and of photos, the best first.
 NATURAL, SHARP = "natural", "sharp"
 FACES = {NATURAL: (DEFAULT_MODEL, "aminet-real"), SHARP: ("amigan-edge", "amigan-real")}
@@ -113,7 +113,7 @@ class Models:
     def _find(self, names: tuple[str, ...]) -> str:
         """The folder of the first model that is there; "" leaves it to open_session."""
         for name in names:
-            for folder in (Path("artifacts", name), PACKED / name):
+            for folder in (Path("artifacts", name), places.PACKED.with_name(name)):
                 if any((folder / file).is_file() for file in PREFERENCE):
                     return str(folder)
         if self._options.style == NATURAL:

@@ -52,6 +52,10 @@ class Plan:
     def __init__(
         self, inputs: Sequence[str], out: str | None = None, shard: Shard = Shard()
     ) -> None:
+        if out == STDIN:
+            if list(inputs) != [STDIN]:
+                raise EdgeError("--out -: is for -, standard input, alone", EXIT_USAGE)
+            out = None
         names_file = bool(out and Path(out).suffix and not Path(out).is_dir())
         self.tar = Path(out) if out and names_file and is_tar_name(Path(out)) else None
         self._file = Path(out) if out and names_file and not self.tar else None
@@ -175,7 +179,7 @@ class Plan:
 
     def _check_single(self, out: Path) -> None:
         (source, found), *more = self._inputs
-        if more or found is not None or Path(source).is_dir():
+        if more or found is not None or (source != STDIN and Path(source).is_dir()):
             raise EdgeError(f"--out {out}: names one file for several inputs; give a folder")
         if is_tar_name(Path(source)):
             raise EdgeError(f"--out {out}: {source} is a tar; give a folder, or a name in .tar")
