@@ -118,6 +118,8 @@ MODELS: dict[str, ModelConfig] = {
     "aminet-s": replace(_AMINET, channels=(28, 56, 112, 224), refine_convs=(6, 4, 1, 0)),
     "aminet": _AMINET,
     "amigan": _AMINET,
+    "amigan-edge": _EDGE,  # the sharp versions: the same networks, trained with AMIGAN's losses
+    "amigan-real": replace(_EDGE, lr_side=64),
 }
 
 ABLATIONS: dict[str, ModelConfig] = {

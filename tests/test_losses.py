@@ -5,22 +5,28 @@ from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
-from aminet.checkpoint import load_checkpoint
+from aminet.checkpoint import load_checkpoint, save_checkpoint
+from aminet.model import AMINet
 from aminet.train import TrainOptions, train
+from aminet.training import logbook, run
 from aminet.training.criterion import Teacher
-from aminet.training.discriminator import Discriminator
+from aminet.training.discriminator import Adversary, Discriminator
 from aminet.training.losses import (
     discriminator_loss,
     generator_loss,
     imitation_loss,
     pixel_loss,
 )
+from aminet.training.lpips import LPIPS
 from aminet.training.options import GanOptions, parse
 from aminet.training.perceptual import PLANS, VGG, PerceptualLoss
 from aminet.training.trainer import Trainer
+from aminet.training.wild_validation import WildCell, WildValidation
+from runtime.dataset import load_faces
 from runtime.errors import EXIT_MISSING, EdgeError
 from tiny_training import TINY, tiny_options, write_disks
 
@@ -144,6 +150,14 @@ def test_vgg_has_five_features(convolutions: int, name: str) -> None:
     assert sum(PLANS[convolutions]) == convolutions
 
 
+def test_fewer_levels_of_vgg_take_fewer_convolutions() -> None:
+    vgg, face = tiny_vgg(), torch.rand(1, 3, 32, 32)
+    few = VGG([(c.weight, c.bias) for c in vgg.convolutions], levels=3)
+    assert (few.name, len(few.convolutions)) == ("VGG16", 7)
+    for a, b in zip(few(face), vgg(face)[:3], strict=True):
+        torch.testing.assert_close(a, b)
+
+
 def test_perceptual_loss_is_nothing_for_equal_faces_and_moves_only_the_generator() -> None:
     loss = PerceptualLoss(tiny_vgg())
     face = torch.rand(1, 3, 32, 32, requires_grad=True)
@@ -182,6 +196,21 @@ def test_amigan_trains_and_resumes(options: TrainOptions) -> None:
     assert train(replace(gan, resume=True), TINY).steps == 6
 
 
+def test_losses_of_a_patch_see_the_same_patch_of_both_faces() -> None:
+    gan = GanOptions(perceptual=0, channels=4, patch=48)
+    adversary = Adversary(gan, torch.device("cpu"))
+    faces = torch.arange(128.0).expand(4, 3, 128, 128)
+    patches = [adversary._patches(faces, step) for step in (1, 1, 2)]
+    assert patches[0].shape == (4, 3, 48, 48)
+    assert torch.equal(patches[0], patches[1])
+    assert not torch.equal(patches[0], patches[2])
+    assert len(patches[0][:, 0, 0, 0].unique()) > 1  # each face has a place of its own
+    sr = faces.clone().requires_grad_()
+    adversary.generator_terms(sr, faces, 1)["adversarial"].backward()
+    assert sr.grad is not None
+    assert 0 < int((sr.grad != 0).sum()) <= 4 * 3 * 48 * 48
+
+
 def test_a_discriminator_learns_to_tell_faces_apart(options: TrainOptions) -> None:
     gan = GanOptions(perceptual=0, channels=8, rate=2e-3)
     trainer = Trainer(replace(options, gan=gan, rate=1e-6, warmup=0), TINY)
@@ -193,6 +222,47 @@ def test_a_discriminator_learns_to_tell_faces_apart(options: TrainOptions) -> No
         doubts.append(float(trainer.terms["discriminator"]))
     assert doubts[-1] < doubts[0] - 0.1
     assert set(trainer.terms) == {"pixel", "adversarial", "discriminator"}
+
+
+class HalfWay(LPIPS):
+    """A distance of 0.5 for all faces."""
+
+    def __init__(self) -> None:
+        super().__init__([], [])
+
+    @classmethod
+    def load(cls) -> "HalfWay":
+        return cls()
+
+    def __call__(self, a: np.ndarray, b: np.ndarray) -> np.ndarray:
+        assert a.shape == b.shape
+        return np.full(len(a), 0.5)
+
+
+def test_amigan_validates_lpips_from_the_start(
+    options: TrainOptions, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    start = options.out.with_name("start.safetensors")
+    save_checkpoint(start, AMINet(TINY), TINY, name="aminet-edge")
+    few = GanOptions(perceptual=0, channels=4, patch=32)
+    gan = replace(options, out=options.out.with_name("gan"), init=start, gan=few, steps=1)
+    train(gan, TINY)
+    assert "LPIPS is not measured" in capsys.readouterr().err  # its network was not fetched
+    monkeypatch.setattr(run, "LPIPS", HalfWay)
+    train(replace(gan, overwrite=True), TINY)
+    lines = [line for line in logbook.read(gan.out / "log.jsonl") if "psnr_y" in line]
+    assert [(line["step"], line["lpips"]) for line in lines] == [(0, 0.5), (1, 0.5)]
+
+
+def test_lpips_of_degraded_faces_has_a_mean_for_each_kind(faces: Path) -> None:
+    config = replace(TINY, lr_side=64)
+    hr = list(load_faces([faces], limit=2))
+    cells = tuple(WildCell.make(kind, 16, hr) for kind in ("clean", "dark"))
+    network = AMINet(config).eval()
+    _, beside = WildValidation(cells, 64, HalfWay()).evaluate(network)
+    of_lpips = {name: value for name, value in beside.items() if name.startswith("lpips")}
+    assert of_lpips == {"lpips": 0.5, "lpips-clean": 0.5, "lpips-dark": 0.5}
+    assert set(WildValidation(cells, 64).evaluate(network)[1]) == {"clean-16", "dark-16"}
 
 
 def test_without_vgg_the_command_that_brings_it_is_named(options: TrainOptions) -> None:
@@ -210,6 +280,8 @@ REQUIRED = ["--data", "x.tar", "--out", "run", "--steps", "1"]
         ([], "aminet-edge", "muon", 1e-3, False),
         (["--gan"], "amigan", "adam", 1e-4, True),
         (["--model", "amigan"], "amigan", "adam", 1e-4, True),
+        (["--model", "amigan-edge"], "amigan-edge", "adam", 1e-4, True),
+        (["--model", "amigan-real"], "amigan-real", "adam", 1e-4, True),
         (["--gan", "--model", "aminet-edge", "--rate", "3e-4"], "aminet-edge", "adam", 3e-4, True),
     ],
 )

@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 import torch
 
+from aminet.training.lpips import LPIPS
 from benchmarks.astronaut import aligned_astronaut
 from benchmarks.metrics.identity import FaceEmbedding, chip, cosine
 from benchmarks.metrics.kid import MobileNetV2, kid
-from benchmarks.metrics.lpips import LPIPS
 from benchmarks.metrics.ssim_vif import interval, ssim_y, vif
 from runtime.cache import cache_folder
 from runtime.errors import EdgeError

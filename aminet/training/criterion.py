@@ -17,7 +17,7 @@ class Criterion:
         self.teacher = None if options.teacher is None else Teacher(options, device)
         self.adversary = Adversary(options.gan, device) if options.gan else None
 
-    def __call__(self, sr: Tensor, lr: Tensor, hr: Tensor) -> dict[str, Tensor]:
+    def __call__(self, sr: Tensor, lr: Tensor, hr: Tensor, step: int) -> dict[str, Tensor]:
         """The loss's parts by name, to be summed; sr and hr (N, 3, 128, 128), float32."""
         kind = self.options.loss
         if self.teacher is None:
@@ -26,7 +26,7 @@ class Criterion:
             taught = self.teacher(lr)
             terms = {"pixel": imitation_loss(kind, sr, hr, taught, self.options.distill)}
         if self.adversary is not None:
-            terms |= self.adversary.generator_terms(sr, hr)
+            terms |= self.adversary.generator_terms(sr, hr, step)
         return terms
 
 

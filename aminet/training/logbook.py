@@ -115,6 +115,7 @@ def panels(lines: list[Line]) -> dict[str, dict[str, Points]]:
         "loss": {"loss": "loss"},
         "validation PSNR-Y, dB": {"network": "psnr_y", "bicubic": "bicubic_psnr_y"},
         "PSNR-Y over bicubic by kind and frame size, dB": {name: name for name in cells},
+        "validation LPIPS": {name: name for name in names if name.split("-")[0] == "lpips"},
         "learning rate": {"rate": "rate"},
     }
     drawn = {

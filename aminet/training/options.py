@@ -14,12 +14,15 @@ from aminet.config import LR_SIDE, SR_SIDE, find_config
 from runtime.errors import EXIT_USAGE, EdgeError
 
 GAN_RATE = 1e-4  # of AMIGAN's generator, which Adam trains
-GAN_MODEL = "amigan"
+GAN_MODEL = "amigan"  # what --gan trains unless --model is given
+GAN_MODELS = ("amigan", "amigan-edge", "amigan-real")  # trained with its losses always
 
 Range = tuple[float, float, str]  # least, most, and both in words
 POSITIVE = (math.ulp(0), math.inf, "more than 0")
 NOT_NEGATIVE = (0.0, math.inf, "0 or more")
 SHARE = (0.0, 1.0, "0 to 1")
+LEVELS = (1, 5, "1 to 5")
+PATCH = (32, SR_SIDE, f"32 to {SR_SIDE}")
 
 
 def option(default: Any = MISSING, help: str = "", within: Range | None = None, **how: Any) -> Any:
@@ -60,7 +63,17 @@ class GanOptions:
     vgg: Path | None = option(
         None, "VGG16 or VGG19 as torchvision names its weights", type=Path, metavar="F"
     )
-    channels: int = 64  # of the discriminator's first convolution
+    vgg_levels: int = option(5, "feature maps of VGG that are compared, from the first", LEVELS)
+    patch: int = option(
+        SR_SIDE, "px of what VGG and the discriminator see of each face: a random patch", PATCH
+    )
+    channels: int = option(
+        64,
+        "of the discriminator's first convolution",
+        POSITIVE,
+        flag="--discriminator-channels",
+        metavar="CHANNELS",
+    )
 
 
 @dataclass(frozen=True)
@@ -175,7 +188,9 @@ def build_parser(description: str | None = None) -> argparse.ArgumentParser:
     _add(parser.add_argument_group("training"), TrainOptions)
     _add(parser.add_argument_group("16-px models: augmentation"), Augmentation, "augmentation.")
     group = parser.add_argument_group("AMIGAN")
-    group.add_argument("--gan", action="store_true", help="its losses; amigan always has them")
+    group.add_argument(
+        "--gan", action="store_true", help="its losses; amigan models always have them"
+    )
     _add(group, GanOptions, "gan.")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     return parser
@@ -208,7 +223,7 @@ def make_options(arguments: argparse.Namespace) -> TrainOptions:
     """Options from the arguments given; those that would do nothing are refused."""
     given = {key: value for key, value in vars(arguments).items() if key not in ("json", "gan")}
     augmentation, adversary = _taken(given, "augmentation."), _taken(given, "gan.")
-    if arguments.gan or given.get("model") == GAN_MODEL:
+    if arguments.gan or given.get("model") in GAN_MODELS:
         defaults = {"model": GAN_MODEL, "optimizer": "adam", "rate": GAN_RATE}
         given = {**defaults, **given, "gan": GanOptions(**adversary)}
     elif adversary:

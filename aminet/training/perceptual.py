@@ -23,41 +23,43 @@ MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet, RGB
 
 
 class VGG(nn.Module):
-    """Images (N, 3, H, W) in [0, 1] -> the feature before each pooling, after its ReLU."""
+    """Images (N, 3, H, W) in [0, 1] -> the feature before each pooling, after its ReLU.
+
+    Only the first `levels` of the five: each costs about as much as the one before.
+    """
 
     mean: Tensor
     std: Tensor
 
-    def __init__(self, convolutions: Sequence[tuple[Tensor, Tensor]]) -> None:
+    def __init__(self, convolutions: Sequence[tuple[Tensor, Tensor]], levels: int = 5) -> None:
         super().__init__()
         if len(convolutions) not in PLANS:
             raise ValueError(f"{len(convolutions)} convolutions, expected 13 (VGG16) or 16 (VGG19)")
-        self.plan = PLANS[len(convolutions)]
-        self.convolutions = nn.ModuleList(_frozen(*convolution) for convolution in convolutions)
+        self.name = f"VGG{len(convolutions) + 3}"
+        self.plan = PLANS[len(convolutions)][:levels]
+        used = convolutions[: sum(self.plan)]
+        self.convolutions = nn.ModuleList(_frozen(*convolution) for convolution in used)
         self.register_buffer("mean", torch.tensor(MEAN).view(1, 3, 1, 1))
         self.register_buffer("std", torch.tensor(STD).view(1, 3, 1, 1))
 
     @classmethod
-    def load(cls, path: Path | None = None) -> Self:
+    def load(cls, path: Path | None = None, levels: int = 5) -> Self:
         """VGG16 from the cache folder, or a user's VGG16 or VGG19."""
         if path is None:
             arrays = unpickle_arrays(read_pretrained(VGG16), VGG16.name)
-            return cls(flax_convolutions(arrays["VGG16_0"]))
+            return cls(flax_convolutions(arrays["VGG16_0"]), levels)
         state = read_state(path)
         weights = [
             key for key, value in state.items() if key.endswith("weight") and value.ndim == 4
         ]
         weights.sort(key=lambda key: [int(digits) for digits in re.findall(r"\d+", key)])
         try:
-            return cls([(state[key], state[key[: -len("weight")] + "bias"]) for key in weights])
+            pairs = [(state[key], state[key[: -len("weight")] + "bias"]) for key in weights]
+            return cls(pairs, levels)
         except (KeyError, ValueError, RuntimeError) as error:
             raise EdgeError(
                 f"{path}: is no VGG16 or VGG19 ({error}); save torchvision's vgg19().state_dict()"
             ) from error
-
-    @property
-    def name(self) -> str:
-        return f"VGG{len(self.convolutions) + 3}"
 
     def forward(self, images: Tensor) -> list[Tensor]:
         x = (images - self.mean) / self.std
@@ -73,7 +75,7 @@ class VGG(nn.Module):
 
 
 class PerceptualLoss(nn.Module):
-    """Mean L1 distance of VGG's five features, of images (N, 3, H, W) in [0, 1]."""
+    """Mean L1 distance of VGG's features, of images (N, 3, H, W) in [0, 1]."""
 
     def __init__(self, vgg: VGG) -> None:
         super().__init__()

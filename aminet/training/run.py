@@ -20,6 +20,7 @@ from aminet.training.distributed import World, join_world
 from aminet.training.lineage import describe
 from aminet.training.loader import DegradedFaces, degraded_batches
 from aminet.training.logbook import EVENTS, Logbook, open_log, write_csv, write_curves
+from aminet.training.lpips import LPIPS
 from aminet.training.options import TrainOptions
 from aminet.training.trainer import BEST, STATE, DivergedError, Trainer
 from aminet.training.wild_validation import AnyValidation, load_validation
@@ -54,8 +55,7 @@ def run(
     with join_world(options.batch, options.device) as world:
         trainer = Trainer(options, config, world)
         pairs = _pairs(trainer)
-        leads = options.val and world.leads
-        validation = load_validation(options.val, trainer.config.lr_side) if leads else None
+        validation = _validation(trainer)
         if options.overwrite and world.leads:
             _delete_run(options.out)
         options.out.mkdir(parents=True, exist_ok=True)
@@ -65,6 +65,7 @@ def run(
         tensorboard = options.tensorboard and world.leads
         log = open_log(options.out / LOG, started, tensorboard=tensorboard)
         with log as logbook, _leaving_a_checkpoint(trainer):
+            _validate_start(trainer, validation, logbook)
             _loop(trainer, pairs, validation, logbook, progress if world.leads else silent)
             _checkpoint(trainer, validation, logbook)
         return _result(trainer, world, started, time.perf_counter() - clock)
@@ -106,6 +107,29 @@ def _result(trainer: Trainer, world: World, started: int, seconds: float) -> Tra
         images_per_s=(progress.step - started) * trainer.options.batch / max(seconds, 1e-9),
         leads=world.leads,
     )
+
+
+def _validation(trainer: Trainer) -> AnyValidation | None:
+    """The faces of --val, in the leading process; with LPIPS for what AMIGAN's losses train."""
+    options, lpips = trainer.options, None
+    if not options.val or not trainer.world.leads:
+        return None
+    if options.gan is not None:
+        try:
+            lpips = LPIPS.load()
+        except EdgeError as error:
+            _report(f"LPIPS is not measured: {error}")
+    return load_validation(options.val, trainer.config.lr_side, lpips)
+
+
+def _validate_start(
+    trainer: Trainer, validation: AnyValidation | None, logbook: Logbook
+) -> None:
+    """Log what the weights of --init reach: AMIGAN trades its PSNR-Y for LPIPS."""
+    starts = trainer.options.init is not None and trainer.progress.step == 0
+    if validation is not None and trainer.adversary is not None and starts:
+        psnr_y, beside = validation.evaluate(trainer.averaged_network())
+        _log(trainer, logbook, psnr_y=round(psnr_y, 4), **beside)
 
 
 def _pairs(trainer: Trainer) -> Iterator[tuple[Tensor, Tensor]]:
@@ -194,9 +218,9 @@ def _validate(trainer: Trainer, validation: AnyValidation | None, logbook: Logbo
     psnr_y = None
     if validation is not None:
         network = trainer.averaged_network()
-        psnr_y, cells = validation.evaluate(network)
+        psnr_y, beside = validation.evaluate(network)
         bicubic = round(validation.bicubic_psnr_y, 4)
-        _log(trainer, logbook, psnr_y=round(psnr_y, 4), bicubic_psnr_y=bicubic, **cells)
+        _log(trainer, logbook, psnr_y=round(psnr_y, 4), bicubic_psnr_y=bicubic, **beside)
         write_image(trainer.options.out / SHEET, validation.sheet(network))
         if psnr_y <= trainer.progress.best_psnr_y and trainer.adversary is None:
             return

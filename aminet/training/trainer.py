@@ -130,7 +130,7 @@ class Trainer:
         share = self.rate_share()
         with self._autocast():
             sr = self.forward(lr.contiguous(memory_format=torch.channels_last))
-            self.terms = self.criterion(sr.float(), lr, hr)
+            self.terms = self.criterion(sr.float(), lr, hr, self.progress.step)
         loss = torch.stack([term.float() for term in self.terms.values()]).sum()
         self.network.zero_grad(set_to_none=True)
         (loss * self._loss_scale).backward()
@@ -184,7 +184,7 @@ class Trainer:
         return bool(norm.isfinite() & loss.isfinite())
 
     def _step_adversary(self, adversary: Adversary, sr: Tensor, hr: Tensor, share: float) -> None:
-        self.terms["discriminator"] = adversary.backward(sr, hr)
+        self.terms["discriminator"] = adversary.backward(sr, hr, self.progress.step)
         parameters = list(adversary.discriminator.parameters())
         self.world.average([p.grad for p in parameters if p.grad is not None])
         if bool(torch.nn.utils.clip_grad_norm_(parameters, GRADIENT_NORM).isfinite()):

@@ -1,4 +1,4 @@
-"""PSNR-Y on held-out faces, as training sees it."""
+"""PSNR-Y on held-out faces, as training sees it, and LPIPS for AMIGAN."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from aminet.model import AMINet
+from aminet.training.lpips import LPIPS
 from runtime.dataset import load_faces
 from runtime.image import (
     LR_SIDE,
@@ -31,27 +32,36 @@ class Validation:
 
     hr: NDArray[np.uint8]
     lr: NDArray[np.uint8]
+    lpips: LPIPS | None = None
 
     @classmethod
-    def load(cls, sources: Sequence[str | Path]) -> Self:
+    def load(cls, sources: Sequence[str | Path], lpips: LPIPS | None = None) -> Self:
         hr = load_faces(sources)
-        return cls(hr, np.stack([shrink(face) for face in hr]))
+        return cls(hr, np.stack([shrink(face) for face in hr]), lpips)
 
     def evaluate(self, network: AMINet) -> tuple[float, dict[str, float]]:
-        """Mean PSNR-Y, and figures for the log beside it: none."""
-        return self.psnr_y(network), {}
+        """Mean PSNR-Y, and figures for the log beside it: LPIPS if it was loaded."""
+        sr = self._upscale(network)
+        beside = {}
+        if self.lpips is not None:
+            beside["lpips"] = round(float(self.lpips(sr, self.hr).mean()), 4)
+        return self._psnr_y(sr), beside
 
-    @torch.inference_mode()
     def psnr_y(self, network: AMINet) -> float:
         """Mean over the faces, dB; on the luma of uint8 images."""
+        return self._psnr_y(self._upscale(network))
+
+    def _psnr_y(self, sr: Pixels) -> float:
+        return float(np.mean([psnr_y(a, b) for a, b in zip(sr, self.hr, strict=True)]))
+
+    @torch.inference_mode()
+    def _upscale(self, network: AMINet) -> Pixels:
         device = next(network.parameters()).device
-        scores: list[float] = []
-        for start in range(0, len(self.hr), BATCH):
+        parts = []
+        for start in range(0, len(self.lr), BATCH):
             lr = torch.from_numpy(to_tensor(self.lr[start : start + BATCH])).to(device)
-            sr = to_pixels(network(lr).float().cpu().numpy())
-            hr = self.hr[start : start + BATCH]
-            scores += [psnr_y(a, b) for a, b in zip(sr, hr, strict=True)]
-        return float(np.mean(scores))
+            parts.append(to_pixels(network(lr).float().cpu().numpy()))
+        return np.concatenate(parts)
 
     @torch.inference_mode()
     def sheet(self, network: AMINet, count: int = 8) -> Pixels:

@@ -1,4 +1,4 @@
-"""Validation on degraded faces: PSNR-Y over bicubic upscaling, by frame size and kind."""
+"""Validation on degraded faces: PSNR-Y over bicubic and LPIPS, by frame size and kind."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from aminet.config import LR_SIDE, SR_SIDE
 from aminet.model import AMINet
 from aminet.training.degradation import KINDS, Degradation, photograph, relight, resample
+from aminet.training.lpips import LPIPS
 from aminet.training.validation import Validation
 from runtime.dataset import load_faces
 from runtime.image import Pixels, psnr_y, to_pixels, to_tensor
@@ -69,26 +70,37 @@ class WildValidation:
 
     cells: tuple[WildCell, ...]
     lr_side: int
+    lpips: LPIPS | None = None
 
     @classmethod
-    def load(cls, sources: Sequence[str | Path], lr_side: int) -> Self:
+    def load(cls, sources: Sequence[str | Path], lr_side: int, lpips: LPIPS | None = None) -> Self:
         faces = list(load_faces(sources, limit=FACES))
-        return cls(
-            tuple(WildCell.make(kind, size, faces) for kind in KINDS for size in SIZES), lr_side
-        )
+        cells = tuple(WildCell.make(kind, size, faces) for kind in KINDS for size in SIZES)
+        return cls(cells, lr_side, lpips)
 
     @property
     def bicubic_psnr_y(self) -> float:
         return float(np.mean([cell.bicubic.mean() for cell in self.cells]))
 
     def evaluate(self, network: AMINet) -> tuple[float, dict[str, float]]:
-        """Mean PSNR-Y of the cells, and each one's gain over bicubic, dB: {"clean-16": 3.1}."""
-        gains = {}
+        """Mean PSNR-Y of the cells, and each one's gain over bicubic, dB: {"clean-16": 3.1}.
+
+        With LPIPS loaded, its mean over the cells and over each kind's: {"lpips-clean": 0.21}.
+        """
+        gains: dict[str, float] = {}
+        distances: list[tuple[str, float]] = []
         for cell in self.cells:
-            psnr_y = cell.psnr_y(self._upscale(network, cell.frames))
-            gains[cell.name] = float((psnr_y - cell.bicubic).mean())
+            sr = self._upscale(network, cell.frames)
+            gains[cell.name] = float((cell.psnr_y(sr) - cell.bicubic).mean())
+            if self.lpips is not None:
+                distance = self.lpips(np.stack(sr), np.stack(cell.hr)).mean()
+                distances += [("lpips", float(distance)), (f"lpips-{cell.kind}", float(distance))]
         mean = self.bicubic_psnr_y + float(np.mean(list(gains.values())))
-        return mean, {name: round(gain, 3) for name, gain in gains.items()}
+        beside = {name: round(gain, 3) for name, gain in gains.items()}
+        for name in dict(distances):
+            of_name = [distance for each, distance in distances if each == name]
+            beside[name] = round(float(np.mean(of_name)), 4)
+        return mean, beside
 
     def sheet(self, network: AMINet, count: int = 2) -> Pixels:
         """A contact sheet, a row a face: frame, bicubic, the network's, the clean face."""
@@ -115,8 +127,10 @@ class WildValidation:
 AnyValidation = Validation | WildValidation
 
 
-def load_validation(sources: Sequence[str | Path], lr_side: int) -> AnyValidation:
+def load_validation(
+    sources: Sequence[str | Path], lr_side: int, lpips: LPIPS | None = None
+) -> AnyValidation:
     """Bicubically shrunk faces for networks of the paper's input, degraded ones for the others."""
     if lr_side == LR_SIDE:
-        return Validation.load(sources)
-    return WildValidation.load(sources, lr_side)
+        return Validation.load(sources, lpips)
+    return WildValidation.load(sources, lr_side, lpips)

@@ -141,7 +141,7 @@ def load_metrics(names: Sequence[str], note: Note) -> dict[str, Metric]:
 def _metric(name: str) -> Metric:
     """Networks are loaded, and torch imported, only for the metrics that need them."""
     if name == "lpips":
-        from benchmarks.metrics.lpips import LPIPS
+        from aminet.training.lpips import LPIPS
 
         return LPIPS.load()
     if name == OF_A_SET:
