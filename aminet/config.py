@@ -122,6 +122,12 @@ MODELS: dict[str, ModelConfig] = {
     "amigan-real": replace(_EDGE, lr_side=64),
 }
 
+NATURAL = {  # of each sharp model, trained with AMIGAN's losses, the one trained without
+    "amigan": "aminet",
+    "amigan-edge": "aminet-edge",
+    "amigan-real": "aminet-real",
+}
+
 ABLATIONS: dict[str, ModelConfig] = {
     "base": _ABLATION,
     "without-sa": replace(_ABLATION, self_attention=False),

@@ -3,7 +3,7 @@
 import argparse
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cache
 
@@ -23,8 +23,8 @@ class Cost:
 class ModelInfo:
     """One model; what follows its cost is None until it is trained.
 
-    psnr_y is in dB, on celeba-val: shrunk to 16 px, or the mean over degraded faces; the weights
-    took `minutes` in all their stages.
+    psnr_y is in dB, on celeba-val: shrunk to 16 px, or the mean over degraded faces; lpips, of
+    sharp models, on the same faces. The weights took `minutes` in all their stages.
     """
 
     model: str
@@ -33,6 +33,7 @@ class ModelInfo:
     weights: str | None = None
     sha256: str | None = None
     psnr_y: float | None = None
+    lpips: float | None = None
     minutes: float | None = None
 
 
@@ -84,11 +85,15 @@ def info(model: str) -> ModelInfo:
         cost.macs,
         weights=str(path),
         sha256=checkpoint.sha256,
-        psnr_y=checkpoint.metrics.get(
-            "celeba-val/psnr_y", checkpoint.metrics.get("validation/psnr_y")
-        ),
+        psnr_y=_on_celeba_val(checkpoint.metrics, "psnr_y"),
+        lpips=_on_celeba_val(checkpoint.metrics, "lpips"),
         minutes=round(sum(s["minutes"] for s in checkpoint.training.get("stages", [])), 1),
     )
+
+
+def _on_celeba_val(metrics: Mapping[str, float], name: str) -> float | None:
+    """As measured at the release, else by the run."""
+    return metrics.get(f"celeba-val/{name}", metrics.get(f"validation/{name}"))
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -122,15 +127,18 @@ def table(models: Sequence[ModelInfo]) -> str:
     """A line a model: size, cost, quality, minutes of training, weights."""
     width = max(len(model.model) for model in models)
     lines = [
-        f"{'model':{width}} {'parameters':>10} {'MACs':>8} {'PSNR-Y':>9} {'minutes':>8}  weights"
+        f"{'model':{width}} {'parameters':>10} {'MACs':>8} {'PSNR-Y':>9} {'LPIPS':>6}"
+        f" {'minutes':>8}  weights"
     ]
     for model in models:
         quality = "-" if model.psnr_y is None else f"{model.psnr_y:.2f} dB"
+        lpips = "-" if model.lpips is None else f"{model.lpips:.3f}"
         minutes = "-" if model.minutes is None else f"{model.minutes:.0f}"
         weights = f"sha256 {model.sha256[:12]}" if model.sha256 else "none yet"
         size, macs = f"{model.params / 1e6:.2f} M", f"{model.macs / 1e9:.2f} G"
         lines.append(
-            f"{model.model:{width}} {size:>10} {macs:>8} {quality:>9} {minutes:>8}  {weights}"
+            f"{model.model:{width}} {size:>10} {macs:>8} {quality:>9} {lpips:>6} {minutes:>8}"
+            f"  {weights}"
         )
     return "\n".join(lines)
 

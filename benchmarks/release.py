@@ -6,7 +6,8 @@ Writes aminet/weights/<model>.safetensors, whose metadata carries the measured q
 <model>.md, the model card. No figure in the card is typed by hand. 16-px models are measured on
 bicubically shrunk faces, others on the degraded faces of benchmarks.wild. Weights that are not
 better than the committed ones on the first data set, or worse than bicubic upscaling in any cell
-of degraded faces, are refused.
+of degraded faces, are refused. Sharp ones (amigan-*) are compared by LPIPS: it must be 25 % below
+the natural model's, and PSNR-Y at most 1.2 dB below.
 """
 
 import argparse
@@ -16,34 +17,17 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from benchmarks.harness.table import markdown_table
+from benchmarks.model_card import model_card
 from runtime.atomic import write_bytes
 from runtime.errors import EdgeError, needs, run_command
 
 if TYPE_CHECKING:
     from aminet.checkpoint import Checkpoint
     from benchmarks.metrics.quality import QualityRow
+    from benchmarks.release_quality import Measured
     from benchmarks.wild import WildRow
-
-STAGE = (
-    "steps",
-    "minutes",
-    "loss",
-    "optimizer",
-    "rate",
-    "weight_decay",
-    "batch",
-    "ema",
-    "fresh",
-    "freeze_norms",
-    "teacher",
-    "morph",
-    "mean",
-)
-# What 16-px models have augmentation for, others have degradation for.
-RECIPE = ("data", "augmentation", "degradation", "precision")  # of the last stage that trained
 
 
 @dataclass(frozen=True)
@@ -55,16 +39,6 @@ class Release:
     sha256: str
     rows: "tuple[QualityRow, ...] | tuple[WildRow, ...]"
     table: str  # Markdown
-
-
-@dataclass(frozen=True)
-class Measured:
-    """Rows, and what of them goes into the weights' metadata and the card."""
-
-    rows: "tuple[QualityRow, ...] | tuple[WildRow, ...]"
-    metrics: Mapping[str, float]
-    table: str
-    decides: str  # the metric in which the committed weights must be beaten
 
 
 def release(
@@ -81,6 +55,7 @@ def release(
     """
     from aminet.checkpoint import load_checkpoint, require_config, weights_path
     from aminet.config import LR_SIDE, find_config
+    from benchmarks.release_quality import measure_weights
 
     trained = load_checkpoint(checkpoint)
     require_config(trained, find_config(trained.model), trained.model)
@@ -92,45 +67,18 @@ def release(
     with tempfile.TemporaryDirectory() as folder:
         rounded = Path(folder) / path.name
         _save(rounded, trained, trained.metrics)
-        shrunk = trained.config.lr_side == LR_SIDE
-        found = on_shrunk(rounded, data) if shrunk else on_degraded(rounded, data, faces)
+        found = measure_weights(rounded, trained, data, faces)
     if not force:
-        _refuse_losing(found.metrics)
+        _refuse_blunt(found) if found.natural else _refuse_losing(found.metrics)
         if path.is_file():
             _refuse_worse(load_checkpoint(path), found)
+    shrunk = trained.config.lr_side == LR_SIDE
     kept = {} if shrunk else dict(trained.metrics)  # the run's own validation, for export
     _save(path, trained, {**kept, **found.metrics})
     released = load_checkpoint(path)
     card = path.with_suffix(".md")
     write_bytes(card, model_card(released, found.table).encode())
     return Release(str(path), str(card), released.sha256, found.rows, found.table)
-
-
-def on_shrunk(weights: Path, data: Sequence[str | Path]) -> Measured:
-    """Measure on bicubically shrunk faces: `celeba-val/psnr_y` and the like."""
-    from benchmarks.metrics.quality import measure_quality, quality_table
-
-    rows = measure_quality(data, checkpoints=[weights]).rows
-    of_network = [row for row in rows if row.artifact != "bicubic"]
-    metrics = {f"{row.data}/psnr_y": round(row.psnr_y, 4) for row in of_network}
-    metrics |= {f"{row.data}/ssim_y": round(row.ssim_y, 5) for row in of_network}
-    return Measured(rows, metrics, quality_table(rows), f"{rows[0].data}/psnr_y")
-
-
-def on_degraded(weights: Path, data: Sequence[str | Path], faces: int | None) -> Measured:
-    """Measure on degraded faces: `celeba-val/gain/dark-16`, dB over bicubic, and the mean."""
-    from benchmarks.metrics.wild_upscalers import bicubic_frames, checkpoint_frames
-    from benchmarks.wild import gain_table, wild
-
-    with bicubic_frames() as bicubic, checkpoint_frames(weights) as network:
-        rows = wild(data, [bicubic, network], faces=faces).rows
-    of_network = [row for row in rows if row.upscaler != "bicubic"]
-    metrics: dict[str, float] = {}
-    for name in dict.fromkeys(row.data for row in of_network):
-        here = {f"{row.kind}-{row.size}": row.gain for row in of_network if row.data == name}
-        metrics[f"{name}/gain"] = round(sum(here.values()) / len(here), 4)
-        metrics |= {f"{name}/gain/{cell}": round(gain, 4) for cell, gain in here.items()}
-    return Measured(rows, metrics, gain_table(rows), f"{of_network[0].data}/gain")
 
 
 def _save(path: Path, trained: "Checkpoint", metrics: Mapping[str, float]) -> None:
@@ -159,43 +107,28 @@ def _refuse_losing(metrics: Mapping[str, float]) -> None:
         )
 
 
-def _refuse_worse(committed: "Checkpoint", found: Measured) -> None:
-    before, after = (each.get(found.decides, 0.0) for each in (committed.metrics, found.metrics))
-    if after <= before:
+def _refuse_blunt(found: "Measured") -> None:
+    """Sharp weights that are hardly sharper than the natural ones, or too far from the truth."""
+    from benchmarks.release_quality import LPIPS_SHARE, MAX_DROP_DB
+
+    share = found.metrics[found.decides] / found.natural[found.decides]
+    lost_db = found.natural[found.fidelity] - found.metrics[found.fidelity]
+    if share > LPIPS_SHARE or lost_db > MAX_DROP_DB:
         raise EdgeError(
-            f"{committed.path}: {found.decides} is {before:.2f} dB, the new weights' {after:.2f};"
-            " each copy stays in the history: train on, or --force"
+            f"release: {found.decides} is {share:.0%} of the natural model's, expected"
+            f" {LPIPS_SHARE:.0%} at most; PSNR-Y is {lost_db:.2f} dB below, expected"
+            f" {MAX_DROP_DB} at most; train on, or --force"
         )
 
 
-def model_card(weights: "Checkpoint", table: str) -> str:
-    """Markdown: what the weights are, their quality beside bicubic's, and how they were made."""
-    from aminet.config import LR_SIDE
-    from aminet.info import measure_cost
-
-    shrunk = weights.config.lr_side == LR_SIDE
-    cost = measure_cost(weights.config)
-    stages = weights.training["stages"]
-    trained = next((stage for stage in reversed(stages) if stage["steps"]), stages[-1])
-    return CARD.format(
-        model=weights.model,
-        what=SHRUNK[0] if shrunk else DEGRADED[0],
-        conditions=SHRUNK[1] if shrunk else DEGRADED[1],
-        params=cost.params / 1e6,
-        macs=cost.macs / 1e9,
-        sha256=weights.sha256,
-        table=table,
-        steps=sum(stage["steps"] for stage in stages),
-        faces=sum(stage["steps"] * stage["batch"] for stage in stages),
-        minutes=sum(stage["minutes"] for stage in stages),
-        device=weights.training["device_used"],
-        torch=weights.training["torch"],
-        stages=stage_table(stages),
-        recipe="\n".join(
-            f"- {key}: {json.dumps(trained[key])}"
-            for key in RECIPE
-            if trained.get(key) and (shrunk or key != "augmentation")
-        ),
+def _refuse_worse(committed: "Checkpoint", found: "Measured") -> None:
+    before = committed.metrics.get(found.decides)
+    after = found.metrics[found.decides]
+    if before is None or (after < before if found.natural else after > before):
+        return
+    raise EdgeError(
+        f"{committed.path}: {found.decides} is {before:.3f}, the new weights' {after:.3f};"
+        " each copy stays in the history: train on, or --force"
     )
 
 
@@ -216,64 +149,6 @@ def write_curve(run: Path, out: Path) -> None:
         if "psnr_y" in line
     ]
     write_bytes(out, f"{json.dumps({'points': points}, indent=1)}\n".encode())
-
-
-def stage_table(stages: Sequence[Mapping[str, Any]]) -> str:
-    """One line a stage of the training; columns that no stage has are left out."""
-    columns = [name for name in STAGE if any(stage.get(name) for stage in stages)]
-    cells = [[_cell(stage.get(name)) for name in columns] for stage in stages]
-    lines = [(str(number), *line) for number, line in enumerate(cells, 1)]
-    return markdown_table(("stage", *columns), lines)
-
-
-def _cell(value: Any) -> str:
-    if isinstance(value, bool):
-        return "yes" if value else ""
-    if isinstance(value, list | tuple):
-        return ", ".join(map(str, value))
-    return "" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
-
-
-SHRUNK = (
-    "Super-resolves a 16x16 face to 128x128.",
-    "PyTorch FP32, faces shrunk by Pillow's bicubic filter, metrics on the luma of uint8 images:",
-)
-DEGRADED = (
-    "Super-resolves a face of 10 to 64 px, resampled to 64x64, to 128x128.",
-    """\
-PyTorch FP32, PSNR-Y over bicubic upscaling of the same frame in dB, mean of the faces, by the size
-of the frame (`benchmarks.wild`). clean: shrunk by Pillow's bicubic filter; camera: slight blur,
-noise of 2 to 8 levels, JPEG; dark: two stops under, noise of 1 to 4 levels, JPEG.""",
-)
-CARD = """\
-# {model}
-
-{what}
-{params:.2f} M parameters, {macs:.2f} G multiply-adds a face. `{model}.safetensors`: FP16, sha256
-`{sha256}`.
-
-**It invents detail: not for identifying anyone.** What a small image lost is filled in with what is
-usual in the training faces. Licence: research, non-commercial (derived from CelebA).
-
-## Quality
-
-{conditions}
-
-{table}
-
-## Training
-
-{steps:,} steps, {faces:,} faces seen, {minutes:.1f} minutes on {device}, torch {torch}.
-`rate` is what a stage's cosine begins with; `fresh` began anew; `morph` is a change of shape;
-`mean` averages the weights at the ends of so many branches of the stages before it.
-
-{stages}
-
-{recipe}
-
-The weights are the exponential average (ema) of the run, taken where celeba-val was best; no test
-set was used to choose anything.
-"""
 
 
 def main(argv: Sequence[str] | None = None) -> int:

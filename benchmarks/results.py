@@ -251,7 +251,8 @@ def describe_models(models: Sequence[ModelInfo]) -> str:
             trained = f", after {model.minutes:.0f} minutes of training"
             config = MODELS.get(model.model)
             faces = "degraded faces of " if config and config.lr_side != LR_SIDE else ""
-            weights = f"{model.psnr_y:.2f} dB PSNR-Y on {faces}celeba-val{trained}"
+            lpips = "" if model.lpips is None else f", LPIPS {model.lpips:.3f}"
+            weights = f"{model.psnr_y:.2f} dB PSNR-Y{lpips} on {faces}celeba-val{trained}"
         lines.append((model.model, *_cost(Cost(model.params, model.macs)), weights))
     return markdown_table(("model", "parameters", "multiply-adds", "weights"), lines)
 

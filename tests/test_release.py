@@ -1,17 +1,20 @@
 """Released weights are rounded, measured and described; worse ones do not replace better ones."""
 
 import json
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 from aminet import checkpoint as checkpoints
 from aminet.checkpoint import load_checkpoint, save_checkpoint
-from aminet.config import MODELS, ModelConfig
+from aminet.config import MODELS, NATURAL, ModelConfig
 from aminet.model import AMINet
 from aminet.training.logbook import append
+from aminet.training.lpips import LPIPS
 from benchmarks import wild
 from benchmarks.metrics.quality import QualityRow, quality_table
 from benchmarks.release import release, write_curve
@@ -118,6 +121,68 @@ def test_weights_for_degraded_faces_are_measured_in_every_cell(
     card = Path(result.card).read_text()
     assert "a face of 10 to 64 px, resampled to 64x64, to 128x128" in card
     assert "| dark | tiny |" in card
+
+
+@pytest.fixture
+def natural_and_sharp(
+    trained: Path, monkeypatch: pytest.MonkeyPatch
+) -> Callable[[int, float, float], None]:
+    """Release `natural`, 4 levels too dark, and write `tiny`, its sharp version, too light.
+
+    LPIPS of dark faces is 0.4, of light ones it is given.
+    """
+
+    def make(lr_side: int, levels: float, lpips: float) -> None:
+        config = replace(TINY, lr_side=lr_side)
+        monkeypatch.setattr(wild, "SIZES", (16,))
+        for name, off in (("natural", -4), ("tiny", levels)):
+            monkeypatch.setitem(MODELS, name, config)
+            network = AMINet(config)
+            torch.nn.init.constant_(network.exit.conv.bias, off / 255)
+            path = checkpoints.weights_path("natural") if name == "natural" else trained
+            path.parent.mkdir(exist_ok=True)
+            training = {"stages": [{"steps": 7, "minutes": 1, "batch": 4, "gan": {"patch": 64}}]}
+            training |= {"device_used": "cpu", "torch": "2"}
+            save_checkpoint(path, network, config, name=name, training=training)
+        monkeypatch.setitem(NATURAL, "tiny", "natural")
+
+        def distance(sr: np.ndarray, hr: np.ndarray) -> np.ndarray:
+            return np.where(sr.mean((1, 2, 3)) < hr.mean((1, 2, 3)), 0.4, lpips)
+
+        monkeypatch.setattr(LPIPS, "load", lambda: distance)
+
+    return make
+
+
+@pytest.mark.parametrize("lr_side", [16, 64])
+def test_sharp_weights_are_measured_beside_the_natural_model(
+    lr_side: int, natural_and_sharp, trained: Path, hr_faces: Path
+) -> None:
+    natural_and_sharp(lr_side, 3, 0.2)
+    released = load_checkpoint(release(trained, [hr_faces]).weights)
+    assert released.metrics["hr/lpips"] == pytest.approx(0.2)
+    card = Path(released.path).with_suffix(".md").read_text()
+    assert "The sharp version of natural" in card
+    assert '- gan: {"patch": 64}' in card
+    assert all(f"| {name} |" in card for name in ("natural", "tiny"))
+    with pytest.raises(EdgeError, match=r"hr/lpips is 0.200, the new weights' 0.200"):
+        release(trained, [hr_faces])
+
+
+@pytest.mark.parametrize(
+    ("levels", "lpips", "named"),
+    [
+        (4, 0.32, r"hr/lpips is 80% of the natural model's, expected 75% at most"),
+        (8, 0.2, r"PSNR-Y is [3-6]\.\d\d dB below, expected 1.2 at most"),
+    ],
+)
+def test_sharp_weights_that_are_blunt_or_far_from_the_truth_are_refused(
+    levels: float, lpips: float, named: str, natural_and_sharp, trained: Path, hr_faces: Path
+) -> None:
+    natural_and_sharp(16, levels, lpips)
+    with pytest.raises(EdgeError, match=named):
+        release(trained, [hr_faces])
+    assert not checkpoints.weights_path("tiny").exists()
 
 
 def test_the_learning_curve_of_a_run_is_written(trained: Path, tmp_path: Path) -> None:

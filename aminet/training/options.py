@@ -10,12 +10,11 @@ from dataclasses import MISSING, Field, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from aminet.config import LR_SIDE, SR_SIDE, find_config
+from aminet.config import LR_SIDE, NATURAL, SR_SIDE, find_config
 from runtime.errors import EXIT_USAGE, EdgeError
 
 GAN_RATE = 1e-4  # of AMIGAN's generator, which Adam trains
 GAN_MODEL = "amigan"  # what --gan trains unless --model is given
-GAN_MODELS = ("amigan", "amigan-edge", "amigan-real")  # trained with its losses always
 
 Range = tuple[float, float, str]  # least, most, and both in words
 POSITIVE = (math.ulp(0), math.inf, "more than 0")
@@ -223,7 +222,7 @@ def make_options(arguments: argparse.Namespace) -> TrainOptions:
     """Options from the arguments given; those that would do nothing are refused."""
     given = {key: value for key, value in vars(arguments).items() if key not in ("json", "gan")}
     augmentation, adversary = _taken(given, "augmentation."), _taken(given, "gan.")
-    if arguments.gan or given.get("model") in GAN_MODELS:
+    if arguments.gan or given.get("model") in NATURAL:
         defaults = {"model": GAN_MODEL, "optimizer": "adam", "rate": GAN_RATE}
         given = {**defaults, **given, "gan": GanOptions(**adversary)}
     elif adversary:

@@ -215,7 +215,7 @@ def _validate(trainer: Trainer, validation: AnyValidation | None, logbook: Logbo
 
     AMIGAN trades PSNR-Y for detail: its latest weights are kept.
     """
-    psnr_y = None
+    metrics = {}
     if validation is not None:
         network = trainer.averaged_network()
         psnr_y, beside = validation.evaluate(network)
@@ -225,7 +225,10 @@ def _validate(trainer: Trainer, validation: AnyValidation | None, logbook: Logbo
         if psnr_y <= trainer.progress.best_psnr_y and trainer.adversary is None:
             return
         trainer.progress.best_psnr_y = psnr_y
-    trainer.save_best(psnr_y, recipe(trainer))
+        metrics = {"validation/psnr_y": psnr_y}
+        if "lpips" in beside:
+            metrics["validation/lpips"] = beside["lpips"]
+    trainer.save_best(metrics, recipe(trainer))
 
 
 @contextmanager
@@ -267,7 +270,7 @@ def _rescue(trainer: Trainer, *, save: bool) -> None:
     if save:
         trainer.save()
     if not trainer.best_path.exists():
-        trainer.save_best(None, recipe(trainer))
+        trainer.save_best({}, recipe(trainer))
 
 
 def recipe(trainer: Trainer) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """One training step, and the weights, averages and optimizers that it moves."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -265,8 +265,7 @@ class Trainer:
         critics = [self.adversary.optimizer] if self.adversary is not None else []
         return [*self.optimizers, *critics]
 
-    def save_best(self, psnr_y: float | None, training: dict[str, Any]) -> None:
-        metrics = {} if psnr_y is None else {"validation/psnr_y": psnr_y}
+    def save_best(self, metrics: Mapping[str, float], training: dict[str, Any]) -> None:
         save_checkpoint(
             self.best_path,
             self.average,
