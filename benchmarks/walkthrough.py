@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from aminet.checkpoint import weights_path
-from aminet.config import MODELS
+from aminet.config import MODELS, NATURAL
 from benchmarks.astronaut import aligned_astronaut, camera_face
 from benchmarks.side_by_side import Column, draw
 from calib_data.generate import PROBE_STRIP, unstrip
@@ -86,8 +86,9 @@ def image_path(out: str | Path, model: str) -> Path:
 
 
 def trained_models() -> list[str]:
-    """The models that have weights, the default one first."""
-    names = sorted(MODELS, key=lambda name: name != DEFAULT_MODEL)
+    """The models that have weights, the default one first; sharp ones are the same networks."""
+    natural = [name for name in MODELS if name not in NATURAL]
+    names = sorted(natural, key=lambda name: name != DEFAULT_MODEL)
     trained = [name for name in names if weights_path(name).is_file()]
     if not trained:
         raise EdgeError(

@@ -264,7 +264,7 @@ def _openings(given: argparse.Namespace) -> Iterator[AbstractContextManager["Fra
     for checkpoint in given.checkpoint:
         yield checkpoint_frames(checkpoint)
     for artifact in given.artifact:
-        yield artifact_frames(artifact)
+        yield artifact_frames(artifact, given.backend)
     if given.realesrgan:
         yield realesrgan_frames()
 
@@ -279,6 +279,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--data", nargs="+", required=True, metavar="TAR_OR_DIR", help="128x128 faces")
     add("--checkpoint", nargs="+", default=[], metavar="F", help="a checkpoint, in PyTorch")
     add("--artifact", nargs="+", default=[], metavar="F", help="an exported model")
+    add("--backend", default="auto", metavar="B", help="of artifacts (default: the fastest here)")
     add(
         "--realesrgan",
         action="store_true",

@@ -122,6 +122,8 @@ def infer_each(
     check_backend(options.backend)
     if options.scale and options.mode == "face":
         raise EdgeError("--scale is for photos and videos; a face becomes 128x128", EXIT_USAGE)
+    if options.artifact is not None and options.style != InferOptions.style:
+        raise EdgeError("--style chooses a model, --artifact names one; give either", EXIT_USAGE)
     plan = Plan(inputs, options.out, Shard.parse(options.shard) if options.shard else Shard())
     jobs = plan.count(COUNTED)
     workers = options.workers or (1 if jobs == 1 else usable_cores())

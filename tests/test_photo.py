@@ -11,7 +11,7 @@ from PIL import Image
 
 from runtime import infer
 from runtime.dataset import load_faces
-from runtime.errors import EXIT_MISSING, EdgeError
+from runtime.errors import EXIT_MISSING, EXIT_USAGE, EdgeError
 from runtime.image import psnr_y, read_image, shrink, to_pixels, to_tensor
 from runtime.media import centerface, fetch
 from runtime.media.alignment import Frame
@@ -272,6 +272,8 @@ def test_a_style_without_its_model_is_missing(tmp_path, artifact, monkeypatch, c
     astronaut(96).save("photo.png")
     assert run("photo.png", "--style", "sharp") == EXIT_MISSING
     (line,) = capsys.readouterr().err.splitlines()
+    assert run("photo.png", "--style", "sharp", "--artifact", artifact) == EXIT_USAGE
+    assert "--style chooses a model, --artifact names one" in capsys.readouterr().err
     assert "--style sharp: no amigan-real or amigan-edge in artifacts; export it: python" in line
     sharp = tmp_path / "artifacts" / "amigan-edge"
     shutil.copytree(artifact.parent, sharp)

@@ -34,9 +34,9 @@ BICUBIC = Upscaler("bicubic", "pillow", lambda lr: np.stack([upscale_bicubic(x) 
 
 
 @contextmanager
-def artifact_upscaler(artifact: str | Path | None) -> Iterator[Upscaler]:
+def artifact_upscaler(artifact: str | Path | None, backend: str = "auto") -> Iterator[Upscaler]:
     """Open an artifact or a folder of them; None: the one that `runtime.infer` chooses."""
-    with open_session(artifact) as session:
+    with open_session(artifact, backend) as session:
         name = f"{session.manifest.model} {session.artifact.stem}"
         yield Upscaler(
             name,

@@ -45,9 +45,9 @@ def checkpoint_frames(path: str | Path) -> Iterator[FrameUpscaler]:
 
 
 @contextmanager
-def artifact_frames(path: str | Path) -> Iterator[FrameUpscaler]:
-    """An exported model, in the backend that the runtime chooses."""
-    with upscalers.artifact_upscaler(path) as upscaler:
+def artifact_frames(path: str | Path, backend: str = "auto") -> Iterator[FrameUpscaler]:
+    """An exported model, in a backend or the one that the runtime chooses."""
+    with upscalers.artifact_upscaler(path, backend) as upscaler:
         yield for_frames(upscaler)
 
 

@@ -202,9 +202,18 @@ def trust(sr: Pixels, seen: Pixels, lr_side: int) -> float:
     """
     if lr_side == LR_SIDE or len(seen) > lr_side:
         return 1.0
+    return trusted(noise_ratio(sr, seen))
+
+
+def noise_ratio(sr: Pixels, seen: Pixels) -> float:
+    """What the network removed, against the finest detail of what was seen (N, N, 3)."""
     removed = float(np.sqrt((_luma(_missing(sr, seen)) ** 2).mean()))
-    ratio = removed / max(_fine_detail(seen), 1e-6)
-    return float(np.clip((NOISY - ratio) / (NOISY - CLEAN), LEAST_TRUST, 1))
+    return removed / max(_fine_detail(seen), 1e-6)
+
+
+def trusted(ratio: float, clean: float = CLEAN, noisy: float = NOISY) -> float:
+    """The share at a noise ratio: all up to `clean`, falling to the least at `noisy`."""
+    return float(np.clip((noisy - ratio) / (noisy - clean), LEAST_TRUST, 1))
 
 
 def _missing(sr: Pixels, seen: Pixels) -> Floats:
