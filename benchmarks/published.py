@@ -65,6 +65,10 @@ def _roofline(path: Path) -> str:
     return results.roofline_table(read_latency(path))
 
 
+def _sharp(_: Path) -> str:
+    return results.sharp_table()
+
+
 def _cost(_: Path) -> str:
     return results.cost_table()
 
@@ -241,6 +245,7 @@ TABLES: dict[str, tuple[str, str, Callable[[Path], str]]] = {
     "quality": (*QUALITY, _quality),
     "paper": (*QUALITY, _paper),
     "cost": ("", "python -m aminet.info", _cost),
+    "sharp": ("", "python -m benchmarks.release", _sharp),
     "models": ("", "python -m aminet.info", _models),
     "drift": (*_study("real_faces", "drift.json", " --data celeba-test.tar"), _drift),
     "quantizers": (*_study("quantizers", "quantizers.json", DATA), _quantizers),

@@ -74,7 +74,8 @@ def release(
             _refuse_worse(load_checkpoint(path), found)
     shrunk = trained.config.lr_side == LR_SIDE
     kept = {} if shrunk else dict(trained.metrics)  # the run's own validation, for export
-    _save(path, trained, {**kept, **found.metrics})
+    beside = {f"natural/{k}": v for k, v in found.natural.items() if k.count("/") == 1}
+    _save(path, trained, {**kept, **found.metrics, **beside})
     released = load_checkpoint(path)
     card = path.with_suffix(".md")
     write_bytes(card, model_card(released, found.table).encode())

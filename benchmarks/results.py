@@ -4,9 +4,11 @@
 by hand; what was not measured has no row.
 """
 
-from collections.abc import Iterable, Sequence
+import re
+from collections.abc import Iterable, Mapping, Sequence
 
-from aminet.config import LR_SIDE, MODELS
+from aminet.checkpoint import load_checkpoint, weights_path
+from aminet.config import LR_SIDE, MODELS, NATURAL
 from aminet.info import Cost, ModelInfo, info
 from benchmarks.harness.rows import Latency, LatencyRow
 from benchmarks.harness.table import markdown_table, text_table
@@ -255,6 +257,29 @@ def describe_models(models: Sequence[ModelInfo]) -> str:
             weights = f"{model.psnr_y:.2f} dB PSNR-Y{lpips} on {faces}celeba-val{trained}"
         lines.append((model.model, *_cost(Cost(model.params, model.macs)), weights))
     return markdown_table(("model", "parameters", "multiply-adds", "weights"), lines)
+
+
+def sharp_table() -> str:
+    """The committed sharp weights beside the natural ones, as they were measured at the release."""
+    lines = []
+    for model, natural in NATURAL.items():
+        path = weights_path(model)
+        if path.is_file():
+            lines += _sharp_lines(model, natural, load_checkpoint(path).metrics)
+    columns = ("model", "data", "PSNR-Y", "LPIPS", "beside", "LPIPS of that")
+    return markdown_table(columns, lines) if lines else "*No sharp model is trained yet.*"
+
+
+def _sharp_lines(model: str, natural: str, metrics: Mapping[str, float]) -> list[tuple[str, ...]]:
+    """A line a data set: PSNR-Y against the natural model's, and LPIPS of both."""
+    lines = []
+    for data in [key.split("/")[1] for key in metrics if re.fullmatch("natural/.*/lpips", key)]:
+        fidelity = next(n for n in ("psnr_y", "gain") if f"{data}/{n}" in metrics)
+        after, before = (metrics[f"{start}{data}/lpips"] for start in ("", "natural/"))
+        lost = metrics[f"{data}/{fidelity}"] - metrics[f"natural/{data}/{fidelity}"]
+        lpips = f"{after:.3f} ({after / before - 1:+.0%})"
+        lines.append((model, data, f"{lost:+.2f} dB", lpips, natural, f"{before:.3f}"))
+    return lines
 
 
 def cost_table() -> str:

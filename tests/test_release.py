@@ -1,6 +1,7 @@
 """Released weights are rounded, measured and described; worse ones do not replace better ones."""
 
 import json
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -15,7 +16,7 @@ from aminet.config import MODELS, NATURAL, ModelConfig
 from aminet.model import AMINet
 from aminet.training.logbook import append
 from aminet.training.lpips import LPIPS
-from benchmarks import wild
+from benchmarks import results, wild
 from benchmarks.metrics.quality import QualityRow, quality_table
 from benchmarks.release import release, write_curve
 from runtime.errors import EdgeError
@@ -165,6 +166,10 @@ def test_sharp_weights_are_measured_beside_the_natural_model(
     assert "The sharp version of natural" in card
     assert '- gan: {"patch": 64}' in card
     assert all(f"| {name} |" in card for name in ("natural", "tiny"))
+    (line,) = results.sharp_table().splitlines()[2:]
+    assert re.fullmatch(
+        r"\| tiny \| hr \| [+-]\d.\d\d dB \| 0.200 \(-50%\) \| natural \| 0.400 \|", line
+    )
     with pytest.raises(EdgeError, match=r"hr/lpips is 0.200, the new weights' 0.200"):
         release(trained, [hr_faces])
 

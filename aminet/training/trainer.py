@@ -137,6 +137,7 @@ class Trainer:
         if self.progress.step < self.options.head_start:
             self._hold_body()
         loss = loss.detach()
+        self.terms = {name: term.detach() for name, term in self.terms.items()}
         if self._is_finite(loss):
             for optimizer in self.optimizers:
                 set_rate(optimizer, self.options.rate * share)
