@@ -33,8 +33,8 @@ class ModelInfo:
     weights: str | None = None
     sha256: str | None = None
     psnr_y: float | None = None
-    lpips: float | None = None
     minutes: float | None = None
+    lpips: float | None = None
 
 
 @cache

@@ -122,9 +122,7 @@ def _validation(trainer: Trainer) -> AnyValidation | None:
     return load_validation(options.val, trainer.config.lr_side, lpips)
 
 
-def _validate_start(
-    trainer: Trainer, validation: AnyValidation | None, logbook: Logbook
-) -> None:
+def _validate_start(trainer: Trainer, validation: AnyValidation | None, logbook: Logbook) -> None:
     """Log what the weights of --init reach: AMIGAN trades its PSNR-Y for LPIPS."""
     starts = trainer.options.init is not None and trainer.progress.step == 0
     if validation is not None and trainer.adversary is not None and starts:
