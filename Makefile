@@ -37,14 +37,15 @@ bench: setup
 	$(BIN)/python -m benchmarks.latency --out $(MEASURED)/latency.json
 	$(BIN)/python -m benchmarks.studies.profile --out $(MEASURED)/profile.json
 	$(BIN)/python -m benchmarks.studies.coldstart --artifact artifacts/aminet-edge/int8.onnx --out $(MEASURED)/coldstart.json
-	$(if $(FACES),$(BIN)/python -m benchmarks.accuracy --data $(VAL) $(addprefix $(FACES)/,$(TESTS)) --artifact artifacts/aminet-edge/int8.onnx --checkpoint aminet/weights/aminet-edge.safetensors --out $(MEASURED)/quality.json)
+	$(if $(FACES),$(BIN)/python -m benchmarks.accuracy --data $(VAL) $(addprefix $(FACES)/,$(TESTS)) --artifact artifacts/aminet-edge/int8.onnx --checkpoint $(wildcard aminet/weights/*-edge.safetensors) --out $(MEASURED)/quality.json)
 	$(if $(FACES),$(BIN)/python -m benchmarks.studies.real_faces --data $(FACES)/celeba-test.tar --calib $(FACES)/celeba-train-0.tar --out $(MEASURED)/drift.json)
 	$(if $(FACES),$(BIN)/python -m benchmarks.studies.quantizers --data $(VAL) --out $(MEASURED)/quantizers.json)
 	$(if $(FACES),$(BIN)/python -m benchmarks.studies.ablation --data $(VAL) --out $(MEASURED)/ablation.json)
-	$(if $(FACES),$(WILD) --data $(addprefix $(FACES)/,celeba-test.tar lfw-test.tar helen-test.tar) --out $(MEASURED)/wild.json)
-	$(if $(FACES),$(WILD) --data $(FACES)/celeba-test.tar --faces 24 --metrics lpips identity --realesrgan --out $(MEASURED)/wild-perceptual.json)
+	$(if $(FACES),$(WILD) --data $(addprefix $(FACES)/,celeba-test.tar lfw-test.tar helen-test.tar) --faces 120 $(REAL_INT8) --out $(MEASURED)/wild.json)
+	$(if $(FACES),$(WILD) --data $(FACES)/celeba-test.tar --faces 24 --sizes 16 24 32 48 --metrics lpips identity --realesrgan $(REAL_INT8) --out $(MEASURED)/wild-perceptual.json)
 	$(if $(FACES),$(WILD) --data $(FACES)/celeba-test.tar --sizes 16 24 32 48 --turn 15 --out $(MEASURED)/wild-turned.json)
 	$(BIN)/python -m benchmarks.publish
+REAL_INT8 := --artifact artifacts/aminet-real/int8.onnx --backend onnxruntime
 WILD := $(BIN)/python -m benchmarks.wild --checkpoint $(wildcard aminet/weights/*.safetensors)
 VAL = $(FACES)/celeba-val.tar
 TESTS := celeba-test.tar fsrnet-celeba-test.tar helen-test.tar lfw-test.tar

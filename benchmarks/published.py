@@ -258,8 +258,9 @@ TABLES: dict[str, tuple[str, str, Callable[[Path], str]]] = {
     "wild-asked": (*WILD, _wild_asked),
     "wild-perceptual": (
         "wild-perceptual.json",
-        "python -m benchmarks.wild --data celeba-test.tar --metrics lpips identity --realesrgan"
-        " --out docs/measured/wild-perceptual.json",
+        "python -m benchmarks.wild --data celeba-test.tar --checkpoint"
+        " aminet/weights/*.safetensors --metrics lpips identity --realesrgan --out"
+        " docs/measured/wild-perceptual.json",
         _wild_perceptual,
     ),
     "poses": (
