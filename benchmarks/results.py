@@ -273,7 +273,7 @@ def sharp_table() -> str:
 
 def _sharp_lines(model: str, natural: str, metrics: Mapping[str, float]) -> list[tuple[str, ...]]:
     """A line a data set: PSNR-Y against the natural model's, and LPIPS of both."""
-    lines = []
+    lines: list[tuple[str, ...]] = []
     for data in [key.split("/")[1] for key in metrics if re.fullmatch("natural/.*/lpips", key)]:
         fidelity = next(n for n in ("psnr_y", "gain") if f"{data}/{n}" in metrics)
         after, before = (metrics[f"{start}{data}/lpips"] for start in ("", "natural/"))
