@@ -46,7 +46,7 @@ bench: setup
 	$(if $(FACES),$(WILD) --data $(FACES)/celeba-test.tar --sizes 16 24 32 48 --turn 15 --out $(MEASURED)/wild-turned.json)
 	$(BIN)/python -m benchmarks.publish
 REAL_INT8 := --artifact artifacts/aminet-real/int8.onnx --backend onnxruntime
-WILD := $(BIN)/python -m benchmarks.wild --checkpoint $(wildcard aminet/weights/*.safetensors)
+WILD := $(BIN)/python -m benchmarks.wild --photo-mode --checkpoint $(wildcard aminet/weights/*.safetensors)
 VAL = $(FACES)/celeba-val.tar
 TESTS := celeba-test.tar fsrnet-celeba-test.tar helen-test.tar lfw-test.tar
 

@@ -90,6 +90,18 @@ def test_a_16_px_network_keeps_what_the_frame_knows(checkpoints: list[str]) -> N
     assert means[0] < means[1] / 2
 
 
+def test_photo_mode_keeps_what_a_clean_frame_knows(checkpoints: list[str]) -> None:
+    """Of a 32-px network it is asked for, and has a row of its own."""
+    rows, columns = np.mgrid[:24, :24] * 8
+    frame = np.stack([rows, columns, rows], -1).astype(np.uint8)
+    with (
+        checkpoint_frames(checkpoints[1]) as alone,
+        checkpoint_frames(checkpoints[1], back_projected=True) as corrected,
+    ):
+        assert (alone.name, corrected.name) == ("tiny 32", "tiny 32 + back-projection")
+        assert not np.array_equal(alone.upscale_all([frame]), corrected.upscale_all([frame]))
+
+
 def test_an_artifact_upscales_frames_of_any_size(tmp_path: Path) -> None:
     with artifact_frames(write_artifact(tmp_path)) as upscaler:
         for side in (8, 40):
@@ -132,12 +144,14 @@ def test_published_tables_are_made_of_the_json(faces: Path, tmp_path: Path) -> N
         ours = replace(bicubic, name="aminet-real", backend="torch")
         result = wild([faces], [bicubic, ours], sizes=[16, 32], kinds=["clean"])
     rows = tuple(replace(row, data="celeba-test") for row in result.rows)
+    photo_mode = {"upscaler": "aminet-real + back-projection", "gain": -1.0}
+    rows += tuple(replace(row, **photo_mode) for row in rows if row.upscaler == "aminet-real")
     write_json(tmp_path / "wild.json", replace(result, rows=rows))
     write_json(tmp_path / "wild-turned.json", replace(result, rows=rows[:2], turn=15.0))
     assert "| clean | aminet-real | +0.00 | +0.00 |" in render("wild", tmp_path)
     assert render("wild-asked", tmp_path).splitlines()[2:] == [
-        "| clean 16 px | +2.9 | +3.4 | +0.00 |",
-        "| clean 32 px | +2.2 | +2.7 | +0.00 |",
+        "| clean 16 px | +2.9 | +3.4 | +0.00 | -1.00 |",
+        "| clean 32 px | +2.2 | +2.7 | +0.00 | -1.00 |",
     ]
     assert render("poses", tmp_path).splitlines()[0].endswith("| turned by 15 degrees |")
     assert "| celeba-test | clean | 16 px | aminet-real | +0.00 | +0.00 |" in render(

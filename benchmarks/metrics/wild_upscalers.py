@@ -10,9 +10,10 @@ import numpy as np
 from aminet.training.degradation import resample
 from benchmarks.metrics import upscalers
 from runtime.image import LR_SIDE, SR_SIDE, Pixels
-from runtime.media.photo import keep_what_is_known
+from runtime.media.photo import keep_what_is_known, trust
 
 BATCH = 16
+BACK_PROJECTED = " + back-projection"  # after the name of what photo mode makes of a network
 
 Run = Callable[[Pixels], Pixels]  # (N, lr_side, lr_side, 3) -> (N, 128, 128, 3)
 
@@ -38,10 +39,10 @@ def bicubic_frames() -> Iterator[FrameUpscaler]:
 
 
 @contextmanager
-def checkpoint_frames(path: str | Path) -> Iterator[FrameUpscaler]:
+def checkpoint_frames(path: str | Path, *, back_projected: bool = False) -> Iterator[FrameUpscaler]:
     """A checkpoint in PyTorch, FP32."""
     with upscalers.checkpoint_upscaler(path) as upscaler:
-        yield for_frames(upscaler)
+        yield for_frames(upscaler, back_projected=back_projected)
 
 
 @contextmanager
@@ -51,21 +52,24 @@ def artifact_frames(path: str | Path, backend: str = "auto") -> Iterator[FrameUp
         yield for_frames(upscaler)
 
 
-def for_frames(upscaler: upscalers.Upscaler) -> FrameUpscaler:
+def for_frames(upscaler: upscalers.Upscaler, *, back_projected: bool = False) -> FrameUpscaler:
     """Resample frames to the network's input; back-project the faces of a 16-px network to them.
 
-    That is what photo mode did with 16-px networks: what a frame knows beyond 16 px is kept.
+    That is what photo mode does with 16-px networks: what a frame knows beyond 16 px is kept. With
+    larger ones it does so as far as it trusts the frame, which is measured if asked for.
     """
     name, lr_side = upscaler.artifact, upscaler.lr_side
+    known = back_projected or lr_side == LR_SIDE
 
     def upscale(frames: Sequence[Pixels]) -> Pixels:
         sr = upscaler.upscale(_resampled(frames, lr_side))
-        if lr_side > LR_SIDE:
+        if not known:
             return sr
-        return np.stack([keep_what_is_known(a, b) for a, b in zip(sr, frames, strict=True)])
+        pairs = zip(sr, frames, strict=True)
+        return np.stack([keep_what_is_known(a, b, trust(a, b, lr_side)) for a, b in pairs])
 
-    if lr_side == LR_SIDE:
-        name = f"{name} at 16 px + back-projection"
+    if known:
+        name += f"{' at 16 px' if lr_side == LR_SIDE else ''}{BACK_PROJECTED}"
     return FrameUpscaler(name, upscaler.backend, upscale)
 
 
