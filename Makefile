@@ -11,7 +11,7 @@ PYTHON ?= $(shell for python in python3.11 python3.12 python3.13 python3.14 pyth
 BIN := .venv/bin
 READY := .venv/.ready
 # Every extra that runs on a CPU.
-EXTRAS := train,tensorboard,export,compare,quantize,openvino,litert,ncnn,coreml,tensorrt-rtx,photo,video,eval,bench,dev
+EXTRAS := train,tensorboard,export,compare,quantize,openvino,litert,ncnn,coreml,tensorrt-rtx,photo,video,scale,eval,bench,dev
 # The wheel carries the INT8 model; `make wheel FP32=1` the FP32 one as well, four times its size.
 PACKED := runtime/models/aminet-edge
 

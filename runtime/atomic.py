@@ -8,26 +8,29 @@ import os
 import re
 import stat
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from runtime.errors import FULL_DISK, EdgeError
+from runtime.errors import FULL_DISK, EdgeError, FullDiskError
 
 if sys.platform != "win32":  # there leftovers stay
     import fcntl
 
 LEFTOVER = re.compile(r"\..*\.[0-9a-f]{8}\.part(\.[^.]*)?")
 LEFTOVER_FOLDER = re.compile(r"\..*\.[0-9a-f]{8}\.part-folder")
+ASKED, ASK_AGAIN_S = 10, 0.02  # who looks for leftovers holds a lock for a moment
 _CLEARED: set[Path] = set()  # folders that this process has looked through
 
 
 @contextlib.contextmanager
-def writing(path: str | Path) -> Iterator[Path]:
+def writing(path: str | Path, *, alone: bool = False) -> Iterator[Path]:
     """Yield a temporary path beside `path`, with its suffix, that becomes `path` in the end.
 
     Missing folders are made. If the block fails, or the process is killed, `path` stays as it was;
     what a killed one leaves, a hidden temporary file, goes when the next process writes into the
-    folder. Raises EdgeError when the disk is full or the place cannot be written.
+    folder. Raises EdgeError when the disk is full (FullDiskError), the place cannot be written, or,
+    for one who wants to be `alone`, while another process writes `path`.
     """
     target = Path(path)
     with contextlib.ExitStack() as stack:
@@ -35,7 +38,7 @@ def writing(path: str | Path) -> Iterator[Path]:
             target.parent.mkdir(parents=True, exist_ok=True)
             _refuse_special(target)
             _remove_leftovers(target.parent)
-            temporary = stack.enter_context(_held_temporary(target))
+            temporary = stack.enter_context(_held_temporary(target, alone))
             yield temporary
             _flush_to_disk(temporary)
             os.replace(temporary, target)
@@ -115,20 +118,57 @@ def sha256_file(path: str | Path) -> str:
 
 
 @contextlib.contextmanager
-def _held_temporary(target: Path) -> Iterator[Path]:
-    """A new file beside `target`, locked as long as it is written, and removed if it is left."""
-    while True:
-        path = target.with_name(f".{target.stem}.{os.urandom(4).hex()}.part{target.suffix}")
-        handle = os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o666)
-        if _lock(handle) is not False and path.exists():  # not taken for a leftover meanwhile
-            break
-        os.close(handle)
+def _held_temporary(target: Path, alone: bool) -> Iterator[Path]:
+    """An empty file beside `target`, locked as long as it is written, and removed if it is left."""
+    path, handle = (_open_alone(target) if alone else None) or _open_new(target)
     try:
         yield path
     finally:
         with contextlib.suppress(OSError):
+            if _is_at(path, handle):
+                path.unlink()
+        os.close(handle)
+
+
+def _open_new(target: Path) -> tuple[Path, int]:
+    while True:
+        path = _temporary(target, os.urandom(4).hex())
+        handle = os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o666)
+        if _lock(handle) is not False and _is_at(path, handle):
+            return path, handle
+        os.close(handle)
+
+
+def _open_alone(target: Path) -> tuple[Path, int] | None:
+    """The one temporary file that all who want to be alone share; None where there are no locks."""
+    path = _temporary(target, sha256_bytes(os.fsencode(target.name))[:8])
+    for _ in range(ASKED):
+        handle = os.open(path, os.O_CREAT | os.O_RDWR, 0o666)
+        locked = _lock(handle)
+        if locked and _is_at(path, handle):
+            os.ftruncate(handle, 0)
+            return path, handle
+        if locked is None:
             path.unlink(missing_ok=True)
         os.close(handle)
+        if locked is None:
+            return None
+        time.sleep(ASK_AGAIN_S)
+    raise EdgeError(
+        f"{target}: is being written by another run; let it end, or give another --out or --shard"
+    )
+
+
+def _temporary(target: Path, digits: str) -> Path:
+    return target.with_name(f".{target.stem}.{digits}.part{target.suffix}")
+
+
+def _is_at(path: Path, handle: int) -> bool:
+    """Whether an open file still has this name: it was not renamed, nor taken for a leftover."""
+    try:
+        return os.path.samestat(os.stat(path), os.fstat(handle))
+    except OSError:
+        return False
 
 
 def _temporary_folder(target: Path) -> Path:
@@ -235,7 +275,7 @@ def _flush_to_disk(path: Path) -> None:
 
 def _cannot_write(target: Path, error: OSError) -> EdgeError:
     if error.errno in FULL_DISK:
-        return EdgeError(f"{target}: the disk is full; make room and run it again")
+        return FullDiskError(f"{target}: the disk is full; make room and run it again")
     return EdgeError(f"{target}: cannot be written: {_reason(error)}; name another place")
 
 

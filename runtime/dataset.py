@@ -104,6 +104,11 @@ def is_tar_name(path: Path) -> bool:
     return path.suffix.lower() == ".tar"
 
 
+def is_parquet_name(path: Path) -> bool:
+    """Whether a path is taken for a parquet file, by its name."""
+    return path.suffix.lower() == ".parquet"
+
+
 def _folder_images(folder: Path) -> Iterator[tuple[str, Read]]:
     images = list_images(folder)
     if not images:
@@ -119,7 +124,8 @@ def iter_tar(tar: Path) -> Iterator[tuple[str, Callable[[], bytes]]]:
     """
     try:
         with tarfile.open(tar, "r:") as archive:
-            for member in archive:
+            for member in iter(archive.next, None):
+                archive.members.clear()  # type: ignore[attr-defined]  # it would hold them all
                 if member.isreg():
                     yield member.name, partial(_member_bytes, archive, member, tar)
             _refuse_unfinished(tar, archive.offset)

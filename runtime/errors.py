@@ -35,6 +35,10 @@ class EdgeError(Exception):
         self.status = status
 
 
+class FullDiskError(EdgeError):
+    """No room is left: a run over many inputs ends, since nothing more can be written."""
+
+
 @contextmanager
 def needs(extra: str, module: str = "") -> Iterator[None]:
     """Wrap the imports that only an extra brings; without it raise EdgeError with status 5.

@@ -46,6 +46,7 @@ class InferOptions:
     fallback: bool = False
     workers: int | None = None
     shard: str | None = None
+    image_column: str | None = None
 
 
 @dataclass(frozen=True)
@@ -91,7 +92,7 @@ def infer(
     say: Callable[[str], None] = lambda line: None,
     watch: Watch = lambda done, total: None,
 ) -> InferReport:
-    """Upscale the faces in images, folders, globs, tars, photos and videos and write them.
+    """Upscale the faces in images, photos, videos, folders, globs, tars and parquet files.
 
     An input that cannot be upscaled becomes a result with an error; the others are written. Raises
     EdgeError if nothing can be: no sound model, no such backend, colliding outputs.
@@ -124,7 +125,8 @@ def infer_each(
         raise EdgeError("--scale is for photos and videos; a face becomes 128x128", EXIT_USAGE)
     if options.artifact is not None and options.style != InferOptions.style:
         raise EdgeError("--style chooses a model, --artifact names one; give either", EXIT_USAGE)
-    plan = Plan(inputs, options.out, Shard.parse(options.shard) if options.shard else Shard())
+    shard = Shard.parse(options.shard) if options.shard else Shard()
+    plan = Plan(inputs, options.out, shard, options.image_column)
     jobs = plan.count(COUNTED)
     workers = options.workers or (1 if jobs == 1 else usable_cores())
     count = Count()

@@ -12,6 +12,7 @@ import sys
 # The libraries that report, and what keeps them from it.
 SWITCHES = {
     "ORT_DISABLE_TELEMETRY": "1",  # onnxruntime from 1.31: a device id, and events of sessions
+    "RAY_USAGE_STATS_ENABLED": "0",  # ray: versions, processor and use of a cluster
 }
 HIDDEN = ("openvino_telemetry",)  # openvino and nncf; without it they take their own stub
 

@@ -35,6 +35,7 @@ WRAPPERS = {
     "ai_edge_litert": "runtime/backends/litert.py",
     "ncnn": "runtime/backends/ncnn.py",
     "av": "runtime/media/video.py",
+    "pyarrow": "runtime/media/parquet.py",
     "nncf": "quantize/engines/nncf.py",
     "matplotlib": "quantize/sensitivity_plot.py",
 }

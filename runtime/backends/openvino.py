@@ -114,6 +114,9 @@ def import_openvino() -> ModuleType:
             " --force-reinstall openvino",
             EXIT_MISSING,
         ) from error
+    # pybind11 looks NumPy up at the first array: two threads that both bring the first one wait for
+    # each other for ever, one with its lock and one with Python's.
+    openvino.Tensor(np.zeros(1, np.float32)).data  # noqa: B018
     return openvino
 
 

@@ -17,13 +17,13 @@ def make_parser() -> argparse.ArgumentParser:
         "inputs",
         nargs="+",
         metavar="IMG_OR_DIR",
-        help="images, videos, folders, globs, tars; - is an image on standard input",
+        help="images, videos, folders, globs, tars, parquet files; - is an image on standard input",
     )
     parser.add_argument(
         "--out",
         metavar="P",
-        help="a folder; the file for a single input; a tar for all results (default: beside each"
-        " input)",
+        help="a folder; the file for a single input; a .tar or .parquet for all results (default:"
+        " beside each input)",
     )
     model = parser.add_argument_group("model")
     model.add_argument(
@@ -106,7 +106,14 @@ def make_parser() -> argparse.ArgumentParser:
     run.add_argument(
         "--shard",
         metavar="I/N",
-        help="every N-th file and tar, from the I-th on, which begins with 1 (default: 1/1)",
+        help="every N-th file, tar or parquet file, from the I-th on, which begins with 1 (default:"
+        " 1/1)",
+    )
+    run.add_argument(
+        "--image-column",
+        metavar="C",
+        help="of parquet files: where the images are (default: `image`, or the only one that has"
+        " bytes)",
     )
     run.add_argument("--json", action="store_true", help="print one JSON object (default: text)")
     run.add_argument(

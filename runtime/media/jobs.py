@@ -5,23 +5,18 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from runtime.dataset import is_tar_name
 from runtime.errors import EXIT_ERROR
+from runtime.media.names import is_archive_name, is_video_name
 from runtime.media.origin import origin_of, read_origin
 from runtime.media.outputs import FileOutput, Output, lacks_some
-
-VIDEO_SUFFIXES = (
-    *(".mp4", ".m4v", ".mov", ".3gp", ".3g2", ".mkv", ".webm", ".avi"),
-    *(".mts", ".m2ts", ".mpg", ".mpeg", ".wmv", ".flv"),
-)
 
 
 @dataclass(frozen=True)
 class Job:
     """One image or video to upscale, or an input that holds none, and why.
 
-    It is a file at `path`, or its content is `data`: a tar's member, or standard input. `listed`:
-    it was found in a folder, a tar or by a glob, not named itself.
+    It is a file at `path`, or its content is `data`: of an archive, a tar or a parquet file, or
+    standard input. `listed`: it was found in a folder, an archive or by a glob, not named itself.
     """
 
     name: str
@@ -37,8 +32,8 @@ class Job:
         return is_video_name(self.name)
 
     @property
-    def is_tar(self) -> bool:
-        return self.path is not None and is_tar_name(self.path) and not self.error
+    def is_archive(self) -> bool:
+        return self.path is not None and is_archive_name(self.path) and not self.error
 
     @property
     def origin(self) -> str:
@@ -49,14 +44,16 @@ class Job:
         """Whether its result is whole, newer than its source and than `since`, in seconds."""
         if not (self.path and isinstance(self.output, FileOutput)):
             return False
-        if not (self.listed or self.is_tar):
+        if not (self.listed or self.is_archive):
             return False
         done = self.output.path
         try:
             fresh = done.stat().st_mtime >= max(since, self.path.stat().st_mtime)
         except OSError:
             return False
-        return fresh and read_origin(done) == self.origin and not (self.is_tar and lacks_some(done))
+        if not (fresh and read_origin(done) == self.origin):
+            return False
+        return not (self.is_archive and lacks_some(done))
 
 
 @dataclass(frozen=True)
@@ -99,9 +96,3 @@ class FaceResult:
 
 def failure(job: Job, error: str, kind: str = "face", status: int = EXIT_ERROR) -> FaceResult:
     return FaceResult(job.name, error=error, kind=kind, status=status)
-
-
-def is_video_name(name: str | Path) -> bool:
-    """Whether a file is taken for a video: its suffix says so, and it is not hidden."""
-    path = Path(name)
-    return path.suffix.lower() in VIDEO_SUFFIXES and not path.name.startswith(".")

@@ -15,7 +15,8 @@ from runtime.errors import EdgeError
 
 PREFIX = "aminet-edge, made of "
 PATTERN = re.compile(rb"aminet-edge, made of ([0-9a-f]{16})")
-HEAD_BYTES = TAIL_BYTES = 1 << 16  # where PNG and JPEG, WebP and MP4 have their metadata
+ARCHIVE = re.compile(PATTERN.pattern + rb" failed=")  # its images have tags of their own
+HEAD_BYTES = TAIL_BYTES = 1 << 16  # where PNG and JPEG, WebP, MP4 and parquet have their metadata
 
 
 def origin_of(source: str | Path) -> str:
@@ -26,16 +27,22 @@ def origin_of(source: str | Path) -> str:
 def read_origin(path: Path) -> str | None:
     """The tag of a file; None if it has none."""
     try:
-        with path.open("rb") as file:
-            data = file.read(HEAD_BYTES)
-            size = os.fstat(file.fileno()).st_size
-            if size > HEAD_BYTES:
-                file.seek(max(HEAD_BYTES, size - TAIL_BYTES))
-                data += file.read(TAIL_BYTES)
+        data = read_ends(path)
     except OSError:
         return None
-    found = PATTERN.search(data)
+    found = ARCHIVE.search(data) or PATTERN.search(data)
     return PREFIX + found.group(1).decode() if found else None
+
+
+def read_ends(path: Path) -> bytes:
+    """The beginning and the end of a file."""
+    with path.open("rb") as file:
+        data = file.read(HEAD_BYTES)
+        size = os.fstat(file.fileno()).st_size
+        if size > HEAD_BYTES:
+            file.seek(max(HEAD_BYTES, size - TAIL_BYTES))
+            data += file.read(TAIL_BYTES)
+    return data
 
 
 def refuse_taken(target: Path, origin: str) -> None:

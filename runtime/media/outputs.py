@@ -1,4 +1,4 @@
-"""Where results go: a file each, the members of a tar, or standard output."""
+"""Where results go: a file each, the members of a tar, rows of a table, or standard output."""
 
 from __future__ import annotations
 
@@ -9,16 +9,20 @@ import tarfile
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 from runtime.atomic import writing
 from runtime.errors import EdgeError
 from runtime.image import RowSource, check_output, encode_image, write_image
-from runtime.media.origin import read_origin, refuse_taken
+from runtime.media.names import result_name
+from runtime.media.origin import read_ends, read_origin, refuse_taken
 
-FAILED = "failed="  # in a tar's comment: how many members could not be made
+if TYPE_CHECKING:
+    from runtime.media.jobs import FaceResult, Job
+
+FAILED = "failed="  # in an archive's comment: how many images could not be made
 DIGITS = 8
 HEAD_BYTES = 4096
 
@@ -67,7 +71,8 @@ class TarWriter:
         with self._lock:
             if name in self._names:
                 raise EdgeError(
-                    f"{self.path}/{name}: is another input's result already; give a name of its own"
+                    f"{self.path}/{name}: is already the result of another input; give it a name of"
+                    " its own"
                 )
             self._names.add(name)
 
@@ -77,6 +82,15 @@ class TarWriter:
         with self._lock:
             self.members += 1
             self._archive.addfile(member, io.BytesIO(data))
+            self._archive.members.clear()  # type: ignore[attr-defined]  # it would hold them all
+
+    def output(self, name: str, cells: object = None) -> TarOutput:
+        """Where an image goes; a tar keeps nothing of a table's `cells`."""
+        return TarOutput(self, result_name(name))
+
+    def settle(self, job: Job, result: FaceResult) -> None:
+        """Count a job that is done."""
+        self.failed += result.error is not None
 
 
 @dataclass(frozen=True)
@@ -105,6 +119,28 @@ class TarOutput:
         self.archive.add(self.member, b"".join(encode_image(image, suffix, origin)))
 
 
+@dataclass(frozen=True, eq=False)
+class RowOutput:
+    """A result that is a cell of a table; `made` has it once it is there."""
+
+    name: str
+    label: str
+    cells: object = None
+    made: list[bytes] = field(default_factory=list)
+
+    def face(self, index: int) -> RowOutput:
+        raise EdgeError(f"{self.name}: --faces-only gives several images; give --out, a tar")
+
+    def check(self, height: int, width: int) -> None:
+        check_output("-.png", height, width)
+
+    def claim(self, origin: str, overwrite: bool, since: float) -> None:
+        pass
+
+    def write(self, image: RowSource, origin: str) -> None:
+        self.made.append(b"".join(encode_image(image, ".png", origin)))
+
+
 @dataclass(frozen=True)
 class StandardOutput:
     """A result that goes to standard output, as PNG."""
@@ -126,7 +162,7 @@ class StandardOutput:
         sys.stdout.buffer.flush()
 
 
-Output: TypeAlias = "FileOutput | TarOutput | StandardOutput"
+Output: TypeAlias = "FileOutput | TarOutput | RowOutput | StandardOutput"
 
 
 @contextmanager
@@ -134,27 +170,36 @@ def writing_tar(path: Path, origin: str) -> Iterator[TarWriter]:
     """Yield the tar that becomes `path` in the end; nothing is written if it has no member.
 
     Its comment says of what it was made and how many members failed: with any it is made again.
+    EdgeError while another process writes it.
     """
-    headers = {"comment": f"{origin} {FAILED}{'0' * DIGITS}"}
-    with suppress(_EmptyError), writing(path) as temporary:
+    headers = {"comment": failed_comment(origin, 0)}
+    with suppress(NothingWrittenError), writing(path, alone=True) as temporary:
         with tarfile.open(temporary, "w", format=tarfile.PAX_FORMAT, pax_headers=headers) as made:
             writer = TarWriter(path, made)
             yield writer
         if not writer.members:
-            raise _EmptyError
+            raise NothingWrittenError
         with temporary.open("r+b") as file:
             file.seek(file.read(HEAD_BYTES).index(FAILED.encode()) + len(FAILED))
-            file.write(f"{min(writer.failed, 10**DIGITS - 1):0{DIGITS}}".encode())
+            file.write(_digits(writer.failed).encode())
 
 
-def lacks_some(tar: Path) -> bool:
-    """Whether a tar that was written here says that some members could not be made."""
-    with tar.open("rb") as file:
-        return f"{FAILED}{'0' * DIGITS}".encode() not in file.read(HEAD_BYTES)
+def failed_comment(origin: str, failed: int) -> str:
+    """What an archive says of what it was made of, and how many of its images failed."""
+    return f"{origin} {FAILED}{_digits(failed)}"
 
 
-class _EmptyError(Exception):
-    """No member was written."""
+def lacks_some(archive: Path) -> bool:
+    """Whether a tar or table that was written here says that some images could not be made."""
+    return f"{FAILED}{_digits(0)}".encode() not in read_ends(archive)
+
+
+class NothingWrittenError(Exception):
+    """No image was written into an archive."""
+
+
+def _digits(count: int) -> str:
+    return f"{min(count, 10**DIGITS - 1):0{DIGITS}}"
 
 
 def _face_name(name: str, index: int) -> str:

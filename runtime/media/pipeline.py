@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from runtime.errors import EXIT_ERROR, EdgeError
+from runtime.errors import EXIT_ERROR, EdgeError, FullDiskError
 from runtime.image import (
     LR_SIDE,
     MAX_ASPECT,
@@ -32,7 +32,7 @@ from runtime.media import centerface
 from runtime.media.detector import Detector
 from runtime.media.jobs import Box, FaceResult, Job, failure
 from runtime.media.models import Models, OpeningError
-from runtime.media.outputs import FileOutput
+from runtime.media.outputs import FileOutput, RowOutput
 from runtime.media.photo import (
     MAX_FRAME,
     MIN_FACE,
@@ -160,7 +160,7 @@ class Pipeline:
             if pixels is not None:
                 return self._upscale_photo(job, pixels, read_ms)
             return self._upscale_video(job)
-        except OpeningError:
+        except (OpeningError, FullDiskError):
             raise
         except EdgeError as error:
             hint = self._hint(pixels) if kind == "face" else ""
@@ -309,7 +309,7 @@ def _chunks(jobs: Iterable[Job], workers: int) -> Iterator[list[Job]]:
 
 def _refuse_twice(job: Job, targets: set[str]) -> Job:
     """The job, or an error in its place if another that is under way writes its result there."""
-    if job.output is None or job.error:
+    if job.output is None or job.error or isinstance(job.output, RowOutput):
         return job
     if job.output.name in targets:
         error = f"{job.output.name}: is already the result of another input; give another --out"
@@ -323,6 +323,8 @@ def _write_face(face: UpscaledFace, sr: Pixels, ms: float) -> FaceResult:
     assert job.output  # _read took those without
     try:
         job.output.write(sr, job.origin)
+    except FullDiskError:
+        raise
     except EdgeError as error:
         return failure(job, str(error), status=error.status)
     total_ms = round(face.ms + ms + _ms_since(started), 2)

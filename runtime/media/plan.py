@@ -13,19 +13,28 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from runtime.dataset import is_image_name, is_tar_name, iter_files, iter_tar
+from runtime.dataset import is_image_name, is_parquet_name, iter_files, iter_tar
 from runtime.errors import EXIT_USAGE, EdgeError
 from runtime.image import MAX_BYTES, WRITTEN_SUFFIXES
-from runtime.media.jobs import Job, is_video_name
-from runtime.media.outputs import FileOutput, Output, StandardOutput, TarOutput, TarWriter
+from runtime.media.archives import Archive
+from runtime.media.jobs import Job
+from runtime.media.names import (
+    RESULT,
+    is_archive_name,
+    is_input_name,
+    is_result,
+    is_video_name,
+    result_name,
+)
+from runtime.media.outputs import FileOutput, Output, StandardOutput
+from runtime.media.parquet import iter_rows, read_form
 
 STDIN = "-"
-RESULT = "_sr"  # what a result's name ends in before its suffix
 
 
 @dataclass(frozen=True)
 class Shard:
-    """Every `count`-th file and tar, from the `number`-th on, which begins with 1."""
+    """Every `count`-th file or archive, from the `number`-th on, which begins with 1."""
 
     number: int = 1
     count: int = 1
@@ -43,22 +52,28 @@ class Plan:
     """What is to be done for `inputs`; `ignored` counts the suffixes that were passed over.
 
     `x.jpg` becomes `x_sr.png`, `x.mkv` `x_sr.mp4` and `x.tar` `x_sr.tar`, beside it or in the
-    folder `out`. An `out` with a suffix names the file for a single input, or a tar for all
-    results. A folder's tree is kept, and what is called *_sr in it is taken for a result.
+    folder `out`. An `out` with a suffix names the file for a single input, or the `archive` for all
+    results. A folder's tree is kept, and what is called *_sr in it is taken for a result. Of
+    parquet files `image_column` has the images.
 
     Raises EdgeError if two inputs would be written to one file, or one over an input.
     """
 
     def __init__(
-        self, inputs: Sequence[str], out: str | None = None, shard: Shard = Shard()
+        self,
+        inputs: Sequence[str],
+        out: str | None = None,
+        shard: Shard = Shard(),
+        image_column: str | None = None,
     ) -> None:
         if out == STDIN:
             if list(inputs) != [STDIN]:
                 raise EdgeError("--out -: is for -, standard input, alone", EXIT_USAGE)
             out = None
         names_file = bool(out and Path(out).suffix and not Path(out).is_dir())
-        self.tar = Path(out) if out and names_file and is_tar_name(Path(out)) else None
-        self._file = Path(out) if out and names_file and not self.tar else None
+        self.archive = Path(out) if out and names_file and is_archive_name(Path(out)) else None
+        self.image_column = image_column
+        self._file = Path(out) if out and names_file and not self.archive else None
         self._folder = Path(out) if out and not names_file else None
         self._shard = shard
         self._inputs = [(source, _matches(source)) for source in inputs]
@@ -67,21 +82,21 @@ class Plan:
             self._check_single(self._file)
         self._refuse_collisions()
 
-    def jobs(self, tar: TarWriter | None = None) -> Iterator[Job]:
-        """The files of this shard, tars among them, in order; `tar` is where results go, if any."""
+    def jobs(self, archive: Archive | None = None) -> Iterator[Job]:
+        """The files of this shard in order; `archive` is where results go, if they go into one."""
         self.ignored.clear()
-        for index, job in enumerate(self._all_jobs(tar)):
+        for index, job in enumerate(self._all_jobs(archive)):
             if index % self._shard.count == self._shard.number - 1:
                 yield job
 
     def count(self, limit: int) -> int | None:
-        """How many jobs there are; None if there are more than `limit`, or tars among them."""
+        """How many jobs there are; None if there are more than `limit`, or archives among them."""
         if any(source == STDIN for source, _ in self._inputs):
             return len(self._inputs) if len(self._inputs) == 1 else None
         count = 0
         for job in self.jobs():
             count += 1
-            if count > limit or job.is_tar:
+            if count > limit or job.is_archive:
                 return None
         return count
 
@@ -94,82 +109,97 @@ class Plan:
             for path in ([source] if found is None else found)
         )
 
-    def tar_jobs(self, job: Job, tar: TarWriter) -> Iterator[Job]:
-        """The images in a job's tar, in its order; their results go into `tar`."""
+    def members(self, job: Job, archive: Archive) -> Iterator[Job]:
+        """The images in a job's tar or parquet file, in its order; results go into `archive`."""
         assert job.path
+        members = self._rows if is_parquet_name(job.path) else self._tar_members
         try:
-            for name, read in iter_tar(job.path):
-                if not is_image_name(name):
-                    self._ignore(PurePosixPath(name))
-                    continue
-                data, error = None, None
-                try:
-                    data = read()
-                except EdgeError as problem:
-                    error = str(problem)
-                output = TarOutput(tar, _result_name(name))
-                yield Job(f"{job.path}/{name}", output, data=data, error=error, listed=True)
+            yield from members(job.path, archive)
         except EdgeError as error:
             yield Job(job.name, error=str(error))
 
-    def _all_jobs(self, tar: TarWriter | None) -> Iterator[Job]:
+    def _tar_members(self, path: Path, archive: Archive) -> Iterator[Job]:
+        for name, read in iter_tar(path):
+            if not is_image_name(name):
+                self._ignore(PurePosixPath(name))
+                continue
+            data, error = None, None
+            try:
+                data = read()
+            except EdgeError as problem:
+                error = str(problem)
+            output = archive.output(name)
+            yield Job(f"{path}/{name}", output, data=data, error=error, listed=True)
+
+    def _rows(self, path: Path, archive: Archive) -> Iterator[Job]:
+        for row in iter_rows(path, read_form(path, self.image_column)):
+            if isinstance(row, EdgeError):
+                yield Job(str(path), error=str(row))
+                continue
+            # An archive of all results has no room for the other columns, which may differ.
+            output = archive.output(row.name, None if self.archive else row.cells)
+            yield Job(f"{path}/{row.name}", output, data=row.data, error=row.error, listed=True)
+
+    def _all_jobs(self, archive: Archive | None) -> Iterator[Job]:
         for source, found in self._inputs:
             if source == STDIN:
-                yield self._standard_input(tar)
+                yield self._standard_input(archive)
             elif found is None:
-                yield from self._of_path(Path(source), tar)
-            elif wanted := [path for path in found if not _is_result(path)]:
+                yield from self._of_path(Path(source), archive)
+            elif wanted := [path for path in found if not is_result(path)]:
                 for path in wanted:
-                    yield from self._of_path(path, tar, listed=True)
+                    yield from self._of_path(path, archive, listed=True)
             else:
                 what = f"only results (*{RESULT})" if found else "nothing"
                 yield Job(source, error=f"{source}: matches {what}; check the pattern")
 
-    def _of_path(self, path: Path, tar: TarWriter | None, listed: bool = False) -> Iterator[Job]:
+    def _of_path(self, path: Path, archive: Archive | None, listed: bool = False) -> Iterator[Job]:
         if not path.is_dir():
             folder = self._folder or path.parent
-            yield Job(str(path), self._output(path.name, folder, tar), path, listed=listed)
+            yield Job(str(path), self._output(path.name, folder, archive), path, listed=listed)
             return
         try:
-            yield from self._of_folder(path, tar)
+            yield from self._of_folder(path, archive)
         except EdgeError as error:
             yield Job(str(path), error=str(error))
 
-    def _of_folder(self, folder: Path, tar: TarWriter | None) -> Iterator[Job]:
+    def _of_folder(self, folder: Path, archive: Archive | None) -> Iterator[Job]:
         wanted, results = 0, 0
-        taken: dict[Path, Path] = {}  # results of one folder, and their sources
+        siblings: tuple[Path, str] | None = None
+        taken: dict[Path, Path] = {}  # results of siblings, and their sources
         for path in iter_files(folder):
-            if not (is_image_name(path.name) or is_video_name(path) or is_tar_name(path)):
+            if not is_input_name(path):
                 self._ignore(path)
-            elif _is_result(path):
+            elif is_result(path):
                 results += 1
             else:
                 wanted += 1
                 inside = path.relative_to(folder)
                 place = self._folder / inside.parent if self._folder else path.parent
-                result = place / _result_name(path.name)
-                if taken and next(iter(taken)).parent != place:
+                result = place / result_name(path.name)
+                # Sorted names that are alike up to a dot follow each other: others cannot collide.
+                if siblings != (siblings := (path.parent, path.name.partition(".")[0])):
                     taken.clear()
                 if (first := taken.setdefault(result, path)) is not path:
                     yield Job(str(path), error=str(_collision(first, path, result)))
                     continue
-                output = self._output(inside.as_posix(), place, tar)
+                output = self._output(inside.as_posix(), place, archive)
                 yield Job(str(path), output, path, listed=True)
         if not wanted:
             what = f"only results (*{RESULT})" if results else "no image or video"
             yield Job(str(folder), error=f"{folder}: holds {what} to upscale")
 
-    def _output(self, name: str, folder: Path, tar: TarWriter | None) -> Output:
-        if tar is not None:
-            return TarOutput(tar, _result_name(name))
-        return FileOutput(self._file or folder / PurePosixPath(_result_name(name)).name)
+    def _output(self, name: str, folder: Path, archive: Archive | None) -> Output:
+        if archive is not None:
+            return archive.output(name)
+        return FileOutput(self._file or folder / PurePosixPath(result_name(name)).name)
 
-    def _standard_input(self, tar: TarWriter | None) -> Job:
+    def _standard_input(self, archive: Archive | None) -> Job:
         data = sys.stdin.buffer.read(MAX_BYTES + 1)
         if len(data) > MAX_BYTES:
             return Job(STDIN, error=f"standard input: has more than {MAX_BYTES:,} bytes")
-        if tar or self._file or self._folder:
-            return Job(STDIN, self._output("stdin", self._folder or Path(), tar), data=data)
+        if archive or self._file or self._folder:
+            return Job(STDIN, self._output("stdin", self._folder or Path(), archive), data=data)
         if sys.stdout.isatty():
             return Job(STDIN, error="standard input: its result is a PNG file; give --out")
         return Job(STDIN, StandardOutput(), data=data)
@@ -181,8 +211,9 @@ class Plan:
         (source, found), *more = self._inputs
         if more or found is not None or (source != STDIN and Path(source).is_dir()):
             raise EdgeError(f"--out {out}: names one file for several inputs; give a folder")
-        if is_tar_name(Path(source)):
-            raise EdgeError(f"--out {out}: {source} is a tar; give a folder, or a name in .tar")
+        if is_archive_name(Path(source)):
+            kinds = ".tar or .parquet"
+            raise EdgeError(f"--out {out}: {source} has many images; give a folder or a {kinds}")
         expected = (".mp4",) if is_video_name(source) else WRITTEN_SUFFIXES
         if out.suffix.lower() not in expected:
             raise EdgeError(f"--out {out}: expected a name that ends in {' or '.join(expected)}")
@@ -193,14 +224,14 @@ class Plan:
             path
             for source, found in self._inputs
             for path in ([Path(source)] if found is None else found)
-            if source != STDIN and not (found is not None and _is_result(path))
+            if source != STDIN and not (found is not None and is_result(path))
         ]
         folders = [path for path in paths if path.is_dir()]
         files = [path for path in paths if path not in folders]
         inputs = {os.path.realpath(path) for path in files}
         writers: dict[str, Path] = {}
-        for path in files if not self.tar else ():
-            target = self._file or (self._folder or path.parent) / _result_name(path.name)
+        for path in files if not self.archive else ():
+            target = self._file or (self._folder or path.parent) / result_name(path.name)
             place = os.path.realpath(target)
             if place in inputs:
                 raise EdgeError(f"{target}: is an input, and would be overwritten; give --out")
@@ -226,16 +257,6 @@ def _matches(source: str) -> list[Path] | None:
     if source == STDIN or not glob.has_magic(source) or os.path.lexists(source):
         return None
     return [Path(path) for path in sorted(glob.glob(source, recursive=True))]
-
-
-def _is_result(path: Path) -> bool:
-    return path.stem.endswith(RESULT)
-
-
-def _result_name(name: str) -> str:
-    path = PurePosixPath(name)
-    kinds = {".tar": ".tar"} if not is_video_name(name) else {path.suffix: ".mp4"}
-    return str(path.with_name(f"{path.stem}{RESULT}{kinds.get(path.suffix, '.png')}"))
 
 
 def _collision(first: Path, second: Path, target: Path) -> EdgeError:
