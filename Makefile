@@ -35,6 +35,7 @@ soak: setup
 MEASURED := docs/measured
 bench: setup
 	$(BIN)/python -m benchmarks.latency --out $(MEASURED)/latency.json
+	$(BIN)/python -m benchmarks.studies.throughput --out $(MEASURED)/throughput.json
 	$(BIN)/python -m benchmarks.studies.profile --out $(MEASURED)/profile.json
 	$(BIN)/python -m benchmarks.studies.coldstart --artifact artifacts/aminet-edge/int8.onnx --out $(MEASURED)/coldstart.json
 	$(if $(FACES),$(BIN)/python -m benchmarks.accuracy --data $(VAL) $(addprefix $(FACES)/,$(TESTS)) --artifact artifacts/aminet-edge/int8.onnx --checkpoint $(wildcard aminet/weights/*-edge.safetensors) --out $(MEASURED)/quality.json)

@@ -21,7 +21,9 @@ from benchmarks.studies.coldstart import ColdStart, ColdStartRow
 from benchmarks.studies.engines import EngineComparison, EngineRow, engines_table
 from benchmarks.studies.profile import ArtifactProfile, OperatorShare
 from benchmarks.studies.quantizers import QuantizerComparison, QuantizerRow
+from benchmarks.studies.rates import read_throughput, throughput_tables
 from benchmarks.studies.real_faces import DriftRow
+from benchmarks.studies.scale import scale_table
 from runtime.atomic import read_bytes
 from runtime.errors import EdgeError
 
@@ -117,6 +119,14 @@ def _coldstart(path: Path) -> str:
     content = _read(path)
     rows = tuple(ColdStartRow(**row) for row in content["rows"])
     return results.coldstart_table(ColdStart(**{**content, "rows": rows}))
+
+
+def _throughput(path: Path) -> str:
+    return throughput_tables(read_throughput(path))
+
+
+def _scale(path: Path) -> str:
+    return scale_table(read_throughput(path))
 
 
 def _profile(path: Path) -> str:
@@ -252,6 +262,8 @@ TABLES: dict[str, tuple[str, str, Callable[[Path], str]]] = {
     "engines": (*_study("engines", "engines.json", " --no-accuracy-control"), _engines),
     "ablation": (*_study("ablation", "ablation.json", DATA), _ablation),
     "coldstart": (*_study("coldstart", "coldstart.json"), _coldstart),
+    "throughput": (*_study("throughput", "throughput.json"), _throughput),
+    "scale": (*_study("throughput", "throughput.json"), _scale),
     "profile": (*_study("profile", "profile.json"), _profile),
     "browser": (*_study("browser", "web.json", DATA), _browser),
     "wild": (*WILD, _wild),

@@ -19,6 +19,11 @@ from benchmarks.harness.facts import Facts, backends_of
 from benchmarks.harness.machine import BUSY_SHARE, background_share, machine
 from benchmarks.harness.measure import measure_latency
 from benchmarks.harness.plan import LatencyPlan
+from benchmarks.throughput_regression import (
+    ThroughputComparison,
+    compare_throughput,
+    is_published,
+)
 from runtime.artifact import read_artifact
 from runtime.backends import openvino
 from runtime.cpu import instruction_set, processor, usable_cores
@@ -112,13 +117,17 @@ def find_regressions(
     regressions = [
         Regression("worse", line) for one in found for line in _worse(one, stored, notes)
     ]
-    compared = SpeedComparison(())
+    compared, throughput = SpeedComparison(()), ThroughputComparison()
     if speed and stored and (expected := _expected_speeds(stored, found, notes)):
         threads = next(iter(expected.values())).threads
         compared = compare_speeds(
             lambda: measure_speeds(paths, checkpoint, threads), expected, wide, progress
         )
         regressions += [Regression("slower", line) for line in compared.slower]
+    if speed and (published := [path for path in paths if is_published(path)]):
+        throughput = compare_throughput(published[0], wide=wide, progress=progress)
+        regressions += [Regression("slower", line) for line in throughput.slower]
+        notes += throughput.notes
     return RegressionReport(
         key=key,
         known=stored is not None,
@@ -126,8 +135,9 @@ def find_regressions(
         compared=(
             *(one.name for one in found),
             *(f"{each.name}, speed" for each in compared.speeds),
+            *throughput.compared,
         ),
-        not_comparable=compared.not_comparable,
+        not_comparable=compared.not_comparable + throughput.not_comparable,
         facts=found,
         speeds=compared.speeds,
         notes=tuple(notes),

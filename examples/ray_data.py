@@ -17,9 +17,6 @@ disable_telemetry()  # before ray is imported
 import ray  # noqa: E402
 
 BATCH = 8  # faces that the network runs at once
-# Ray gives whole CPUs to reading and to actors alike. If actors take all of them, nothing can read,
-# and the job waits for ever without a word: so reading and writing take next to nothing.
-ACTOR_CPUS, TASK_CPUS = 0.9, 0.05
 IMAGES = ("image", "png", "jpg", "jpeg")  # columns of parquet files; suffixes in tars
 
 
@@ -52,22 +49,24 @@ class Upscaler:
 
 def upscale(source, out, artifact=None):
     """Upscale a folder of parquet files or of tars into a folder of parquet files."""
-    once = {"ray_remote_args": {"num_cpus": TASK_CPUS}}
     if any(Path(source).glob("*.tar")):  # as WebDataset has them: 000001.png, 000001.json, ...
-        faces = ray.data.read_webdataset(source, decoder=False, **once)
+        faces = ray.data.read_webdataset(source, decoder=False)
     else:
-        faces = ray.data.read_parquet(source, **once)
-    actors = max(1, int(ray.cluster_resources()["CPU"]))
+        faces = ray.data.read_parquet(source)
+    cores = int(ray.cluster_resources()["CPU"])
     upscaled = faces.map_batches(
         Upscaler,
         fn_constructor_args=(artifact,),
         batch_size=8 * BATCH,
-        num_cpus=ACTOR_CPUS,
-        compute=ray.data.ActorPoolStrategy(size=actors),
+        # An actor for each core, and one CPU of all left over: reading and writing want a whole one
+        # each. If actors hold all of them nothing can be read, and the job waits for ever.
+        num_cpus=max(0.1, (cores - 1) / cores),
+        compute=ray.data.ActorPoolStrategy(size=cores),
     )
-    upscaled.write_parquet(out, **once)
+    upscaled.write_parquet(out)
 
 
 if __name__ == "__main__":
     ray.init(include_dashboard=False)
+    ray.data.DataContext.get_current().enable_progress_bars = sys.stderr.isatty()
     upscale(*sys.argv[1:])

@@ -30,9 +30,11 @@ def run(*arguments):
     return infer.main([str(argument) for argument in arguments])
 
 
-def write_shard(path, count):
+def write_shard(path, count, damaged=None):
     """A tar or a parquet file of some faces, over and over."""
     faces = {f"{number:06}.png": FACES[number % len(FACES)] for number in range(count)}
+    if damaged is not None:
+        faces[f"{damaged:06}.png"] = b"damaged"
     if path.suffix == ".tar":
         with tarfile.open(path, "w") as archive:
             for name, face in faces.items():

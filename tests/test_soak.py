@@ -6,6 +6,7 @@ AMINET_SOAK_SHARE=0.1 makes a tenth of the tries.
 import multiprocessing
 import os
 import random
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -20,11 +21,13 @@ from runtime.drift import read_probes
 from runtime.image import read_image, to_tensor, write_image
 from runtime.manifest import manifest_path, read_manifest
 from runtime.session import open_session
+from test_shards import names, write_shard
 from tiny_networks import BATCHED, write_checkpoint
 
 pytestmark = pytest.mark.soak
 SHARE = float(os.environ.get("AMINET_SOAK_SHARE", "1"))
 FACES, KILLS, FOLDER = round(10_000 * SHARE), max(1, round(50 * SHARE)), 60
+SHARDED, WORKERS, FILES = round(100_000 * SHARE), 4, 40
 GROWTH_MIB = 16
 STAGES = ("export.onnx", "quantize.fp16", "quantize.int8", "export.tensorrt", "runtime.infer")
 WORK = ".work"  # where an engine is built, beside its place; the next build empties it
@@ -186,3 +189,54 @@ def test_a_killed_folder_run_leaves_no_half_face(server, artifact, tmp_path):
 
     kill_often(server, "runtime.infer", arguments, out, forget)
     assert len(list(out.iterdir())) == FOLDER
+
+
+def peak_mib(process):
+    """The most memory that a process had so far."""
+    status = Path(f"/proc/{process.pid}/status").read_text()
+    return next(int(line.split()[1]) for line in status.splitlines() if "VmHWM" in line) / 1024
+
+
+def test_of_four_workers_one_is_killed_and_no_face_is_lost_or_made_twice(
+    edge_int8, tmp_path, capsys
+):
+    """Tars and parquet files by turns, each worker its shard; the killed one is started again."""
+    each = max(2, SHARDED // FILES)
+    suffixes = (".tar", ".parquet")
+    for number in range(FILES):
+        (tmp_path / "faces").mkdir(exist_ok=True)
+        write_shard(tmp_path / "faces" / f"{number:02}{suffixes[number // 2 % 2]}", each)
+
+    def start(worker):
+        command = [sys.executable, "-m", "runtime.infer", tmp_path / "faces", "--json-lines"]
+        command += ["--artifact", edge_int8, "--backend", "onnxruntime", "--workers", "1"]
+        command += ["--out", tmp_path / "sr", "--shard", f"{worker + 1}/{WORKERS}"]
+        log = (tmp_path / f"{worker}.jsonl").open("ab")
+        return subprocess.Popen(command, stdout=log, stderr=log, cwd=Path(__file__).parent.parent)
+
+    def lines(worker):
+        return (tmp_path / f"{worker}.jsonl").read_bytes().count(b"\n")
+
+    share, started = each * FILES // WORKERS, time.perf_counter()
+    workers = [start(worker) for worker in range(WORKERS)]
+    victim, watched, early = workers[0], workers[1], None
+    while watched.poll() is None:
+        if victim.poll() is None and lines(0) > 0.35 * share:
+            victim.kill()
+        if early is None and lines(1) > 0.2 * share:
+            early = peak_mib(watched)
+        if lines(1) < 0.95 * share:
+            late = peak_mib(watched)
+        time.sleep(0.05)
+    assert [worker.wait() for worker in workers] == [-9, 0, 0, 0]
+    assert start(0).wait() == 0
+    taken = time.perf_counter() - started
+    made = sorted((tmp_path / "sr").iterdir())
+    assert [path.name[:2] for path in made] == [f"{number:02}" for number in range(FILES)]
+    assert all(len(names(path)) == len(set(names(path))) == each for path in made)
+    with capsys.disabled():
+        rate = each * FILES / taken
+        sys.stderr.write(
+            f"\n{each * FILES} faces, {rate:.0f}/s; a worker {early:.0f} MiB, later {late:.0f}\n"
+        )
+    assert late - early < GROWTH_MIB

@@ -4,7 +4,7 @@
 
 Sessions of each shape and `runtime.infer` on a folder of faces take turns, so that all see the same
 load; each in a process of its own, so that no thread pool disturbs another. infer's rate is that of
-its report: reading, the network, and writing PNG files.
+its report: reading, the network, and writing PNG files. One of its rows has a single core.
 """
 
 import argparse
@@ -18,8 +18,17 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import median
 
-from benchmarks.harness.machine import Machine, machine
+from benchmarks.harness.machine import BackgroundLoad, machine
 from benchmarks.harness.table import text_table
+from benchmarks.studies.rates import (
+    CALLS_ALONE,
+    FILES,
+    ONE_CORE,
+    Throughput,
+    ThroughputRow,
+    throughput_tables,
+)
+from benchmarks.studies.stages import measure_stages
 from calib_data.generate import PROBE_STRIP, unstrip
 from runtime.atomic import write_bytes
 from runtime.cpu import usable_cores
@@ -55,36 +64,14 @@ with open_session(artifact, "onnxruntime", threads=threads, workers=workers) as 
 print(json.dumps([sum(counts), taken_s, cpu_s]))
 """
 
+# Runs infer on the first of the cores alone.
+ON_ONE_CORE = """
+import os, runpy, sys
+os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+runpy.run_module("runtime.infer", run_name="__main__", alter_sys=True)
+"""
+
 Rate = tuple[float, float]  # faces a second, and a second of the processor's cores
-
-
-@dataclass(frozen=True)
-class ThroughputRow:
-    """A way to upscale many faces: `threads` of each of `workers` calls at once (None: all cores).
-
-    `case` is 'run' for calls alone and 'infer' for files. Medians of the turns; `speedup` is over
-    the first row of the same case, turn by turn.
-    """
-
-    case: str
-    threads: int | None
-    workers: int
-    batch: int | None
-    faces_per_s: float
-    faces_per_cpu_s: float
-    speedup: float
-
-
-@dataclass(frozen=True)
-class Throughput:
-    """All rows of one run, where it ran, and how long each was measured in a turn."""
-
-    rows: tuple[ThroughputRow, ...]
-    artifact: str
-    faces: int
-    seconds: float
-    rounds: int
-    machine: Machine
 
 
 @dataclass(frozen=True)
@@ -97,31 +84,53 @@ class Way:
     batch: int | None
     measure: Callable[[], Rate]
 
+    @property
+    def group(self) -> str:
+        """What it is compared with: calls with calls, files with files."""
+        return CALLS_ALONE if self.case == CALLS_ALONE else FILES
+
+
+@dataclass(frozen=True)
+class Effort:
+    """How much is measured: `faces` in the folder, `seconds` of calls in a turn, `rounds`.
+
+    With `files_alone` calls and stages are not.
+    """
+
+    faces: int = FACES
+    seconds: float = SECONDS
+    rounds: int = ROUNDS
+    files_alone: bool = False
+
 
 def throughput(
-    artifact: str | Path = ARTIFACT,
-    faces: int = FACES,
-    seconds: float = SECONDS,
-    rounds: int = ROUNDS,
-    progress: Progress = silent,
+    artifact: str | Path = ARTIFACT, effort: Effort = Effort(), progress: Progress = silent
 ) -> Throughput:
     """Measure all ways in turns. EdgeError if the artifact cannot be run."""
+    faces, seconds, rounds = effort.faces, effort.seconds, effort.rounds
     if not (faces > 0 and seconds > 0 and rounds > 0):
         raise EdgeError("--faces, --seconds and --rounds: expected over 0", EXIT_USAGE)
-    where = machine()
+    where, load = machine(), BackgroundLoad()
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place, "faces")
         strip = unstrip(read_image(PROBE_STRIP))
         for number in range(faces):
             write_image(folder / f"{number:05}.png", strip[number % len(strip)])
-        ways = list(_ways(Path(artifact).resolve(), folder, Path(place, "sr"), seconds))
+        ways = _ways(Path(artifact).resolve(), folder, Path(place, "sr"), seconds)
+        ways = [way for way in ways if way.group == FILES or not effort.files_alone]
         rates: list[list[Rate]] = [[] for _ in ways]
         for turn in range(rounds):
             for way, taken in zip(ways, rates, strict=True):
                 progress(f"turn {turn + 1} of {rounds}: {way.case}, {way.workers} workers")
+                load.start()
+                before = _children_s()
                 taken.append(way.measure())
+                load.stop(_children_s() - before)
+        progress("stages")
+        files = sorted(folder.iterdir())[: len(strip)]
+        stages = None if effort.files_alone else measure_stages(Path(artifact), files)
     rows = tuple(_row(way, ways, rates) for way in ways)
-    return Throughput(rows, str(artifact), faces, seconds, rounds, where)
+    return Throughput(rows, str(artifact), faces, seconds, rounds, where, load.share, stages)
 
 
 def _ways(artifact: Path, folder: Path, out: Path, seconds: float) -> list[Way]:
@@ -133,14 +142,16 @@ def _ways(artifact: Path, folder: Path, out: Path, seconds: float) -> list[Way]:
     def calls(*shape: int | None) -> Callable[[], Rate]:
         return lambda: _measure_calls(artifact, shape, seconds)
 
-    def infer(workers: int) -> Callable[[], Rate]:
-        return lambda: _measure_infer(artifact, folder, out, workers)
+    def infer(workers: int, start: Sequence[str] = ("-m", "runtime.infer")) -> Callable[[], Rate]:
+        return lambda: _measure_infer(artifact, folder, out, workers, start)
 
-    counts = sorted({1, cores})
-    return [
-        *(Way("run", *shape, calls(*shape)) for shape in shapes),
-        *(Way("infer", None if n == 1 else 1, n, None, infer(n)) for n in counts),
-    ]
+    ways = [Way(CALLS_ALONE, *shape, calls(*shape)) for shape in shapes]
+    ways.append(Way(FILES, None, 1, None, infer(1)))
+    if hasattr(os, "sched_setaffinity"):
+        ways.append(Way(ONE_CORE, 1, 1, None, infer(1, ("-c", ON_ONE_CORE))))
+    if cores > 1:
+        ways.append(Way(FILES, 1, cores, None, infer(cores)))
+    return ways
 
 
 def _measure_calls(artifact: Path, shape: tuple[int | None, ...], seconds: float) -> Rate:
@@ -149,8 +160,10 @@ def _measure_calls(artifact: Path, shape: tuple[int | None, ...], seconds: float
     return count / taken_s, count / cpu_s
 
 
-def _measure_infer(artifact: Path, folder: Path, out: Path, workers: int) -> Rate:
-    command = ["-m", "runtime.infer", str(folder), "--artifact", str(artifact), "--out", str(out)]
+def _measure_infer(
+    artifact: Path, folder: Path, out: Path, workers: int, start: Sequence[str]
+) -> Rate:
+    command = [*start, str(folder), "--artifact", str(artifact), "--out", str(out)]
     command += ["--workers", str(workers), "--backend", "onnxruntime", "--overwrite", "--json"]
     answer, cpu_s = _run_python(command)
     report = json.loads(answer)
@@ -159,18 +172,23 @@ def _measure_infer(artifact: Path, folder: Path, out: Path, workers: int) -> Rat
 
 def _run_python(arguments: Sequence[str]) -> tuple[str, float]:
     """What it printed, and the seconds of the processor that it took."""
-    before = os.times()
+    before = _children_s()
     ended = subprocess.run([sys.executable, *arguments], capture_output=True, text=True)
-    after = os.times()
+    cpu_s = _children_s() - before
     if ended.returncode:
         raise EdgeError(ended.stderr.strip().splitlines()[-1].removeprefix("error: "))
-    cpu_s = after.children_user + after.children_system
-    return ended.stdout, cpu_s - before.children_user - before.children_system
+    return ended.stdout, cpu_s
+
+
+def _children_s() -> float:
+    times = os.times()
+    return times.children_user + times.children_system
 
 
 def _row(way: Way, ways: Sequence[Way], rates: Sequence[Sequence[Rate]]) -> ThroughputRow:
-    first = next(index for index, other in enumerate(ways) if other.case == way.case)
+    first = next(index for index, other in enumerate(ways) if other.group == way.group)
     own, reference = rates[ways.index(way)], rates[first]
+    speedups = [a / b for (a, _), (b, _) in zip(own, reference, strict=True)]
     return ThroughputRow(
         way.case,
         way.threads,
@@ -178,23 +196,9 @@ def _row(way: Way, ways: Sequence[Way], rates: Sequence[Sequence[Rate]]) -> Thro
         way.batch,
         faces_per_s=median(rate for rate, _ in own),
         faces_per_cpu_s=median(rate for _, rate in own),
-        speedup=median(a / b for (a, _), (b, _) in zip(own, reference, strict=True)),
+        speedup=median(speedups),
+        spread=(max(speedups) - min(speedups)) / median(speedups),
     )
-
-
-def table(rows: Sequence[ThroughputRow]) -> str:
-    """Return a table for a terminal."""
-    cells = [
-        (
-            row.case,
-            "all" if row.threads is None else str(row.threads),
-            *(str(row.workers), "" if row.batch is None else str(row.batch)),
-            *(f"{row.faces_per_s:.0f}", f"{row.faces_per_cpu_s:.0f}", f"{row.speedup:.2f}x"),
-        )
-        for row in rows
-    ]
-    columns = ("case", "threads", "workers", "batch", "faces/s", "faces/CPU s", "speedup")
-    return text_table(columns, cells)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -203,13 +207,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _run(arguments: argparse.Namespace) -> int:
     with Steps() as steps:
-        result = throughput(
-            arguments.artifact, arguments.faces, arguments.seconds, arguments.rounds, steps
-        )
+        effort = Effort(arguments.faces, arguments.seconds, arguments.rounds)
+        result = throughput(arguments.artifact, effort, steps)
     text = json.dumps(asdict(result))
     if arguments.out:
         write_bytes(arguments.out, f"{text}\n".encode())
-    print(text if arguments.json else table(result.rows))
+    print(text if arguments.json else throughput_tables(result, text_table))
     return 0
 
 

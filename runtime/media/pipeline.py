@@ -1,7 +1,8 @@
 """The work itself: several workers each read, upscale and write some images, in their order.
 
-A network for faces does not split well over cores, so each worker calls it on its own. Results come
-in the order of the jobs; each output is whole or not there.
+A network for faces does not split well over cores, so each worker calls it on its own. A file of
+its own waits for the disk, several milliseconds, so writers do that. Results come in the order of
+the jobs; each output is whole or not there.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import islice
 from threading import Lock
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 
@@ -49,6 +50,7 @@ if TYPE_CHECKING:
 
 CHUNK = 8  # images that a worker takes at once, after the first of each
 AHEAD = 2  # chunks for each worker that wait for an earlier one to be done
+WRITERS = 4  # for each worker; a disk that flushes several files flushes them together
 
 
 @dataclass(frozen=True)
@@ -73,6 +75,9 @@ class UpscaledFace:
     job: Job
     lr: Pixels
     ms: float
+
+
+Made: TypeAlias = "FaceResult | Future[FaceResult]"
 
 
 class Pipeline:
@@ -104,28 +109,32 @@ class Pipeline:
     def run(self, jobs: Iterable[Job], done_since: float | None = None) -> Iterator[FaceResult]:
         """The result of each job; with `done_since`, in seconds, what was done since is skipped."""
         pool = ThreadPoolExecutor(self._workers)
-        pending: deque[tuple[Sequence[Job], Future[list[FaceResult]]]] = deque()
+        writers = ThreadPoolExecutor(WRITERS * self._workers)
+        pending: deque[tuple[Sequence[Job], Future[list[Made]]]] = deque()
         targets: set[str] = set()  # of the jobs that are pending
 
         def first() -> list[FaceResult]:
             jobs, future = pending.popleft()
-            results = future.result()
+            results = [_wait(made) for made in future.result()]
             targets.difference_update(job.output.name for job in jobs if job.output)
             return results
 
         try:
             for chunk in _chunks(jobs, self._workers):
                 distinct = [_refuse_twice(job, targets) for job in chunk]
-                pending.append((distinct, pool.submit(self._work, distinct, done_since)))
+                pending.append((distinct, pool.submit(self._work, distinct, done_since, writers)))
                 while len(pending) > AHEAD * self._workers or (pending and pending[0][1].done()):
                     yield from first()
             while pending:
                 yield from first()
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
+            writers.shutdown(wait=True, cancel_futures=True)
 
-    def _work(self, jobs: Sequence[Job], done_since: float | None) -> list[FaceResult]:
-        results: dict[int, FaceResult] = {}
+    def _work(
+        self, jobs: Sequence[Job], done_since: float | None, writers: ThreadPoolExecutor
+    ) -> list[Made]:
+        results: dict[int, Made] = {}
         faces: list[UpscaledFace] = []
         for job in jobs:
             read = self._read(job, done_since)
@@ -136,7 +145,7 @@ class Pipeline:
         while faces:
             session = self.models.for_faces()
             some, faces = faces[: session.batch], faces[session.batch :]
-            results.update(self._upscale_faces(session, some))
+            results.update(self._upscale_faces(session, some, writers))
         return [results[id(job)] for job in jobs]
 
     def _read(self, job: Job, done_since: float | None) -> UpscaledFace | FaceResult:
@@ -189,8 +198,8 @@ class Pipeline:
         return f"; a photo's faces are found after {centerface.INSTALL}"
 
     def _upscale_faces(
-        self, session: Session, faces: Sequence[UpscaledFace]
-    ) -> dict[int, FaceResult]:
+        self, session: Session, faces: Sequence[UpscaledFace], writers: ThreadPoolExecutor
+    ) -> dict[int, Made]:
         """Run them at once; if that fails, one by one, to see which it was."""
         started = time.perf_counter()
         try:
@@ -198,11 +207,13 @@ class Pipeline:
         except EdgeError as error:
             if len(faces) == 1:
                 return {id(faces[0].job): failure(faces[0].job, str(error), status=error.status)}
-            alone = [self._upscale_faces(session, [face]) for face in faces]
+            alone = [self._upscale_faces(session, [face], writers) for face in faces]
             return {job: result for results in alone for job, result in results.items()}
         ms = _ms_since(started) / len(faces)
         return {
-            id(face.job): _write_face(face, pixels, ms)
+            id(face.job): writers.submit(_write_face, face, pixels, ms)
+            if isinstance(face.job.output, FileOutput)
+            else _write_face(face, pixels, ms)
             for face, pixels in zip(faces, sr, strict=True)
         }
 
@@ -316,6 +327,10 @@ def _refuse_twice(job: Job, targets: set[str]) -> Job:
         return replace(job, output=None, error=error)
     targets.add(job.output.name)
     return job
+
+
+def _wait(made: Made) -> FaceResult:
+    return made.result() if isinstance(made, Future) else made
 
 
 def _write_face(face: UpscaledFace, sr: Pixels, ms: float) -> FaceResult:
