@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from runtime.image import Pixels, fit_face
-from runtime.media.photo import UpscaledPhoto, largest_frame_scale, run, upscale_found
+from runtime.media.photo import UpscaledPhoto, largest_frame_scale, upscale_found
 from runtime.media.tracks import Tracker
 
 if TYPE_CHECKING:
@@ -30,15 +30,13 @@ class Frames:
             session = pipeline.models.for_faces()
             reduce = pipeline.options.reduce
             lr = fit_face(frame, "the frame", side=session.lr_side, reduce=reduce)
-            return run(session, lr[None])[0]
+            return session.upscale_faces(lr[None])[0]
         if self._tracker is None:
             self._tracker = Tracker(pipeline.detector)
             self.scale = pipeline.options.scale or largest_frame_scale(*frame.shape[:2])
         assert self.scale
         session, found = pipeline.models.for_photos(), self._tracker.find(frame)
-        photo = upscale_found(
-            frame, found, lambda lr: run(session, lr), session.lr_side, self.scale
-        )
+        photo = upscale_found(frame, found, session.upscale_faces, session.lr_side, self.scale)
         self.faces += photo.upscaled
         self.left_alone += len(photo.faces) - photo.upscaled
         return replace(photo, boxes=pipeline.options.draw_boxes)

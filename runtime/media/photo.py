@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from runtime.errors import EdgeError
-from runtime.image import LR_SIDE, SCALE, SR_SIDE, Pixels, shrink, to_pixels, to_tensor
+from runtime.image import LR_SIDE, SCALE, SR_SIDE, Pixels, shrink
 from runtime.media.alignment import Frame
 from runtime.media.detector import Detector, FoundFace
 from runtime.media.paste import Patch, patch
@@ -134,15 +134,7 @@ def upscale_photo(
     height, width = photo.shape[:2]
     scale = scale or largest_scale(height, width)
     check_scale(height, width, scale)
-    return upscale_found(
-        photo, detector.find(photo), lambda lr: run(session, lr), session.lr_side, scale
-    )
-
-
-def run(session: Session, lr: Pixels) -> Pixels:
-    """Faces (N, S, S, 3) to (N, 128, 128, 3), as many at once as is fast."""
-    batches = (lr[at : at + session.batch] for at in range(0, len(lr), session.batch))
-    return np.concatenate([to_pixels(session.run(to_tensor(batch))) for batch in batches])
+    return upscale_found(photo, detector.find(photo), session.upscale_faces, session.lr_side, scale)
 
 
 def upscale_found(

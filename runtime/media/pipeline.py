@@ -30,22 +30,13 @@ from runtime.image import (
     read_image,
 )
 from runtime.media import centerface
-from runtime.media.detector import Detector
-from runtime.media.jobs import Box, FaceResult, Job, failure
+from runtime.media.jobs import FaceResult, Job, failure
 from runtime.media.models import Models, OpeningError
 from runtime.media.outputs import FileOutput, RowOutput
-from runtime.media.photo import (
-    MAX_FRAME,
-    MIN_FACE,
-    UpscaledPhoto,
-    check_scale,
-    largest_scale,
-    run,
-    upscale_found,
-)
 from runtime.session import Session
 
 if TYPE_CHECKING:
+    from runtime.media.detector import Detector
     from runtime.media.video import Watch
 
 CHUNK = 8  # images that a worker takes at once, after the first of each
@@ -94,11 +85,13 @@ class Pipeline:
         self.options = options
         self._workers = workers
         self._watch = watch
-        self._started = time.time()
+        self.started = time.time()
         self._lock = Lock()
 
     @cached_property
     def _opened_detector(self) -> Detector:
+        from runtime.media.detector import Detector  # which faces alone do without
+
         return Detector()
 
     @property
@@ -163,11 +156,13 @@ class Pipeline:
                 kind = "photo" if self.is_photo(pixels) else "face"
             read_ms = _ms_since(started)
             lr = self._fit_face(job, pixels) if pixels is not None and kind == "face" else None
-            job.output.claim(job.origin, self.options.overwrite, self._started)
+            job.output.claim(job.origin, self.options.overwrite, self.started)
             if lr is not None:
                 return UpscaledFace(job, lr, read_ms)
             if pixels is not None:
-                return self._upscale_photo(job, pixels, read_ms)
+                from runtime.media.photo_jobs import upscale_photo_job  # no photo, no import
+
+                return upscale_photo_job(self, job, pixels, read_ms)
             return self._upscale_video(job)
         except (OpeningError, FullDiskError):
             raise
@@ -203,7 +198,7 @@ class Pipeline:
         """Run them at once; if that fails, one by one, to see which it was."""
         started = time.perf_counter()
         try:
-            sr = run(session, np.stack([face.lr for face in faces]))
+            sr = session.upscale_faces(np.stack([face.lr for face in faces]))
         except EdgeError as error:
             if len(faces) == 1:
                 return {id(faces[0].job): failure(faces[0].job, str(error), status=error.status)}
@@ -217,68 +212,13 @@ class Pipeline:
             for face, pixels in zip(faces, sr, strict=True)
         }
 
-    def _upscale_photo(self, job: Job, pixels: Pixels, read_ms: float) -> FaceResult:
-        options, output = self.options, job.output
-        assert output
-        height, width = pixels.shape[:2]
-        scale = options.scale or largest_scale(height, width)
-        check_scale(height, width, scale)
-        if not options.faces_only:
-            output.check(height * scale, width * scale)
-        detector, session = self.detector, self.models.for_photos()
-        started = time.perf_counter()
-        found = detector.find(pixels)
-        if not found:
-            raise EdgeError(
-                f"{job.name}: no face was found in it; --mode face takes it for a face itself"
-            )
-        photo = upscale_found(
-            pixels, found, lambda lr: self._run_many(session, lr), session.lr_side, scale
-        )
-        photo = replace(photo, boxes=options.draw_boxes)
-        result = FaceResult(
-            job.name,
-            kind="photo",
-            faces=photo.upscaled,
-            scale=scale,
-            left_alone=len(photo.faces) - photo.upscaled,
-            boxes=_boxes(photo),
-        )
-        if photo.upscaled:
-            result = self._write_photo(job, photo, result)
-        else:
-            result = replace(result, note=_nothing_to_do(photo), scale=None)
-        return replace(result, ms=round(read_ms + _ms_since(started), 2))
-
-    def _write_photo(self, job: Job, photo: UpscaledPhoto, result: FaceResult) -> FaceResult:
-        output = job.output
-        assert output
-        if self.options.faces_only:
-            boxes = [
-                replace(box, output=self._write_one(job, index, face.sr))
-                for index, (box, face) in enumerate(zip(result.boxes, photo.faces, strict=True))
-            ]
-            folder = str(output.path.parent) if isinstance(output, FileOutput) else output.name
-            return replace(result, output=folder, boxes=tuple(boxes), scale=None)
-        output.write(photo, job.origin)
-        return replace(result, output=output.name)
-
-    def _write_one(self, job: Job, index: int, sr: Pixels | None) -> str | None:
-        """One face of a photo, by itself."""
-        if sr is None or job.output is None:
-            return None
-        output = job.output.face(index)
-        output.claim(job.origin, self.options.overwrite, self._started)
-        output.write(sr, job.origin)
-        return output.name
-
-    def _run_many(self, session: Session, lr: Pixels) -> Pixels:
+    def upscale_many(self, session: Session, lr: Pixels) -> Pixels:
         """The faces of one image (N, S, S, 3), in batches, by several callers if there are many."""
         if len(lr) <= session.batch or self._workers == 1:
-            return run(session, lr)
+            return session.upscale_faces(lr)
         batches = [lr[at : at + session.batch] for at in range(0, len(lr), session.batch)]
         with ThreadPoolExecutor(self._workers) as pool:
-            return np.concatenate(list(pool.map(lambda batch: run(session, batch), batches)))
+            return np.concatenate(list(pool.map(session.upscale_faces, batches)))
 
     def _upscale_video(self, job: Job) -> FaceResult:
         """A frame without small faces is upscaled all the same; small frames are faces."""
@@ -344,26 +284,6 @@ def _write_face(face: UpscaledFace, sr: Pixels, ms: float) -> FaceResult:
         return failure(job, str(error), status=error.status)
     total_ms = round(face.ms + ms + _ms_since(started), 2)
     return FaceResult(job.name, job.output.name, faces=1, ms=total_ms)
-
-
-def _boxes(photo: UpscaledPhoto) -> tuple[Box, ...]:
-    return tuple(
-        Box(
-            tuple(round(side, 1) for side in each.face.box),
-            round(each.face.score, 3),
-            each.sr is not None,
-        )
-        for each in photo.faces
-    )
-
-
-def _nothing_to_do(photo: UpscaledPhoto) -> str:
-    frames = ", ".join(f"{face.frame.side:.0f}" for face in photo.faces[:5])
-    faces = "1 face is" if len(photo.faces) == 1 else f"{len(photo.faces)} faces are"
-    return (
-        f"nothing to do: its {faces} {frames} px large, and those from {MIN_FACE} px across to"
-        f" {MAX_FRAME} px are upscaled"
-    )
 
 
 def _ms_since(started: float) -> float:
