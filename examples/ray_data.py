@@ -8,6 +8,8 @@ A row whose image cannot be upscaled has no image and says why in `error`.
 import sys
 from pathlib import Path
 
+import numpy as np
+
 from runtime.errors import EdgeError
 from runtime.image import decode_image, encode_image, fit_face, to_pixels, to_tensor
 from runtime.session import open_session
@@ -43,7 +45,8 @@ class Upscaler:
 
     def upscale(self, faces):
         for start in range(0, len(faces), BATCH):
-            sr = to_pixels(self.session.run(to_tensor(faces[start : start + BATCH])))
+            lr = np.stack(faces[start : start + BATCH])
+            sr = to_pixels(self.session.run(to_tensor(lr)))
             yield from (b"".join(encode_image(face, ".png")) for face in sr)
 
 
