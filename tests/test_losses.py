@@ -23,7 +23,7 @@ from aminet.training.losses import (
 )
 from aminet.training.lpips import LPIPS
 from aminet.training.options import GanOptions, parse
-from aminet.training.perceptual import PLANS, VGG, PerceptualLoss
+from aminet.training.perceptual import PLANS, VGG, PerceptualLoss, unit_distance
 from aminet.training.trainer import Trainer
 from aminet.training.wild_validation import WildCell, WildValidation
 from runtime.dataset import load_faces
@@ -166,6 +166,17 @@ def test_perceptual_loss_is_nothing_for_equal_faces_and_moves_only_the_generator
     assert face.grad is not None
     assert face.grad.abs().sum() > 0
     assert not any(parameter.requires_grad for parameter in loss.parameters())
+
+
+def test_unit_features_of_a_darker_face_count_as_much() -> None:
+    """Four times fainter features have the same distance; that of L1 is a quarter."""
+    a, b = torch.rand(1, 4, 8, 8), torch.rand(1, 4, 8, 8)
+    assert unit_distance(a / 4, b / 4) == pytest.approx(float(unit_distance(a, b)), rel=1e-3)
+    vgg = tiny_vgg()
+    sr, hr = torch.rand(2, 1, 3, 32, 32)
+    few = PerceptualLoss(vgg, [2, 3], unit=True)
+    expected = [unit_distance(x, y) for x, y in zip(vgg(sr), vgg(hr), strict=True)][1:3]
+    assert few(sr, hr) == pytest.approx(float(sum(expected)) / 2)
 
 
 @pytest.mark.parametrize("suffix", ["pth", "safetensors"])

@@ -328,8 +328,8 @@ def test_options_that_would_do_nothing_are_refused(words: str, named: str) -> No
 
 def test_options_of_gan_and_teacher_keep_their_defaults() -> None:
     words = "--data faces --out run --steps 1 --model amigan --adversarial 0 --teacher t"
-    options = parse(words.split())
-    assert options.gan == GanOptions(adversarial=0.0)
+    options = parse([*words.split(), "--vgg-levels", "2", "3"])
+    assert options.gan == GanOptions(adversarial=0.0, vgg_levels=(2, 3))
     assert options.distill == TrainOptions.distill
 
 

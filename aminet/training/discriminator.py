@@ -96,7 +96,7 @@ def _perceptual(options: GanOptions, device: torch.device) -> PerceptualLoss | N
     if not options.perceptual:
         return None
     try:
-        vgg = VGG.load(options.vgg, options.vgg_levels)
+        vgg = VGG.load(options.vgg, max(options.vgg_levels))
     except EdgeError as error:
         raise EdgeError(f"{error}; or train without it: --perceptual 0", error.status) from error
-    return PerceptualLoss(vgg).to(device)
+    return PerceptualLoss(vgg, options.vgg_levels, unit=options.vgg_unit).to(device)

@@ -26,7 +26,10 @@ def describe(options: TrainOptions) -> dict[str, Any]:
     for path in ("init", "teacher"):
         options_by_name[path] = _name(options_by_name[path])
     if options.gan is not None:
-        options_by_name["gan"] |= {"vgg": _name(options.gan.vgg)}
+        options_by_name["gan"] |= {
+            "vgg": _name(options.gan.vgg),
+            "vgg_levels": list(options.gan.vgg_levels),
+        }
     for sources in ("data", "val"):
         options_by_name[sources] = [Path(source).name for source in options_by_name[sources]]
     for several in ("betas", "fresh"):

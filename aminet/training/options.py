@@ -20,7 +20,6 @@ Range = tuple[float, float, str]  # least, most, and both in words
 POSITIVE = (math.ulp(0), math.inf, "more than 0")
 NOT_NEGATIVE = (0.0, math.inf, "0 or more")
 SHARE = (0.0, 1.0, "0 to 1")
-LEVELS = (1, 5, "1 to 5")
 PATCH = (32, SR_SIDE, f"32 to {SR_SIDE}")
 
 
@@ -62,7 +61,17 @@ class GanOptions:
     vgg: Path | None = option(
         None, "VGG16 or VGG19 as torchvision names its weights", type=Path, metavar="F"
     )
-    vgg_levels: int = option(5, "feature maps of VGG that are compared, from the first", LEVELS)
+    vgg_levels: tuple[int, ...] = option(
+        (1, 2, 3, 4, 5),
+        "feature maps of VGG that are compared; default: all five",
+        nargs="+",
+        type=int,
+        choices=range(1, 6),
+    )
+    vgg_unit: bool = option(
+        False,
+        "each pixel's features scaled to length 1 before, as LPIPS does: a dark face's count, too",
+    )
     patch: int = option(
         SR_SIDE, "px of what VGG and the discriminator see of each face: a random patch", PATCH
     )
@@ -224,7 +233,7 @@ def make_options(arguments: argparse.Namespace) -> TrainOptions:
     augmentation, adversary = _taken(given, "augmentation."), _taken(given, "gan.")
     if arguments.gan or given.get("model") in NATURAL:
         defaults = {"model": GAN_MODEL, "optimizer": "adam", "rate": GAN_RATE}
-        given = {**defaults, **given, "gan": GanOptions(**adversary)}
+        given = {**defaults, **given, "gan": GanOptions(**_as_tuples(adversary))}
     elif adversary:
         flags = [_flag(one) for one in _options_of(GanOptions)]
         raise _usage(f"{', '.join(flags[:-1])} and {flags[-1]} need --gan")
@@ -236,8 +245,11 @@ def make_options(arguments: argparse.Namespace) -> TrainOptions:
         raise _usage(f"{flag} is for models of 16-px input; {lr_side}-px ones have degradations")
     if "workers" in given and lr_side == LR_SIDE:
         raise _usage(f"--workers is for models of another input than {LR_SIDE} px")
-    listed: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in given.items()}
-    return TrainOptions(augmentation=Augmentation(**augmentation), **listed)
+    return TrainOptions(augmentation=Augmentation(**augmentation), **_as_tuples(given))
+
+
+def _as_tuples(given: dict[str, Any]) -> dict[str, Any]:
+    return {key: tuple(v) if isinstance(v, list) else v for key, v in given.items()}
 
 
 def _taken(given: dict[str, Any], prefix: str) -> dict[str, Any]:

@@ -19,13 +19,14 @@ from aminet.pretrained import (
 from runtime.errors import EdgeError
 
 PLANS = {13: (2, 2, 3, 3, 3), 16: (2, 2, 4, 4, 4)}  # convolutions between poolings: VGG16, VGG19
+EPSILON = 1e-8  # squared length under which features are nothing
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet, RGB
 
 
 class VGG(nn.Module):
     """Images (N, 3, H, W) in [0, 1] -> the feature before each pooling, after its ReLU.
 
-    Only the first `levels` of the five: each costs about as much as the one before.
+    Only the first `levels` of the five, each of which costs as much as the one before.
     """
 
     mean: Tensor
@@ -75,19 +76,35 @@ class VGG(nn.Module):
 
 
 class PerceptualLoss(nn.Module):
-    """Mean L1 distance of VGG's features, of images (N, 3, H, W) in [0, 1]."""
+    """Mean distance of VGG's features at some levels, of images (N, 3, H, W) in [0, 1].
 
-    def __init__(self, vgg: VGG) -> None:
+    L1, or, of `unit` features, whose channels have length 1 at each pixel, the squared distance.
+    That is LPIPS (Zhang et al. 2018) without its learned weights.
+    """
+
+    def __init__(
+        self, vgg: VGG, levels: Sequence[int] = (1, 2, 3, 4, 5), *, unit: bool = False
+    ) -> None:
         super().__init__()
         self.vgg = vgg.eval().requires_grad_(False)
+        self.levels = tuple(levels)
+        self.distance = unit_distance if unit else F.l1_loss
 
     def forward(self, sr: Tensor, hr: Tensor) -> Tensor:
         with torch.no_grad():
             wanted = self.vgg(hr)
+        found = self.vgg(sr)
         distances = [
-            F.l1_loss(a.float(), b.float()) for a, b in zip(self.vgg(sr), wanted, strict=True)
+            self.distance(found[level - 1].float(), wanted[level - 1].float())
+            for level in self.levels
         ]
         return torch.stack(distances).mean()
+
+
+def unit_distance(a: Tensor, b: Tensor) -> Tensor:
+    """Mean squared distance of features (N, C, H, W) whose channels are scaled to length 1."""
+    a, b = (x / (x.square().sum(1, keepdim=True) + EPSILON).sqrt() for x in (a, b))
+    return (a - b).square().sum(1).mean()
 
 
 def _frozen(weight: Tensor, bias: Tensor) -> nn.Conv2d:
