@@ -1,8 +1,9 @@
 """Artifacts on emulated ARM processors: `python -m benchmarks.arm --out docs/measured/arm.json`.
 
 Each artifact is checked on its probes by the runtime's own ARM kernels, a face is upscaled, and the
-pack for CPUs is unpacked and checked. Files that compute in FP32 are checked on a few probes: each
-takes 20 s. QEMU emulates the processors, so no speed is measured.
+pack for CPUs is unpacked and checked. Files that compute in FP32 are checked on a few probes, since
+each takes 20 s, and fp32.onnx, whose kernels are the same on all of them, on one processor. QEMU
+emulates the processors, so no speed is measured. `--resume` goes on where a run was stopped.
 """
 
 import argparse
@@ -13,6 +14,7 @@ import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -20,13 +22,14 @@ import numpy as np
 from runtime.errors import EXIT_DRIFT, EdgeError, needs, run_command
 
 with needs("quantize,bench", __name__):
-    from benchmarks.harness.arm_check import DRIFTS, check_file, last_line
+    from benchmarks.harness.arm_check import DRIFTS, check_command, check_file, last_line
     from benchmarks.harness.arm_faults import Fault, find_faults
     from export.pack import FACE, pack
 
 from benchmarks.harness.emulated_arm import CPUS, EmulatedArm, bring_arm
 from benchmarks.harness.machine import machine
 from benchmarks.harness.targets import TargetRow, read_rows, targets_table, write_rows
+from runtime.atomic import sha256_bytes, sha256_file
 from runtime.image import read_image
 from runtime.session import DEFAULT_MODEL, open_session
 
@@ -39,6 +42,7 @@ FILES = (
 )
 INFERRED = "int8.onnx"  # what a phone would be given
 ALL_PROBES = ("int8.onnx", "litert/int8.tflite")
+ONE_CPU = ("fp32.onnx",)
 
 Say = Callable[[str], None]
 
@@ -77,10 +81,12 @@ def measure(
     cpus: Sequence[str] = tuple(CPUS),
     wheel: Path | None = None,
     say: Say = lambda line: None,
+    known: Mapping[str, Any] = MappingProxyType({}),
 ) -> Iterator[Finding]:
     """Check the files of a model's folder, or those of FILES that it has, on each processor.
 
-    Raises EdgeError, with status 5 where QEMU or what runs in it cannot be brought.
+    What is `known`, the JSON of a run that was stopped, is left out. Raises EdgeError, with status
+    5 where QEMU or what runs in it cannot be brought.
     """
     folder = Path(folder).resolve()
     files = files or [name for name in FILES if (folder / name).is_file()]
@@ -93,18 +99,34 @@ def measure(
             say(f"{cpu}: bringing QEMU, Python and wheels for arm64")
             arm = bring_arm(cpu)
             for file in files:
+                if is_known(known, "rows", command=check_command(cpu, file)):
+                    continue
+                if file in ONE_CPU and cpu != cpus[0]:
+                    continue
                 say(f"{cpu}: {file}")
                 few = file not in ALL_PROBES
                 yield check_file(arm, folder / file, code, work, few=few)
-            if any("fp16" in file for file in files):
+            if any("fp16" in file for file in files) and not is_known(known, "faults", cpu=cpu):
                 say(f"{cpu}: the smallest graphs in FP16")
                 yield from find_faults(arm, work)
-            if INFERRED in files:
+            if INFERRED in files and not is_known(known, "faces", cpu=cpu):
                 say(f"{cpu}: a face")
                 yield upscale_face(arm, folder / INFERRED, code, work)
-        if wheel and INFERRED in files:
+        if wheel and INFERRED in files and not is_known(known, "packs", cpu=cpus[0]):
             say(f"{cpus[0]}: the pack")
             yield check_pack(bring_arm(cpus[0]), folder, wheel, work)
+
+
+def is_known(known: Mapping[str, Any], place: str, **facts: str) -> bool:
+    """Whether the JSON holds a finding of these facts."""
+    return any(facts.items() <= each.items() for each in known.get(place, []))
+
+
+def digest_of(folder: Path, wheel: Path | None) -> str:
+    """Of what a run is made of: the artifacts, and the wheel or this checkout's runtime."""
+    code = [wheel] if wheel else sorted(ROOT.joinpath("runtime").rglob("*.py"))
+    files = [folder / name for name in FILES if (folder / name).is_file()]
+    return sha256_bytes("".join(map(sha256_file, [*code, *files])).encode())
 
 
 def add(content: dict[str, Any], finding: Finding) -> None:
@@ -195,8 +217,15 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _run(arguments: argparse.Namespace) -> int:
     content = read_content(arguments.out)
     wheel = arguments.wheel or find_wheel()
+    digest = digest_of(Path(arguments.artifact), wheel)
+    known = content if arguments.resume and content.get("digest") == digest else {}
+    if arguments.resume and not known:
+        _say("nothing to go on from: --out holds no run of these files and this code")
+    if not known and not arguments.file and tuple(arguments.cpu) == tuple(CPUS):
+        content = read_content(None)
     content.update(machine=asdict(machine()), code=wheel.name if wheel else "the checkout")
-    findings = measure(arguments.artifact, arguments.file, arguments.cpu, wheel, _say)
+    content["digest"] = digest
+    findings = measure(arguments.artifact, arguments.file, arguments.cpu, wheel, _say, dict(known))
     drifted = False
     for finding in findings:  # each is kept at once: all of them take half an hour
         add(content, finding)
@@ -231,6 +260,9 @@ def _parser() -> argparse.ArgumentParser:
         "--wheel", type=Path, metavar="F", help="whose code is run (default: dist/, else the tree)"
     )
     parser.add_argument("--out", metavar="F.json", help=f"keep it here too, such as {OUT}")
+    parser.add_argument(
+        "--resume", action="store_true", help="leave out what --out has of the same files and code"
+    )
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     return parser
 

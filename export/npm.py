@@ -32,6 +32,11 @@ class Package:
     integrity: str
 
     @property
+    def folder(self) -> str:
+        """A name for a folder of its files."""
+        return f"{self.name.removeprefix('@').replace('/', '-')}-{self.version}"
+
+    @property
     def file_name(self) -> str:
         return f"{self.name.rpartition('/')[2]}-{self.version}.tgz"
 
@@ -75,14 +80,15 @@ def _ask_npm() -> str:
     )
 
 
-def fetch(package: Package, tarball: str | Path | None = None) -> bytes:
-    """The package's tarball: the named file, the cached one, or downloaded and then cached.
+def fetch(package: Package, tarballs: Sequence[str | Path] = ()) -> bytes:
+    """The package's tarball: one of the files, else the cached one, or downloaded and then cached.
 
     Raises EdgeError if it cannot be had, or if it is another one.
     """
-    if tarball is not None:
+    for number, tarball in enumerate(tarballs, 1):
         data = read_bytes(tarball, MAX_TARBALL_BYTES)
-        return _checked(package, data, str(tarball))
+        if package.is_in(data) or number == len(tarballs):
+            return _checked(package, data, str(tarball))
     folder = cache_folder()
     kept = folder / "npm" / package.file_name if folder else None
     if kept and kept.is_file() and package.is_in(data := read_bytes(kept, MAX_TARBALL_BYTES)):

@@ -15,15 +15,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from export import npm
-from export.web_manifest import (
-    HALF,
-    PACKAGE,
-    WASM,
-    WEBGPU,
-    computed_in,
-    describe_site,
-    runtime_place,
-)
+from export.web_manifest import HALF, LITERT_FILE, computed_in, describe_site, runtimes
 from export.web_server import PORT, serve
 from runtime import drift
 from runtime.artifact import MAX_ARTIFACT_BYTES, Artifact, read_artifact
@@ -58,25 +50,33 @@ class Site:
 def build(
     out: str | Path = "site",
     artifact: str | Path | None = None,
-    tarball: str | Path | None = None,
+    tarballs: Sequence[str | Path] = (),
     overwrite: bool = False,
+    litert: bool = False,
     step: Progress = lambda line: None,
 ) -> Site:
     """Write the site's folder atomically.
 
-    `artifact` is an ONNX file or a folder of them; `step` hears what is being done. Raises
-    EdgeError: status 3 if one drifts on the probes, 5 without the face detector.
+    `artifact` is an ONNX file or a folder of them; with `litert` its litert/int8.tflite is offered
+    as well. `step` hears what is being done. Raises EdgeError: status 3 if one drifts on the
+    probes, 5 without the face detector.
     """
     out = Path(out)
     _refuse_taken(out, overwrite)
-    artifacts = _read(Path(artifact or Path("artifacts", DEFAULT_MODEL)))
+    artifacts = _read(Path(artifact or Path("artifacts", DEFAULT_MODEL)), litert)
     measured = {}
     for each in artifacts:
-        if computed_in(each) != "fp16":  # which no processor's kernels stand in for
+        # No processor's kernels stand in for a GPU's, and ONNX Runtime opens no other format.
+        if computed_in(each) != "fp16" and each.path.suffix == ".onnx":
             step(f"running the probes: {each.path.name}")
             measured[each.path.name] = _measure(each)
-    step(f"fetching {PACKAGE.name} {PACKAGE.version}")
-    content = _content(artifacts, npm.fetch(PACKAGE, tarball))
+    content = _content(artifacts)
+    for runtime in runtimes(artifacts):
+        package = runtime.package
+        step(f"fetching {package.name} {package.version}")
+        members = npm.read_members(npm.fetch(package, tarballs), runtime.members)
+        content |= {runtime.place(name): data for name, data in members.items()}
+    content = dict(sorted(content.items()))
     manifest = describe_site(artifacts, content, measured)
     content[MANIFEST] = f"{json.dumps(manifest, indent=1, sort_keys=True)}\n".encode()
     digest = sha256_bytes(content[MANIFEST])
@@ -107,16 +107,18 @@ def _refuse_taken(out: Path, overwrite: bool) -> None:
         raise EdgeError(f"{out}: exists; give another --out, or --overwrite")
 
 
-def _read(source: Path) -> list[Artifact]:
+def _read(source: Path, litert: bool) -> list[Artifact]:
     """The artifacts to offer, the one for WebAssembly first."""
     if not source.exists():
         raise EdgeError(f"{source}: not found; make it: make demo, or give --artifact")
     paths = _choose(source) if source.is_dir() else [source]
     if source.suffix != ".onnx" and not source.is_dir():
         raise EdgeError(f"{source}: is no ONNX file, expected int8.onnx, fp32.onnx or a folder")
+    if litert:
+        paths.append(_lite_file(source))
     artifacts = [read_artifact(path) for path in paths]
     for path, artifact in zip(paths, artifacts, strict=True):
-        beside_others = path.name == HALF and len(paths) > 1
+        beside_others = path.name in (HALF, Path(LITERT_FILE).name) and len(paths) > 1
         if artifact.manifest.target not in TARGETS and not beside_others:
             raise EdgeError(
                 f"{path}: was made for {artifact.manifest.target}, expected a file for"
@@ -141,6 +143,13 @@ def _choose(folder: Path) -> list[Path]:
     return [*paths, half] if half.is_file() else paths
 
 
+def _lite_file(source: Path) -> Path:
+    path = (source if source.is_dir() else source.parent) / LITERT_FILE
+    if not path.is_file():
+        raise EdgeError(f"{path}: not found; make it: python -m export.litert")
+    return path
+
+
 def _measure(artifact: Artifact) -> Measurement:
     """The fidelity here, in ONNX Runtime; EdgeError with status 3 if the file drifts already."""
     with open_backend("onnxruntime", artifact) as runner:
@@ -150,8 +159,8 @@ def _measure(artifact: Artifact) -> Measurement:
         return Measurement.of(verdict.fidelity, runner.name, runner.version, emulated=True)
 
 
-def _content(artifacts: Sequence[Artifact], tarball: bytes) -> dict[str, bytes]:
-    """All files but index.html and the manifest, by their place in the site."""
+def _content(artifacts: Sequence[Artifact]) -> dict[str, bytes]:
+    """The page, the models and the detector, by their place in the site."""
     content = {
         path.relative_to(PAGE).as_posix(): read_bytes(path, MAX_ARTIFACT_BYTES)
         for path in sorted(PAGE.rglob("*"))
@@ -163,10 +172,7 @@ def _content(artifacts: Sequence[Artifact], tarball: bytes) -> dict[str, bytes]:
         content[f"{name}.json"] = read_bytes(manifest_path(artifact.path), MAX_ARTIFACT_BYTES)
     content["model/probes.json"] = encode_probes(artifacts[0])
     content["detector/centerface.onnx"] = detector_model()
-    wanted = [f"dist/{name}" for name in {*WASM.values(), *WEBGPU.values()}]
-    for name, data in npm.read_members(tarball, wanted).items():
-        content[runtime_place(Path(name).name)] = data
-    return dict(sorted(content.items()))
+    return content
 
 
 def encode_probes(artifact: Artifact) -> bytes:
@@ -197,7 +203,14 @@ def _run(arguments: argparse.Namespace) -> int:
     out = Path(arguments.out)
     if arguments.serve is None or arguments.overwrite or not (out / MANIFEST).is_file():
         with Steps() as steps:
-            site = build(out, arguments.artifact, arguments.npm_tarball, arguments.overwrite, steps)
+            site = build(
+                out,
+                arguments.artifact,
+                arguments.npm_tarball,
+                arguments.overwrite,
+                arguments.litert,
+                steps,
+            )
         if arguments.json:
             print(json.dumps(asdict(site)), flush=True)
         else:
@@ -227,9 +240,16 @@ def _parser() -> argparse.ArgumentParser:
         help=f"an ONNX file or a folder of them (default: artifacts/{DEFAULT_MODEL})",
     )
     parser.add_argument(
+        "--litert",
+        action="store_true",
+        help=f"offer LiteRT.js, too, which reads {LITERT_FILE} (python -m export.litert)",
+    )
+    parser.add_argument(
         "--npm-tarball",
+        nargs="+",
+        default=(),
         metavar="F",
-        help=f"{PACKAGE.file_name}, where npm cannot be reached",
+        help="where npm cannot be reached: the packages that it names",
     )
     parser.add_argument("--overwrite", action="store_true", help="replace the site that is there")
     parser.add_argument(

@@ -13,25 +13,60 @@ from runtime.image import SR_SIDE, face_sides
 from runtime.manifest import Measurement
 
 SCHEMA_VERSION = 1
-PACKAGE = npm.Package(
-    "onnxruntime-web",
-    "1.30.0",
-    "sha512-q0y+JrrtukXSzsBWEMccVfqX25LRmosXHF+CaRJmg8pZClzcV7svNc4rKY3jL02Vb7QmRMDs1SigqR4CXAfKYQ==",
-)
-RUNTIME = "onnxruntime-web"
+HALF = "fp16-trt.onnx"  # computes in FP16, in TensorRT and in WebGPU
+LITERT_FILE = "litert/int8.tflite"
+
+
+@dataclass(frozen=True)
+class Runtime:
+    """A runtime of the page: its package, and for each provider the members that it loads."""
+
+    package: npm.Package
+    parts: Mapping[str, Mapping[str, str]]
+
+    @property
+    def members(self) -> list[str]:
+        return sorted({name for parts in self.parts.values() for name in parts.values()})
+
+    def place(self, member: str) -> str:
+        """Where a file of the package lies in the site."""
+        return f"{self.package.folder}/{member.rpartition('/')[2]}"
+
+
 # Its build with WebGPU is twice as large, so WebAssembly alone has a build of its own.
 WASM = {
-    "api": "ort.wasm.min.mjs",
-    "glue": "ort-wasm-simd-threaded.mjs",
-    "wasm": "ort-wasm-simd-threaded.wasm",
+    "api": "dist/ort.wasm.min.mjs",
+    "glue": "dist/ort-wasm-simd-threaded.mjs",
+    "wasm": "dist/ort-wasm-simd-threaded.wasm",
 }
 WEBGPU = {
-    "api": "ort.webgpu.min.mjs",
-    "glue": "ort-wasm-simd-threaded.asyncify.mjs",
-    "wasm": "ort-wasm-simd-threaded.asyncify.wasm",
+    "api": "dist/ort.webgpu.min.mjs",
+    "glue": "dist/ort-wasm-simd-threaded.asyncify.mjs",
+    "wasm": "dist/ort-wasm-simd-threaded.asyncify.wasm",
 }
-HALF = "fp16-trt.onnx"  # computes in FP16, in TensorRT and in WebGPU
-PARTS = {"wasm-threads": WASM, "wasm": WASM, "webgpu": WEBGPU}
+ONNXRUNTIME = Runtime(
+    npm.Package(
+        "onnxruntime-web",
+        "1.30.0",
+        "sha512-q0y+JrrtukXSzsBWEMccVfqX25LRmosXHF+CaRJmg8pZClzcV7svNc4rKY3jL02Vb7QmRMDs1SigqR4CXAfKYQ==",
+    ),
+    {"wasm-threads": WASM, "wasm": WASM, "webgpu": WEBGPU},
+)
+LITERT = Runtime(
+    npm.Package(
+        "@litertjs/core",
+        "2.5.3",
+        "sha512-PlGmbMOq9WitX7FO0jhbdJw9GthatsyuCQXjTt/wJZo0FLaw48q4tz8IwqgqCIkviYGr9OFDL1kCnN4nzWoyJQ==",
+    ),
+    {
+        provider: {
+            "api": "dist/index.js",
+            "glue": f"wasm/litert_wasm{build}_internal.js",
+            "wasm": f"wasm/litert_wasm{build}_internal.wasm",
+        }
+        for provider, build in (("wasm-threads", "_threaded"), ("wasm", ""))
+    },
+)
 
 
 @dataclass(frozen=True)
@@ -47,7 +82,13 @@ class Route:
     provider: str
     needs: tuple[str, ...] = ()
     spare: bool = False
-    runtime: str = RUNTIME
+    runtime: str = ONNXRUNTIME.package.name
+
+
+def runtimes(artifacts: Sequence[Artifact]) -> list[Runtime]:
+    """ONNX Runtime Web, which the detector needs, and LiteRT.js for a file of its format."""
+    lite = any(artifact.path.suffix == ".tflite" for artifact in artifacts)
+    return [ONNXRUNTIME, LITERT] if lite else [ONNXRUNTIME]
 
 
 def describe_site(
@@ -57,7 +98,7 @@ def describe_site(
 ) -> dict[str, Any]:
     """What site.json says of these artifacts, of the site's other files and of their fidelity."""
     first = artifacts[0].manifest
-    side = first.lr_side
+    side, needed = first.lr_side, runtimes(artifacts)
     manifest = {
         "schema_version": SCHEMA_VERSION,
         "target": "web",
@@ -69,17 +110,21 @@ def describe_site(
         "face_px": face_sides(side),
         "routes": [asdict(route) for route in _routes(artifacts)],
         "runtimes": {
-            RUNTIME: {
-                provider: {part: runtime_place(name) for part, name in parts.items()}
-                for provider, parts in PARTS.items()
+            runtime.package.name: {
+                provider: {part: runtime.place(name) for part, name in parts.items()}
+                for provider, parts in runtime.parts.items()
             }
+            for runtime in needed
         },
         "files": {
             name: {"sha256": sha256_bytes(data), "bytes": len(data)}
             for name, data in content.items()
         },
-        "tools": {PACKAGE.name: PACKAGE.version, "python": platform.python_version()},
-        "integrity": {PACKAGE.file_name: PACKAGE.integrity},
+        "tools": {
+            **{runtime.package.name: runtime.package.version for runtime in needed},
+            "python": platform.python_version(),
+        },
+        "integrity": {each.package.file_name: each.package.integrity for each in needed},
         "measured_on": [
             {"artifact": f"model/{name}", **asdict(measurement)}
             for name, measurement in measured.items()
@@ -102,8 +147,9 @@ def _routes(artifacts: Sequence[Artifact]) -> list[Route]:
 
     INT8 is for WebAssembly: WebGPU has no INT8 convolutions. What computes in FP32 runs anywhere.
     """
-    by_precision = {computed_in(each): each for each in artifacts}
-    routes = []
+    by_precision = {computed_in(each): each for each in artifacts if each.path.suffix == ".onnx"}
+    lite = [each for each in artifacts if each.path.suffix == ".tflite"]
+    routes = [_route(each, provider, LITERT) for each in lite for provider in LITERT.parts]
     for precision, providers in (
         ("int8", ("wasm-threads", "wasm")),
         ("fp16", ("webgpu",)),
@@ -113,17 +159,23 @@ def _routes(artifacts: Sequence[Artifact]) -> list[Route]:
             for provider in providers:
                 spare = precision == "fp32" and provider != "webgpu" and "int8" in by_precision
                 needs = ("shader-f16",) if precision == "fp16" else ()
-                routes.append(_route(artifact, provider, needs, spare))
+                routes.append(_route(artifact, provider, ONNXRUNTIME, needs, spare))
     return routes
 
 
-def _route(artifact: Artifact, provider: str, needs: tuple[str, ...], spare: bool) -> Route:
+def _route(
+    artifact: Artifact,
+    provider: str,
+    runtime: Runtime,
+    needs: tuple[str, ...] = (),
+    spare: bool = False,
+) -> Route:
     precision, stored = computed_in(artifact), artifact.manifest.precision
-    label = (
-        precision.upper()
-        if stored == precision
-        else f"{precision.upper()}, {stored.upper()} weights"
-    )
+    label = precision.upper()
+    if stored != precision:
+        label += f", {stored.upper()} weights"
+    if runtime is LITERT:
+        label += " by LiteRT"
     return Route(
         artifact=f"model/{artifact.path.name}",
         precision=precision,
@@ -131,9 +183,5 @@ def _route(artifact: Artifact, provider: str, needs: tuple[str, ...], spare: boo
         provider=provider,
         needs=needs,
         spare=spare,
+        runtime=runtime.package.name,
     )
-
-
-def runtime_place(name: str) -> str:
-    """Where a file of the runtime lies in the site."""
-    return f"{RUNTIME}-{PACKAGE.version}/{name}"

@@ -9,9 +9,15 @@ import pytest
 import tiny_artifact
 from benchmarks import arm
 from benchmarks.harness import arm_packages, emulated_arm
-from benchmarks.harness.arm_check import DRIFTS, FEW_FACES, check_file, take_few_probes
+from benchmarks.harness.arm_check import (
+    DRIFTS,
+    FEW_FACES,
+    check_command,
+    check_file,
+    take_few_probes,
+)
 from benchmarks.harness.arm_faults import _describe, find_faults
-from benchmarks.harness.targets import read_rows
+from benchmarks.harness.targets import TargetRow, read_rows
 from quantize.fp16_passes import to_half
 from runtime.drift import read_probes
 from runtime.errors import EXIT_ERROR, EXIT_MISSING, EdgeError
@@ -124,6 +130,37 @@ def test_an_archive_that_does_not_answer_is_named_and_leaves_nothing(monkeypatch
 def test_a_folder_without_artifacts_is_named(tmp_path, capsys):
     assert arm.main(["--artifact", str(tmp_path)]) == EXIT_ERROR
     assert "holds none of int8.onnx" in capsys.readouterr().err
+
+
+def test_a_run_that_was_stopped_goes_on_and_one_of_other_files_begins_anew(
+    artifact, tmp_path, monkeypatch, capsys
+):
+    """Nothing is emulated: what each call would check is written down."""
+    checked = []
+
+    def check(arm, path, code, work, *, few):
+        checked.append(f"{arm} {path.name}")
+        if len(checked) == 3:
+            raise EdgeError("stopped")
+        return TargetRow(
+            "ONNX Runtime", path.name, 1, "fp32", 90.0, 90.0, 90.0, "QEMU",
+            check_command(arm, path.name),
+        )  # fmt: skip
+
+    monkeypatch.setattr(arm, "bring_arm", lambda cpu: cpu)
+    monkeypatch.setattr(arm, "check_file", check)
+    monkeypatch.setattr(arm, "find_wheel", lambda: None)
+    shutil.copy(artifact, artifact.with_name("int8-trt.onnx"))
+    arguments = ["--artifact", str(artifact.parent), "--out", str(tmp_path / "arm.json")]
+    assert arm.main(arguments) == EXIT_ERROR
+    assert arm.main([*arguments, "--resume"]) == 0
+    whole = ["cortex-a72 fp32.onnx", "cortex-a72 int8-trt.onnx", "neoverse-n1 int8-trt.onnx"]
+    assert checked == [*whole, "neoverse-n1 int8-trt.onnx", "max,sve=off int8-trt.onnx"]
+    assert len(read_rows(tmp_path / "arm.json")) == 4
+    artifact.with_name("int8-trt.onnx").write_bytes(b"another")
+    assert arm.main([*arguments, "--resume"]) == 0
+    assert len(checked) == 9
+    assert "nothing to go on from" in capsys.readouterr().err
 
 
 def test_what_was_measured_is_within_its_limits_on_every_processor():

@@ -79,13 +79,13 @@ def test_another_package_is_refused_and_not_kept(registry, cache, tmp_path):
     path = tmp_path / "pack.tgz"
     path.write_bytes(TARBALL[:-1])
     with pytest.raises(EdgeError, match=r"pack\.tgz: is not @scope/pack"):
-        npm.fetch(PACKAGE, path)
+        npm.fetch(PACKAGE, [path])
 
 
 def test_a_tarball_at_hand_needs_no_registry(home, tmp_path):
     path = tmp_path / "pack.tgz"
     path.write_bytes(TARBALL)
-    assert npm.fetch(PACKAGE, path) == TARBALL
+    assert npm.fetch(PACKAGE, [path]) == TARBALL
 
 
 @pytest.mark.parametrize(

@@ -19,11 +19,14 @@ from PIL import Image
 import tiny_artifact
 from benchmarks.harness.chromium import SOFTWARE_WEBGPU, find_chromium, open_page
 from benchmarks.studies import browser as browser_study
-from export import npm, web
+from export import litert, npm, web
+from export.tflite.convert import convert
+from export.web_manifest import LITERT, ONNXRUNTIME
 from export.web_server import make_server
 from quantize import fp16, int8
 from quantize.fp16_passes import store_weights_in_half, to_half
 from quantize.targets import TARGETS
+from runtime.artifact import read_artifact
 from runtime.atomic import sha256_bytes, sha256_file
 from runtime.drift import read_probes
 from runtime.errors import EdgeError
@@ -53,10 +56,10 @@ def tarball():
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", str(ROOT / ".work" / "cache"))
         try:
-            npm.fetch(web.PACKAGE)
+            npm.fetch(ONNXRUNTIME.package)
         except EdgeError as error:
             pytest.skip(f"onnxruntime-web is not here: {error}")
-    return ROOT / ".work" / "cache" / "aminet-edge" / "npm" / web.PACKAGE.file_name
+    return ROOT / ".work" / "cache" / "aminet-edge" / "npm" / ONNXRUNTIME.package.file_name
 
 
 @pytest.fixture(scope="module")
@@ -83,7 +86,7 @@ def serialized(model):
 @pytest.fixture(scope="module")
 def site(artifacts, tarball, tmp_path_factory):
     out = tmp_path_factory.mktemp("made") / "site"
-    web.build(out, artifacts, tarball)
+    web.build(out, artifacts, [tarball])
     return out
 
 
@@ -443,7 +446,7 @@ def test_without_the_headers_it_says_that_it_runs_on_one_thread(browser, site):
         ("model/probes.json", change_probes),
         ("model/int8.onnx.json", lambda data: data.replace(b"27.0", b"17.0")),
         ("detector/centerface.onnx", flip),
-        (f"onnxruntime-web-{web.PACKAGE.version}/ort-wasm-simd-threaded.mjs", flip),
+        (f"onnxruntime-web-{ONNXRUNTIME.package.version}/ort-wasm-simd-threaded.mjs", flip),
         ("site.json", lambda data: data + b" "),
     ],
 )
@@ -474,7 +477,7 @@ def test_a_network_that_drifts_is_refused_by_the_probes(browser, site, tmp_path,
 
 def test_a_network_of_64_px_reads_its_own_faces(browser, tarball, artifact_64, tmp_path):
     """Faces of 12 to 128 px, as Python takes them, and photos."""
-    web.build(tmp_path / "site", artifact_64, tarball)
+    web.build(tmp_path / "site", artifact_64, [tarball])
     face = Image.fromarray(tiny_artifact.faces(1, seed=5, side=90)[0])
     face.save(tmp_path / "face.png")
     photo = astronaut(150)
@@ -517,7 +520,7 @@ def test_a_missing_file_is_named(browser, site, tmp_path):
 
 def test_aminet_in_int8_gives_the_same_levels_as_python(browser, tiny_model, tarball, tmp_path):
     """The real network's operators, with INT8 convolutions in WebAssembly."""
-    web.build(tmp_path / "site", tiny_model, tarball)
+    web.build(tmp_path / "site", tiny_model, [tarball])
     probes = read_probes(probes_path(tiny_model / "int8.onnx"))
     lr = to_tensor(probes.lr[: probes.faces])
     with open_session(tiny_model / "int8.onnx", "onnxruntime") as session:
@@ -531,11 +534,77 @@ def test_aminet_in_int8_gives_the_same_levels_as_python(browser, tiny_model, tar
     assert np.abs(difference).max() <= 1
 
 
+@pytest.fixture(scope="module")
+def litert_tarball(tarball):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(ROOT / ".work" / "cache"))
+        try:
+            npm.fetch(LITERT.package)
+        except EdgeError as error:
+            pytest.skip(f"LiteRT.js is not here: {error}")
+    return tarball.with_name(LITERT.package.file_name)
+
+
+@pytest.fixture(scope="module")
+def lite_site(tiny_model, tarball, litert_tarball, tmp_path_factory):
+    """A site with the same INT8 network for ONNX Runtime Web and for LiteRT.js."""
+    pytest.importorskip("ai_edge_litert")
+    folder = tmp_path_factory.mktemp("lite") / "tiny"
+    shutil.copytree(tiny_model, folder)
+    (folder / "litert").mkdir(exist_ok=True)
+    litert.export(read_artifact(folder / "int8.onnx"), folder / "litert", "int8")
+    web.build(folder.parent / "site", folder, [tarball, litert_tarball], litert=True)
+    return folder.parent / "site"
+
+
+@pytest.mark.parametrize("provider", ["wasm", "wasm-threads"])
+def test_litert_gives_the_same_levels_as_python_and_finds_faces(
+    browser, lite_site, provider, tmp_path
+):
+    """The detector stays in ONNX Runtime Web, beside it."""
+    folder = lite_site.with_name("tiny")
+    probes = read_probes(probes_path(folder / "int8.onnx"))
+    lr = to_tensor(probes.lr[:3])
+    with open_session(folder / "litert" / "int8.tflite", "litert") as session:
+        expected = to_pixels(session.run(lr)).astype(int)
+    query = f"?runtime={LITERT.package.name}&provider={provider}"
+    with opened(browser, lite_site, query) as page:
+        assert text(page, "about").startswith("INT8 by LiteRT in WebAssembly")
+        made = page.evaluate(
+            f"selection.engine.call('run', {{lr: {{dims: {list(lr.shape)}, data:"
+            f" Float32Array.from({lr.flatten().tolist()})}}}}).then(sr => Array.from(sr.data))"
+        )
+        difference = to_pixels(np.array(made, np.float32).reshape(-1, 3, 128, 128)) - expected
+        assert np.abs(difference).max() <= 1
+        page.wait_for("document.getElementById('input').inert === false")
+        astronaut(100).save(tmp_path / "photo.png")
+        said = upscaled(page, lambda: page.choose_file("#file", tmp_path / "photo.png"))
+        assert said.startswith("1 face upscaled in")
+        assert page.problems == []
+
+
+def test_each_runtime_runs_the_probes_and_one_that_drifts_is_refused(browser, lite_site, tmp_path):
+    """LiteRT.js's file has other scales than its weights; ONNX Runtime Web's is used."""
+    path = lite_site.with_name("tiny") / "int8.onnx"
+    model = onnx.load(path)
+    for tensor in model.graph.initializer:
+        if len(tensor.dims) == 1 and tensor.name.endswith("scale"):
+            scales = numpy_helper.to_array(tensor) * np.float32(1.3)
+            tensor.CopyFrom(numpy_helper.from_array(scales, tensor.name))
+    wrong = convert(model, str(path), title="wrong")
+    changes = {"model/int8.tflite": lambda data: wrong}
+    copy = with_fitting_hashes(altered(lite_site, tmp_path, changes))
+    with opened(browser, copy, "?provider=wasm") as page:
+        state, why = attempts(page)["WebAssembly, one thread", "INT8 by LiteRT"]
+        assert (state, "drifts from FP32" in why) == ("drifted", True)
+        assert attempts(page)["WebAssembly, one thread", "INT8"][0] == "used"
+
+
 def test_the_study_measures_the_page_on_faces(artifacts, tarball, hr_faces):
     if not find_chromium():
         pytest.skip("chromium is not installed")
     backends = {"?provider=wasm": "WebAssembly, one thread"}
-    report = browser_study.measure(artifacts, [hr_faces], backends, turns=1, tarball=tarball)
+    report = browser_study.measure(artifacts, [hr_faces], backends, turns=1, tarballs=[tarball])
     (row,), (speed,) = report.rows, report.speeds
     with open_session(artifacts / "int8.onnx", "onnxruntime") as session:
         here = session.verdict.fidelity
@@ -557,6 +626,6 @@ def test_the_committed_network_passes_in_every_backend(edge_artifact, tarball):
     int8.quantize(edge_artifact, [ROOT / "calib_data"], [TARGETS["cpu"]])
     fp16.convert(edge_artifact)
     backends = {**browser_study.BACKENDS, **browser_study.WEBGPU}
-    report = browser_study.measure(folder, (), backends, turns=1, tarball=tarball)
+    report = browser_study.measure(folder, (), backends, turns=1, tarballs=[tarball])
     for row, least in zip(report.rows, (50, 50, 65, 65), strict=True):
         assert row.fidelity_db > least

@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 
 import tiny_artifact
+from benchmarks.harness.browser_peer import MODELS
 from export import npm, web, web_manifest
 from export.web_server import make_server
 from runtime.atomic import sha256_bytes, sha256_file
@@ -25,7 +26,7 @@ from runtime.errors import EXIT_DRIFT, EXIT_ERROR, EXIT_MISSING, EXIT_USAGE
 from runtime.manifest import read_manifest, write_manifest
 
 ROOT = Path(__file__).parent.parent
-PARTS = sorted({*web_manifest.WASM.values(), *web_manifest.WEBGPU.values()})
+PARTS = [name.rpartition("/")[2] for name in web_manifest.ONNXRUNTIME.members]
 
 
 @pytest.fixture(scope="module")
@@ -43,8 +44,9 @@ def tarball(tmp_path_factory):
 @pytest.fixture(autouse=True)
 def expected_package(tarball, monkeypatch):
     digest = base64.b64encode(hashlib.sha512(tarball.read_bytes()).digest()).decode()
-    package = replace(web.PACKAGE, integrity=f"sha512-{digest}")
-    monkeypatch.setattr(web, "PACKAGE", package)
+    runtime = web_manifest.ONNXRUNTIME
+    package = replace(runtime.package, integrity=f"sha512-{digest}")
+    monkeypatch.setattr(web_manifest, "ONNXRUNTIME", replace(runtime, package=package))
 
 
 @pytest.fixture(scope="module")
@@ -336,8 +338,21 @@ def test_serving_from_the_command_line(run, tmp_path):
     assert line.endswith("Ctrl-C ends it\n")
 
 
-def test_the_package_is_pinned():
-    package = web_manifest.PACKAGE
+@pytest.mark.parametrize(
+    ("package", "name"),
+    [
+        (web_manifest.ONNXRUNTIME.package, "onnxruntime-web-1.30.0.tgz"),
+        (web_manifest.LITERT.package, "core-2.5.3.tgz"),
+        *((package, f"{package.name.rpartition('/')[2]}-1.0.0.tgz") for package in MODELS.values()),
+    ],
+)
+def test_packages_are_pinned(package, name):
     assert package.integrity.startswith("sha512-")
     assert len(base64.b64decode(package.integrity.removeprefix("sha512-"))) == 64
-    assert npm.Package(package.name, package.version, "").file_name == "onnxruntime-web-1.30.0.tgz"
+    assert npm.Package(package.name, package.version, "").file_name == name
+
+
+def test_without_the_file_for_litert_it_is_named(run, artifacts):
+    status, (line,) = run("--litert")
+    assert status == EXIT_ERROR
+    assert "litert/int8.tflite: not found; make it: python -m export.litert" in line

@@ -73,6 +73,11 @@ def check_file(
     return replace(row, ran_on=f"{row.ran_on}; {FEW_FACES + FEW_STRESS} probes") if few else row
 
 
+def check_command(cpu: str, file: str) -> str:
+    """What repeats a row."""
+    return f"python -m benchmarks.arm --cpu {cpu} --file {file}"
+
+
 def take_few_probes(artifact: Path, folder: Path) -> Path:
     """A copy of an artifact under `folder`, with some of its probes: faces and stress probes.
 
@@ -123,7 +128,7 @@ def _row(
         worst_fidelity_db=measured.get("worst_fidelity_db"),
         extremes_fidelity_db=measured.get("extremes_fidelity_db"),
         ran_on=f"QEMU {qemu_version()}, {arm.cpu}" if report else None,
-        command=f"python -m benchmarks.arm --cpu {arm.cpu} --file {name}",
+        command=check_command(arm.cpu, name),
         not_run=None if report else precision_or_reason,
     )
 

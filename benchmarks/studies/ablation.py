@@ -8,7 +8,6 @@ config (aminet.training.morph removes it).
 """
 
 import argparse
-import json
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -16,8 +15,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from benchmarks.harness.study import report, study_parser
 from benchmarks.harness.table import text_table
-from runtime.atomic import write_bytes
 from runtime.errors import needs, run_command
 from runtime.progress import Steps
 
@@ -107,22 +106,15 @@ def _run(arguments: argparse.Namespace) -> int:
     with needs("train"), Steps() as steps:
         steps("leaving out each block in turn")
         result = ablate(arguments.data, model=arguments.model, checkpoint=arguments.checkpoint)
-    if arguments.out:
-        write_bytes(arguments.out, f"{json.dumps(asdict(result), indent=1)}\n".encode())
-    print(json.dumps(asdict(result)) if arguments.json else table(result))
-    return 0
+    return report(arguments, asdict(result), table(result))
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.studies.ablation", description=__doc__.split("\n")[0]
-    )
+    parser = study_parser("ablation", __doc__)
     add = parser.add_argument
     add("--data", nargs="+", required=True, metavar="TAR_OR_DIR", help="128x128 faces (required)")
     add("--model", metavar="M", help="whose committed weights (default: aminet-edge)")
     add("--checkpoint", metavar="F", help="other weights (default: the committed ones)")
-    add("--out", type=Path, metavar="F.json", help="write the JSON (default: no)")
-    add("--json", action="store_true", help="print one JSON object (default: a table)")
     return parser
 
 

@@ -1,9 +1,11 @@
 """The page in headless Chromium: `python -m benchmarks.studies.browser --out web.json`.
 
 A site is made of the artifacts and opened once for each backend of the browser: what its probes
-find, what the same faces lose on `--data`, and how long a face takes. Backends take turns, so that
-other load meets all of them. Chromium emulates WebGPU in software, which proves its arithmetic and
-says nothing of its speed; it takes minutes and is left out without `--webgpu`.
+find, what the same faces lose on `--data`, and how long a face takes. LiteRT.js is measured where
+python -m export.litert has been run. Backends take turns, so that other load meets all of them.
+Chromium emulates WebGPU in software, which proves its arithmetic and says nothing of its speed; it
+takes minutes and is left out without `--webgpu`. `--peer` upscales the same faces by npm's
+upscaler.
 """
 
 import argparse
@@ -15,35 +17,43 @@ import sys
 import tempfile
 import threading
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from benchmarks.harness.browser_peer import BrowserPeer, PeerRow, peer_table
 from benchmarks.harness.chromium import NO_GPU, SOFTWARE_WEBGPU, Page, find_chromium, open_page
 from benchmarks.harness.machine import machine
 from benchmarks.harness.targets import TargetRow, targets_table, write_rows
 from export import web
+from export.web_manifest import LITERT_FILE
 from export.web_server import make_server
 from runtime.cpu import processor
 from runtime.dataset import load_faces
-from runtime.errors import EXIT_DRIFT, EXIT_MISSING, EdgeError, run_command
+from runtime.errors import EXIT_DRIFT, EXIT_MISSING, EXIT_USAGE, EdgeError, run_command
 from runtime.evaluation import Evaluation, Evaluator
-from runtime.image import SR_SIDE, Tensor, shrink
+from runtime.image import SR_SIDE, Pixels, Tensor, shrink, to_pixels, to_tensor
 from runtime.session import DEFAULT_MODEL, open_session
 
 ARTIFACTS = Path("artifacts", DEFAULT_MODEL)
 OUT = Path("docs", "measured", "web.json")
 COMMAND = "python -m benchmarks.studies.browser"
 BACKENDS = {  # what the page is asked for, and what that is
-    "?provider=wasm-threads": "WebAssembly, threads",
-    "?provider=wasm": "WebAssembly, one thread",
-    "?provider=wasm&precision=fp32": "WebAssembly, one thread",
+    "?runtime=onnxruntime-web&provider=wasm-threads": "WebAssembly, threads",
+    "?runtime=onnxruntime-web&provider=wasm": "WebAssembly, one thread",
+    "?runtime=onnxruntime-web&provider=wasm&precision=fp32": "WebAssembly, one thread",
+}
+LITERT = {
+    "?runtime=%40litertjs%2Fcore&provider=wasm-threads": "WebAssembly, threads",
+    "?runtime=%40litertjs%2Fcore&provider=wasm": "WebAssembly, one thread",
 }
 WEBGPU = {"?provider=webgpu": "WebGPU emulated in software"}
-FACES, TURNS = 100, 3
+RUNTIMES = {"onnxruntime-web": "ONNX Runtime Web", "@litertjs/core": "LiteRT.js"}
+OURS = "?runtime=onnxruntime-web&provider=wasm"  # what the peer is compared with
+FACES, PEER_FACES, TURNS = 100, 50, 3
 TIMEOUT_S = 900
 BUSY = 0.5  # processes ready to run for each core, by the load average: other work was in the way
 RUN = """selection.engine.call('run', {lr: {dims: %s, data: new Float32Array(
@@ -64,6 +74,7 @@ class Speed:
     `loaded_bytes` are all that the page loads for this backend.
     """
 
+    runtime: str
     backend: str
     computes: str
     threads: int
@@ -78,6 +89,7 @@ class BrowserReport:
 
     rows: tuple[TargetRow, ...]
     speeds: tuple[Speed, ...]
+    peers: tuple[PeerRow, ...]
     browser: str
     note: str
 
@@ -87,42 +99,54 @@ def measure(
     data: Sequence[Path] = (),
     backends: Mapping[str, str] = BACKENDS,
     turns: int = TURNS,
-    tarball: Path | None = None,
+    tarballs: Sequence[Path] = (),
+    peer: bool = False,
 ) -> BrowserReport:
     """Measure each backend; EdgeError, status 5, without Chromium, and 3 if one drifts."""
     chromium = find_chromium()
     if chromium is None:
         raise EdgeError("no Chromium found; apt-get install chromium", EXIT_MISSING)
+    if peer and not data:
+        raise EdgeError("--peer needs --data: faces to upscale", EXIT_USAGE)
     loads = [os.getloadavg()[0]]
     flags = SOFTWARE_WEBGPU if any("webgpu" in query for query in backends) else NO_GPU
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
         site = Path(folder, "site")
-        web.build(site, artifacts, tarball)
-        evaluator = _evaluator(artifacts, data)
-        with open_page(chromium, flags) as page:
-            _, _, version = page.ask("Browser.getVersion")["product"].partition("/")
-            browser = f"{'Chromium' if 'chromium' in chromium else 'Chrome'} {version}"
-            attempts: dict[str, list[dict[str, Any]]] = {query: [] for query in backends}
-            evaluations: dict[str, Evaluation] = {}
-            for turn in range(turns):
-                for query in backends:
-                    with _opened(page, site, query):
-                        attempts[query].append(_chosen(page, query))
-                        if turn == 0 and evaluator:
-                            evaluations[query] = evaluator.evaluate(lambda lr: _run(page, lr))
+        web.build(site, artifacts, tarballs, litert=any("litert" in query for query in backends))
+        hr = load_faces(data, SR_SIDE, FACES) if data else None
+        evaluator = None if hr is None else _evaluator(artifacts, hr)
+        page = stack.enter_context(open_page(chromium, flags))
+        peers = None if hr is None or not peer else BrowserPeer(page, hr[:PEER_FACES], Path(folder))
+        _, _, version = page.ask("Browser.getVersion")["product"].partition("/")
+        browser = f"{'Chromium' if 'chromium' in chromium else 'Chrome'} {version}"
+        attempts: dict[str, list[dict[str, Any]]] = {query: [] for query in backends}
+        evaluations: dict[str, Evaluation] = {}
+        for turn in range(turns):
+            for query in backends:
+                with _opened(page, site, query):
+                    attempts[query].append(_chosen(page, query))
+                    if turn == 0 and evaluator:
+                        evaluations[query] = evaluator.evaluate(lambda lr: _run(page, lr))
+                    if turn == 0 and peers and query == OURS:
+                        ours_psnr_y = peers.psnr_y(to_pixels(_run(page, to_tensor(peers.lr))))
+            if peers:
+                peers.run()
         manifest = json.loads((site / web.MANIFEST).read_bytes())
+        peer_rows = peers.rows() if peers else []
     loads.append(os.getloadavg()[0])
     rows, speeds = [], []
     for query, backend in backends.items():
         rows.append(_row(manifest, backend, attempts[query][0], evaluations.get(query), browser))
         speeds.append(_speed(manifest, backend, attempts[query]))
-    return BrowserReport(tuple(rows), tuple(speeds), browser, _note(max(loads)))
+    if peer_rows:
+        speed = speeds[list(backends).index(OURS)]
+        name = f"{manifest['model']} {speed.computes}, {speed.runtime}, one thread"
+        row = PeerRow(name, ours_psnr_y, len(hr[:PEER_FACES]), speed.ms, speed.loaded_bytes)
+        peer_rows.append(row)
+    return BrowserReport(tuple(rows), tuple(speeds), tuple(peer_rows), browser, _note(max(loads)))
 
 
-def _evaluator(artifacts: Path, data: Sequence[Path]) -> Evaluator | None:
-    if not data:
-        return None
-    hr = load_faces(data, SR_SIDE, FACES)
+def _evaluator(artifacts: Path, hr: Pixels) -> Evaluator:
     with open_session(artifacts / "fp32.onnx", "onnxruntime") as session:
         lr = np.stack([shrink(face, session.lr_side) for face in hr])
         return Evaluator(session.run, lr, hr)
@@ -170,10 +194,10 @@ def _row(
 ) -> TargetRow:
     fidelity, file = attempt["fidelity"], attempt["route"]["artifact"]
     return TargetRow(
-        target=f"ONNX Runtime Web {attempt['version']}, {backend}",
+        target=f"{RUNTIMES[attempt['route']['runtime']]} {attempt['version']}, {backend}",
         file=f"{manifest['model']}/{Path(file).name}",
         bytes=manifest["files"][file]["bytes"],
-        precision=attempt["route"]["label"].replace("INT8", "int8").replace("FP32", "fp32"),
+        precision=_computes(attempt["route"]).replace("INT8", "int8").replace("FP32", "fp32"),
         fidelity_db=fidelity["fidelity_db"],
         worst_fidelity_db=fidelity["worst_fidelity_db"],
         extremes_fidelity_db=fidelity["extremes_fidelity_db"],
@@ -185,17 +209,27 @@ def _row(
     )
 
 
+def _computes(route: Mapping[str, Any]) -> str:
+    """As the page says it, without the runtime."""
+    label: str = route["label"]
+    return label.partition(" by ")[0]
+
+
 def _speed(
     manifest: Mapping[str, Any], backend: str, attempts: Sequence[Mapping[str, Any]]
 ) -> Speed:
     route, turns_ms = attempts[0]["route"], tuple(attempt["ms"] for attempt in attempts)
-    runtime = manifest["runtimes"][route["runtime"]][route["provider"]].values()
+    runtimes = {route["runtime"], "onnxruntime-web"}  # the detector needs it
+    runtime = [
+        name for each in runtimes for name in manifest["runtimes"][each][route["provider"]].values()
+    ]
     page = [name for name in manifest["files"] if "/" not in name or name.startswith("runtimes/")]
     always = ["model/probes.json", "detector/centerface.onnx", f"{route['artifact']}.json"]
     loaded = [route["artifact"], *runtime, *page, *always]
     return Speed(
+        runtime=RUNTIMES[route["runtime"]],
         backend=backend,
-        computes=route["label"],
+        computes=_computes(route),
         threads=attempts[0]["threads"],
         ms=statistics.median(turns_ms),
         turns_ms=turns_ms,
@@ -212,18 +246,21 @@ def _note(load: float) -> str:
 def browser_tables(content: Mapping[str, Any]) -> str:
     """The tables of docs/browser.md, from the JSON that --out writes."""
     lines = [
-        "| backend | computes in | threads | ms a face | MB loaded |",
-        "| --- | --- | --- | --- | --- |",
+        "| runtime | backend | computes in | threads | ms a face | MB loaded |",
+        "| --- | --- | --- | ---: | ---: | ---: |",
     ]
     lines += [
-        f"| {each['backend']} | {each['computes']} | {each['threads']} | {each['ms']:.0f} |"
-        f" {each['loaded_bytes'] / 1e6:.1f} |"
+        f"| {each['runtime']} | {each['backend']} | {each['computes']} | {each['threads']} |"
+        f" {each['ms']:.0f} | {each['loaded_bytes'] / 1e6:.1f} |"
         for each in content["speeds"]
         if "emulated" not in each["backend"]  # says nothing of a GPU
     ]
     rows = [TargetRow(**row) for row in content["rows"]]
     measured = f"Measured in {content['browser']}; {content['note']}."
-    return "\n\n".join([targets_table(rows), "\n".join(lines), measured])
+    tables = [targets_table(rows), "\n".join(lines)]
+    if content["peers"]:
+        tables.append(peer_table([PeerRow(**row) for row in content["peers"]]))
+    return "\n\n".join([*tables, measured])
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -231,9 +268,14 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _measure(arguments: argparse.Namespace) -> int:
-    backends = {**BACKENDS, **(WEBGPU if arguments.webgpu else {})}
+    folder = Path(arguments.artifact)
+    backends = {
+        **BACKENDS,
+        **(LITERT if (folder / LITERT_FILE).is_file() else {}),
+        **(WEBGPU if arguments.webgpu else {}),
+    }
     report = measure(
-        Path(arguments.artifact), arguments.data, backends, arguments.turns, arguments.npm_tarball
+        folder, arguments.data, backends, arguments.turns, arguments.npm_tarball, arguments.peer
     )
     content = json.loads(json.dumps(asdict(report)))
     if arguments.out:
@@ -253,7 +295,10 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--turns", type=int, default=TURNS, metavar="N", help=f"default: {TURNS}")
     parser.add_argument("--webgpu", action="store_true", help="also WebGPU, emulated: minutes")
-    parser.add_argument("--npm-tarball", type=Path, metavar="F", help="where npm cannot be reached")
+    parser.add_argument("--peer", action="store_true", help="also npm's upscaler, on --data")
+    parser.add_argument(
+        "--npm-tarball", nargs="+", type=Path, default=(), metavar="F", help="as of export.web"
+    )
     parser.add_argument("--out", metavar="F.json", help=f"write it too, such as {OUT}")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     return parser

@@ -20,9 +20,9 @@ from pathlib import Path
 
 import numpy as np
 
+from benchmarks.harness.study import report, study_parser
 from benchmarks.harness.table import text_table
 from calib_data.generate import PROBE_STRIP, unstrip
-from runtime.atomic import write_bytes
 from runtime.cpu import processor, usable_cores
 from runtime.errors import EXIT_USAGE, EdgeError, run_command
 from runtime.image import read_image, write_image
@@ -193,24 +193,16 @@ def _run(arguments: argparse.Namespace) -> int:
     if arguments.runs <= 0:
         raise EdgeError("--runs: expected over 0", EXIT_USAGE)
     result = measure(arguments.artifact, arguments.backend, arguments.wheel, arguments.runs)
-    text = json.dumps(asdict(result))
-    if arguments.out:
-        write_bytes(arguments.out, f"{text}\n".encode())
-    print(text if arguments.json else table(result))
-    return 0
+    return report(arguments, asdict(result), table(result))
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.studies.coldstart", description=__doc__.split("\n")[0]
-    )
+    parser = study_parser("coldstart", __doc__)
     add = parser.add_argument
     add("--artifact", metavar="F", help="an ONNX artifact (default: the one that infer chooses)")
     add("--backend", default="onnxruntime", metavar="B", help="(default: onnxruntime)")
     add("--wheel", metavar="F", help="measure in a fresh environment of it (default: in this one)")
     add("--runs", type=int, default=RUNS, metavar="N", help=f"starts a case (default: {RUNS})")
-    add("--out", type=Path, metavar="F.json", help="write the JSON (default: no)")
-    add("--json", action="store_true", help="print one JSON object (default: a table)")
     return parser
 
 

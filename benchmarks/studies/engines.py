@@ -8,7 +8,6 @@ drift that the fidelity of the held-out ones lets expect; it works on OpenVINO's
 """
 
 import argparse
-import json
 import shutil
 import sys
 import tempfile
@@ -18,9 +17,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from benchmarks.harness.machine import versions
+from benchmarks.harness.study import report, study_parser
 from benchmarks.harness.table import markdown_table
 from quantize.options import ARTIFACT, CALIBRATION, ENGINES, Int8Options
-from runtime.atomic import write_bytes
 from runtime.cpu import processor
 from runtime.errors import needs, run_command
 from runtime.manifest import manifest_path, probes_path
@@ -233,17 +232,11 @@ def _run(arguments: argparse.Namespace) -> int:
             steps,
             accuracy_control=not arguments.no_accuracy_control,
         )
-    text = json.dumps(asdict(result))
-    if arguments.out:
-        write_bytes(arguments.out, f"{text}\n".encode())
-    print(text if arguments.json else engines_table(result))
-    return 0
+    return report(arguments, asdict(result), engines_table(result))
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.studies.engines", description=__doc__.split("\n")[0]
-    )
+    parser = study_parser("engines", __doc__, OUT)
     add = parser.add_argument
     add("--artifact", default=ARTIFACT, metavar="F", help=f"(default: {ARTIFACT})")
     add(
@@ -265,8 +258,6 @@ def _parser() -> argparse.ArgumentParser:
         action="store_true",
         help="leave NNCF's own loop out, which takes hours (default: with it)",
     )
-    add("--out", metavar="F.json", help=f"write the JSON, such as {OUT} (default: no)")
-    add("--json", action="store_true", help="print one JSON object (default: a table)")
     return parser
 
 

@@ -4,7 +4,6 @@ python -m benchmarks.studies.profile [--artifact F...] [--out docs/measured/prof
 """
 
 import argparse
-import json
 import sys
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
@@ -12,9 +11,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from benchmarks.harness.study import report, study_parser
 from benchmarks.harness.table import text_table
 from runtime.artifact import read_artifact
-from runtime.atomic import write_bytes
 from runtime.errors import needs, run_command
 from runtime.session import DEFAULT_MODEL
 
@@ -132,17 +131,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _run(arguments: argparse.Namespace) -> int:
     with needs("quantize"):
         profiles = [profile(path) for path in arguments.artifact]
-    text = json.dumps({"profiles": [asdict(one) for one in profiles]})
-    if arguments.out:
-        write_bytes(arguments.out, f"{text}\n".encode())
-    print(text if arguments.json else table(profiles))
-    return 0
+    return report(arguments, {"profiles": [asdict(one) for one in profiles]}, table(profiles))
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.studies.profile", description=__doc__.split("\n")[0]
-    )
+    parser = study_parser("profile", __doc__)
     folder = Path("artifacts", DEFAULT_MODEL)
     parser.add_argument(
         "--artifact",
@@ -150,10 +143,6 @@ def _parser() -> argparse.ArgumentParser:
         default=[folder / name for name in ("fp32.onnx", "int8.onnx")],
         metavar="F",
         help=f"(default: fp32.onnx and int8.onnx of {folder})",
-    )
-    parser.add_argument("--out", type=Path, metavar="F.json", help="write the JSON (default: no)")
-    parser.add_argument(
-        "--json", action="store_true", help="print one JSON object (default: a table)"
     )
     return parser
 

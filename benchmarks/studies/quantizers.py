@@ -10,7 +10,6 @@ faces that were held out and on real ones. Speed is measured by benchmarks.laten
 
 import argparse
 import contextlib
-import json
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -20,8 +19,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from benchmarks.harness.machine import versions
+from benchmarks.harness.study import report, study_parser
 from quantize.options import ARTIFACT
-from runtime.atomic import write_bytes
 from runtime.cpu import processor
 from runtime.dataset import load_faces
 from runtime.errors import needs, run_command
@@ -140,17 +139,11 @@ def _run(arguments: argparse.Namespace) -> int:
         from benchmarks.results import quantizers_table
     with Steps() as steps:
         result = compare_quantizers(arguments.artifact, arguments.calib, arguments.data, steps)
-    text = json.dumps(asdict(result))
-    if arguments.out:
-        write_bytes(arguments.out, f"{text}\n".encode())
-    print(text if arguments.json else quantizers_table(result))
-    return 0
+    return report(arguments, asdict(result), quantizers_table(result))
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.studies.quantizers", description=__doc__.split("\n")[0]
-    )
+    parser = study_parser("quantizers", __doc__, OUT)
     add = parser.add_argument
     add("--artifact", default=ARTIFACT, metavar="F", help=f"(default: {ARTIFACT})")
     add(
@@ -167,8 +160,6 @@ def _parser() -> argparse.ArgumentParser:
         metavar="TAR_OR_DIR",
         help="real 128x128 faces to measure the drift on (default: none)",
     )
-    add("--out", metavar="F.json", help=f"write the JSON, such as {OUT} (default: no)")
-    add("--json", action="store_true", help="print one JSON object (default: a table)")
     return parser
 
 

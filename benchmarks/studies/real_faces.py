@@ -9,7 +9,6 @@ what real calibration faces would gain.
 """
 
 import argparse
-import json
 import shutil
 import sys
 import tempfile
@@ -18,8 +17,8 @@ from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
 
+from benchmarks.harness.study import report, study_parser
 from benchmarks.harness.table import text_table
-from runtime.atomic import write_bytes
 from runtime.backends import openvino
 from runtime.check import check
 from runtime.dataset import iter_faces
@@ -158,17 +157,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _run(arguments: argparse.Namespace) -> int:
     with needs("quantize"), Steps() as steps:
         result = drift(arguments.data, arguments.artifact, arguments.calib, steps)
-    text = json.dumps(asdict(result))
-    if arguments.out:
-        write_bytes(arguments.out, f"{text}\n".encode())
-    print(text if arguments.json else table(result.rows))
-    return 0
+    return report(arguments, asdict(result), table(result.rows))
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.studies.real_faces", description=__doc__.split("\n")[0]
-    )
+    parser = study_parser("real_faces", __doc__, OUT)
     add = parser.add_argument
     add("--data", nargs="+", required=True, metavar="TAR_OR_DIR", help="128x128 faces (required)")
     add("--artifact", default=FOLDER, metavar="DIR", help=f"the model's files (default: {FOLDER})")
@@ -179,8 +172,6 @@ def _parser() -> argparse.ArgumentParser:
         metavar="TAR_OR_DIR",
         help="real faces to calibrate INT8 files with once more (default: none)",
     )
-    add("--out", metavar="F.json", help=f"write the JSON, such as {OUT} (default: no)")
-    add("--json", action="store_true", help="print one JSON object (default: a table)")
     return parser
 
 

@@ -19,6 +19,7 @@ from pathlib import Path
 from statistics import median
 
 from benchmarks.harness.machine import BackgroundLoad, machine
+from benchmarks.harness.study import report, study_parser
 from benchmarks.harness.table import text_table
 from benchmarks.studies.rates import (
     CALLS_ALONE,
@@ -30,7 +31,6 @@ from benchmarks.studies.rates import (
 )
 from benchmarks.studies.stages import measure_stages
 from calib_data.generate import PROBE_STRIP, unstrip
-from runtime.atomic import write_bytes
 from runtime.cpu import usable_cores
 from runtime.errors import EXIT_USAGE, EdgeError, run_command
 from runtime.image import read_image, write_image
@@ -209,17 +209,11 @@ def _run(arguments: argparse.Namespace) -> int:
     with Steps() as steps:
         effort = Effort(arguments.faces, arguments.seconds, arguments.rounds)
         result = throughput(arguments.artifact, effort, steps)
-    text = json.dumps(asdict(result))
-    if arguments.out:
-        write_bytes(arguments.out, f"{text}\n".encode())
-    print(text if arguments.json else throughput_tables(result, text_table))
-    return 0
+    return report(arguments, asdict(result), throughput_tables(result, text_table))
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.studies.throughput", description=__doc__.split("\n")[0]
-    )
+    parser = study_parser("throughput", __doc__, OUT)
     add = parser.add_argument
     add("--artifact", default=ARTIFACT, metavar="F", help=f"what runs (default: {ARTIFACT})")
     add("--faces", type=int, default=FACES, metavar="N", help=f"in a folder (default: {FACES})")
@@ -231,8 +225,6 @@ def _parser() -> argparse.ArgumentParser:
         help=f"of calls in a turn (default: {SECONDS:g})",
     )
     add("--rounds", type=int, default=ROUNDS, metavar="N", help=f"turns (default: {ROUNDS})")
-    add("--out", metavar="F.json", help=f"write the JSON, such as {OUT} (default: no)")
-    add("--json", action="store_true", help="print one JSON object (default: a table)")
     return parser
 
 

@@ -4,6 +4,7 @@ import { decodeProbes } from "./drift.js";
 import { decodeJson, readFiles, readManifest } from "./files.js";
 import { listenForPhotos, readPhoto } from "./input.js";
 import { Result } from "./result.js";
+import { NAME as ONNXRUNTIME } from "./runtimes/onnxruntime.js";
 import { inspect, select, threadsFor, whyNot } from "./selection.js";
 import { showFailure, showLoading, showSelection, showTrying } from "./status.js";
 
@@ -14,7 +15,11 @@ const element = (id) => document.getElementById(id);
 async function main() {
   showLoading(0, 0);
   const named = new URLSearchParams(location.search);
-  const site = { ...(await readManifest()), named: named.get("provider") };
+  const site = {
+    ...(await readManifest()),
+    named: named.get("provider"),
+    namedRuntime: named.get("runtime"),
+  };
   const precision = named.get("precision");
   const device = await inspect();
   const routes = site.routes.filter((route) => (precision ? route.precision === precision : !route.spare));
@@ -27,15 +32,21 @@ async function main() {
   showSelection(site, device, selection, canFallBack);
   globalThis.selection = selection; // for benchmarks.studies.browser and the tests
   if (!selection.engine) return;
-  await selection.engine.call("openDetector", { model: files[DETECTOR] });
+  const { provider } = selection.chosen.route;
+  await selection.engine.call("openDetector", {
+    ...runtimeOf(site, ONNXRUNTIME, provider, files),
+    threads: threadsFor(provider, device),
+    model: files[DETECTOR],
+  });
   takePhotos(site, selection.engine, decodeProbes(probes));
 }
 
 /** All that the routes that can be tried here will need. */
 function filesFor(site, routes, device) {
-  const possible = routes.filter((route) => !whyNot(route, device, site.named));
+  const possible = routes.filter((route) => !whyNot(route, device, site));
   const paths = possible.flatMap((route) => [
     ...Object.values(site.runtimes[route.runtime][route.provider]),
+    ...Object.values(site.runtimes[ONNXRUNTIME][route.provider]), // for the detector
     route.artifact,
     `${route.artifact}.json`,
   ]);
@@ -44,13 +55,11 @@ function filesFor(site, routes, device) {
 
 /** What the worker needs to open a route and to judge it. */
 function opened(site, route, device, files, probes) {
-  const parts = Object.entries(site.runtimes[route.runtime][route.provider]);
   return {
     probes,
     manifest: decodeJson(files[`${route.artifact}.json`]),
     network: {
-      runtime: route.runtime,
-      files: Object.fromEntries(parts.map(([part, path]) => [part, files[path]])),
+      ...runtimeOf(site, route.runtime, route.provider, files),
       provider: route.provider,
       threads: threadsFor(route.provider, device),
       model: files[route.artifact],
@@ -61,6 +70,13 @@ function opened(site, route, device, files, probes) {
       },
     },
   };
+}
+
+/** A runtime's name, version and files. */
+function runtimeOf(site, runtime, provider, files) {
+  const parts = Object.entries(site.runtimes[runtime][provider]);
+  const read = Object.fromEntries(parts.map(([part, path]) => [part, files[path]]));
+  return { runtime, version: site.tools[runtime], files: read };
 }
 
 /**

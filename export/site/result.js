@@ -16,11 +16,13 @@ export class Result {
     const frame = element("compare").querySelector(".frame");
     const cut = element("cut");
     const move = () => frame.style.setProperty("--cut", `${cut.value}%`);
+    this.cutAt = (percent) => {
+      cut.value = percent;
+      move();
+    };
     cut.addEventListener("input", move);
     cut.addEventListener("pointermove", (event) => { // follows the finger or mouse from anywhere
-      if (!event.buttons) return;
-      cut.value = (100 * event.offsetX) / cut.clientWidth;
-      move();
+      if (event.buttons) this.cutAt((100 * event.offsetX) / cut.clientWidth);
     });
     element("shrink").addEventListener("click", () => this.#run(Number(element("shrink").value)));
   }
@@ -88,6 +90,7 @@ export class Result {
     this.draw(element("after"), after);
     element("compare").querySelector(".frame").classList.toggle("small", !isPhoto);
     element("compare").hidden = false;
+    this.cutAt(middleOf(result));
     element("save").hidden = false;
     this.#offerDownload(after);
     if (isPhoto) element("faces").replaceChildren(...faces.filter((face) => face.after).map((face) => this.#item(face)));
@@ -133,6 +136,12 @@ export class Result {
   fromRgb(image) {
     return { rgba: toRgba(image), width: image.width, height: image.height, shrunkFrom: null };
   }
+}
+
+/** Where the cut begins, in percent of the width: in the largest face that was upscaled. */
+function middleOf({ after, scale, faces }) {
+  const [face] = faces.filter((each) => each.after).sort((a, b) => b.width - a.width);
+  return face ? (50 * scale * (face.box[0] + face.box[2])) / after.width : 50;
 }
 
 function describe({ faces, scale }, isPhoto, shrunkFrom, shrinkTo) {

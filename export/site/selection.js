@@ -28,8 +28,9 @@ export async function inspect() {
 }
 
 /** Why a route cannot be taken here, or null. A provider that was `named` may be a slow one. */
-export function whyNot(route, device, named) {
+export function whyNot(route, device, { named, namedRuntime }) {
   if (named && route.provider !== named) return `not tried: ?provider=${named}`;
+  if (namedRuntime && route.runtime !== namedRuntime) return `not tried: ?runtime=${namedRuntime}`;
   if (route.provider === "wasm-threads" && !device.isolated) {
     return "the server does not send the headers that threads need (COOP and COEP)";
   }
@@ -49,7 +50,7 @@ export function whyNot(route, device, named) {
  * Try the routes in their order and keep the fastest that passes.
  *
  * A `spare` route is tried only if none before it passed, and a provider with a passed route is not
- * tried again with a larger file. `watch(attempts)` hears of every change. Returns the engine
+ * tried again with a larger file in the same runtime. `watch(attempts)` hears of every change. Returns the engine
  * (null if none passed), its attempt, and all attempts.
  */
 export async function select(site, routes, device, open, watch) {
@@ -58,8 +59,8 @@ export async function select(site, routes, device, open, watch) {
   for (const route of routes) {
     const attempt = { route, state: "running", reason: "" };
     attempts.push(attempt);
-    const again = attempts.some((other) => other.state === "passed" && other.route.provider === route.provider);
-    const reason = whyNot(route, device, site.named) ?? (again || (route.spare && best) ? "not needed" : null);
+    const again = attempts.some((other) => other.state === "passed" && isAlike(other.route, route));
+    const reason = whyNot(route, device, site) ?? (again || (route.spare && best) ? "not needed" : null);
     if (reason) {
       Object.assign(attempt, { state: reason === "not needed" ? "spared" : "unavailable", reason });
       continue;
@@ -77,6 +78,8 @@ export async function select(site, routes, device, open, watch) {
   watch(attempts);
   return { engine: best?.engine ?? null, chosen: best?.attempt ?? null, attempts };
 }
+
+const isAlike = (one, other) => one.provider === other.provider && one.runtime === other.runtime;
 
 /** Open one route, run its probes and write the outcome into its attempt. */
 async function tryRoute(engine, attempt, { network, probes, manifest }, best, watch) {

@@ -83,8 +83,9 @@ function outcome(attempt, chosen) {
   return [attempt.reason, kind];
 }
 
-function madeOf({ model, tools, checkpoint_sha256: checkpoint }) {
-  return `${model}, weights ${checkpoint.slice(0, 12)}, onnxruntime-web ${tools["onnxruntime-web"]}.`;
+function madeOf({ model, tools, runtimes, checkpoint_sha256: checkpoint }) {
+  const versions = Object.keys(runtimes).map((name) => `${name} ${tools[name]}`);
+  return `${model}, weights ${checkpoint.slice(0, 12)}, ${versions.join(", ")}.`;
 }
 
 function say(state, text) {

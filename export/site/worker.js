@@ -4,23 +4,24 @@ import { Detector } from "./detector.js";
 import { allows, decodeProbes, limit, measure } from "./drift.js";
 import { fitFace, fromRgba, resize, toPixels, toRgba, toTensor } from "./image.js";
 import { upscalePhoto, widthForFaces } from "./photo.js";
+import * as litert from "./runtimes/litert.js";
 import * as onnxruntime from "./runtimes/onnxruntime.js";
 
-const RUNTIMES = { [onnxruntime.NAME]: onnxruntime };
+const RUNTIMES = { [onnxruntime.NAME]: onnxruntime, [litert.NAME]: litert };
 
 const SURE_FACES = 2;
 
-let loaded = null; // the runtime
+const started = {}; // the runtimes of this worker
 let network = null; // {run, detector, lrSide, srSide, faces}: in px, `faces` the least and the most
 let wanted = 0; // the number of the newest job: older ones stop
 
 const calls = {
   /** Open the network; which backend it is, and how many threads it has. */
-  async open({ runtime, files, provider, threads, model, sides }) {
-    loaded = await RUNTIMES[runtime].load(files, threads);
-    const opened = await loaded.open(model, provider);
+  async open({ provider, model, sides, ...named }) {
+    const runtime = await start(named);
+    const opened = await runtime.open(model, provider);
     network = { run: async (lr) => (await opened.run({ lr })).sr, ...sides };
-    return { backend: `${runtime} ${provider}`, version: loaded.version, threads: loaded.threads };
+    return { backend: `${named.runtime} ${provider}`, version: named.version, threads: runtime.threads };
   },
 
   /**
@@ -39,8 +40,8 @@ const calls = {
   },
 
   /** Open the face detector, which only the worker that takes photos needs. */
-  async openDetector({ model }) {
-    network.detector = new Detector(await loaded.open(model, "wasm"));
+  async openDetector({ model, ...named }) {
+    network.detector = new Detector(await (await start(named)).open(model, "wasm"));
   },
 
   /** The output tensor of an input tensor, for measurements. */
@@ -60,6 +61,8 @@ const calls = {
     };
   },
 };
+
+const start = ({ runtime, files, threads }) => (started[runtime] ??= RUNTIMES[runtime].load(files, threads));
 
 async function photo(image, shrinkTo, watch) {
   const size = shrinkTo ? [shrinkTo, Math.max(1, Math.round((image.height * shrinkTo) / image.width))] : null;

@@ -1,10 +1,10 @@
 /**
  * ONNX Runtime Web.
  *
- * A runtime module exports NAME and `load(files, threads)`; that gives an object with
- * `version`, `threads` and `open(model, provider)`; that gives a network with
- * `run({name: {dims, data}})`, float32 in and out. A second runtime is a second such module, named
- * in worker.js, and its files and routes in export/web.py.
+ * A runtime module exports NAME, its package's, and `load(files, threads)`; that gives an object with
+ * `threads` and `open(model, provider)`; that gives a network with `run({name: {dims, data}})`,
+ * float32 in and out. Another runtime is another such module, named in worker.js, and its files and
+ * routes in export/web_manifest.py.
  */
 
 export const NAME = "onnxruntime-web";
@@ -18,7 +18,6 @@ export async function load({ api, glue, wasm }, threads) {
   ort.env.wasm.wasmPaths = { mjs: scriptUrl(glue) };
   ort.env.wasm.wasmBinary = wasm;
   return {
-    version: ort.env.versions.web ?? ort.env.versions.common,
     open: async (model, provider) => new Network(ort, await open(ort, model, provider)),
     get threads() {
       return ort.env.wasm.numThreads; // 1 where the browser has no threads
