@@ -21,8 +21,14 @@ if TYPE_CHECKING:
 
 AVERAGED = ("params_ema", "ema", "model_ema", "ema_model", "ema_state_dict", "average")
 PLAIN = (
-    *("state_dict", "model_state_dict", "params", "model", "net", "network"),
-    *("generator", "net_g"),
+    "state_dict",
+    "model_state_dict",
+    "params",
+    "model",
+    "net",
+    "network",
+    "generator",
+    "net_g",
 )
 PREFIXES = ("module.", "_orig_mod.", "generator.")  # of DataParallel, torch.compile, a GAN's parts
 

@@ -72,7 +72,9 @@ def table(rows: "Sequence[QualityRow]") -> str:
 def recognition_table(rows: "Sequence[RecognitionRow]") -> str:
     cells = [
         (
-            *(row.artifact, row.backend, *map(str, (row.probes, row.photos, row.people))),
+            row.artifact,
+            row.backend,
+            *map(str, (row.probes, row.photos, row.people)),
             f"{row.cosine:.3f} ({row.cosine_interval[0]:.3f} to {row.cosine_interval[1]:.3f})",
             f"{100 * row.rank_1:.1f} %",
         )

@@ -37,7 +37,11 @@ FOLDER = Path("artifacts", DEFAULT_MODEL)
 ROOT = Path(__file__).parents[1]
 OUT = Path("docs", "measured", "arm.json")
 FILES = (
-    *("int8.onnx", "fp16.onnx", "fp16-trt.onnx", "fp32.onnx", "int8-trt.onnx"),
+    "int8.onnx",
+    "fp16.onnx",
+    "fp16-trt.onnx",
+    "fp32.onnx",
+    "int8-trt.onnx",
     "litert/int8.tflite",
 )
 INFERRED = "int8.onnx"  # what a phone would be given

@@ -16,8 +16,16 @@ Json = Mapping[str, Any]
 INK = "#010203"  # becomes currentColor, so light on a dark page
 OURS, BASELINES, LIMIT = "#2a7de1", "#d9822b", "#d64545"
 KINDS = (  # colors of the kinds of operator
-    *("#2a7de1", "#7aa8e8", "#1b9e8f", "#d64545", "#d9822b", "#b58ae0"),
-    *("#e0b93a", "#8a9ba8", "#c46fa0", "#6f9f4f"),
+    "#2a7de1",
+    "#7aa8e8",
+    "#1b9e8f",
+    "#d64545",
+    "#d9822b",
+    "#b58ae0",
+    "#e0b93a",
+    "#8a9ba8",
+    "#c46fa0",
+    "#6f9f4f",
 )
 WIDTH = 5.2  # inches, legible on a phone
 SHOWN_LAYERS = 15
@@ -25,8 +33,13 @@ BADGE_DB, NEAR = 6.0, 0.06  # a number's height, and its part of the axis' lengt
 STYLE: Any = {
     **dict.fromkeys(("text.color", "axes.edgecolor", "axes.labelcolor"), INK),
     **dict.fromkeys(("xtick.color", "ytick.color", "grid.color"), INK),
-    **{"svg.fonttype": "none", "font.family": "sans-serif", "font.size": 9, "grid.alpha": 0.15},
-    **{"axes.spines.top": False, "axes.spines.right": False, "axes.axisbelow": True},
+    "svg.fonttype": "none",
+    "font.family": "sans-serif",
+    "font.size": 9,
+    "grid.alpha": 0.15,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.axisbelow": True,
 }
 
 

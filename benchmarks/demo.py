@@ -53,15 +53,23 @@ def table(rows: "Sequence[DemoRow]", engines: "Sequence[Engine]") -> str:
     """A line for each artifact; engines for GPUs that are not here have no time."""
     cells = [
         (
-            *(row.artifact, row.backend, row.computes_in, f"{row.bytes / 1e6:.1f}"),
-            *(f"{row.p50_ms:.2f}", f"{row.fidelity_db:.1f}"),
+            row.artifact,
+            row.backend,
+            row.computes_in,
+            f"{row.bytes / 1e6:.1f}",
+            f"{row.p50_ms:.2f}",
+            f"{row.fidelity_db:.1f}",
         )
         for row in rows
     ]
     cells += [
         (
-            *(f"{engine.model}/{Path(engine.engine).name}", "tensorrt", engine.precision),
-            *(f"{engine.bytes / 1e6:.1f}", "", NOT_RUN),
+            f"{engine.model}/{Path(engine.engine).name}",
+            "tensorrt",
+            engine.precision,
+            f"{engine.bytes / 1e6:.1f}",
+            "",
+            NOT_RUN,
         )
         for engine in engines
     ]

@@ -92,7 +92,7 @@ def _parser() -> argparse.ArgumentParser:
         help="what the artifacts were made of (default: the model's committed weights)",
     )
     add(
-        *("--batch",),
+        "--batch",
         nargs="+",
         type=int,
         default=DEFAULTS.batches,

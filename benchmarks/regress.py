@@ -35,7 +35,8 @@ def _run(arguments: argparse.Namespace) -> int:
     with Steps() as steps:
         if arguments.accept is not None:
             path = regression.accept(
-                *(arguments.accept, *given),
+                arguments.accept,
+                *given,
                 folder=arguments.baselines or regression.BASELINES,
                 repeats=regression.REPEATS,
                 progress=steps,

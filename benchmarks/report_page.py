@@ -41,8 +41,18 @@ FAST_BASELINES = tuple(name for name in NAMES if name not in ("torch.compile", "
 FAST_SECONDS = 1.0
 SCALED = ("torch eager", "fp32.onnx", "int8.onnx")  # whose scaling is drawn
 COLUMNS = (
-    *("candidate", "backend", "computes in", "p50 ms", "p95 ms", "vs FP32", "vs torch eager"),
-    *("of peak", "peak MiB", "cold start s", "MB", "fidelity dB"),
+    "candidate",
+    "backend",
+    "computes in",
+    "p50 ms",
+    "p95 ms",
+    "vs FP32",
+    "vs torch eager",
+    "of peak",
+    "peak MiB",
+    "cold start s",
+    "MB",
+    "fidelity dB",
 )
 
 Json = Mapping[str, Any]
@@ -160,10 +170,17 @@ def number(rows: Sequence[LatencyRow]) -> list[dict[str, Any]]:
 
 def cells(row: LatencyRow) -> tuple[str, ...]:
     return (
-        *(row.file, row.backend, row.precision, f"{row.p50_ms:.2f}", f"{row.p95_ms:.2f}"),
-        *(times(row.speedup_vs_fp32), times(row.speedup_vs_eager)),
+        row.file,
+        row.backend,
+        row.precision,
+        f"{row.p50_ms:.2f}",
+        f"{row.p95_ms:.2f}",
+        times(row.speedup_vs_fp32),
+        times(row.speedup_vs_eager),
         "" if row.share_of_peak is None else f"{row.share_of_peak:.0%}",
-        *(f"{row.peak_mib:.0f}", f"{row.cold_start_ms / 1e3:.2f}", f"{row.bytes / 1e6:.1f}"),
+        f"{row.peak_mib:.0f}",
+        f"{row.cold_start_ms / 1e3:.2f}",
+        f"{row.bytes / 1e6:.1f}",
         f"{row.fidelity_db:.1f}",
     )
 

@@ -46,8 +46,7 @@ def describe(made: Fp16Artifact) -> str:
     return (
         f"{made.artifact}: for {made.target}, {made.bytes / 2**20:.1f} MiB, {made.executes_as};"
         f" {made.fidelity_db:.1f} dB to FP32 on faces, {made.extremes_fidelity_db:.1f} on stress"
-        " probes"
-        f" ({made.measured_on}){sums}"
+        f" probes ({made.measured_on}){sums}"
     )
 
 

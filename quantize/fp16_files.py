@@ -99,8 +99,7 @@ def _check_budget(source: SourceModel, made: _Made) -> None:
             raise EdgeError(
                 f"{source.path}: FP16 keeps {measured.fidelity_db:.1f} dB on faces and"
                 f" {measured.extremes_fidelity_db:.1f} on stress probes ({measured.backend}),"
-                f" expected"
-                f" {least_db:.0f}; nothing was written; stay with FP32 or take INT8",
+                f" expected {least_db:.0f}; nothing was written; stay with FP32 or take INT8",
                 EXIT_DRIFT,
             )
 

@@ -40,7 +40,11 @@ def test_each_block_is_left_out_and_put_back(checkpoint: Path, hr_faces: Path) -
     assert result.psnr_y == pytest.approx(Validation.load([hr_faces]).psnr_y(network), abs=1e-3)
     kinds = [row.kind for row in result.rows]
     assert [kinds.count(kind) for kind in ("LGFI", "SA", "RDFE", "FRM", "Hourglass")] == [
-        *(4, 4, 4, 4, 2)
+        4,
+        4,
+        4,
+        4,
+        2,
     ]
     lost = {row.block: row.lost_db for row in result.rows}
     assert lost["bottleneck.1"] == 0

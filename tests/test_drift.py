@@ -72,7 +72,7 @@ def limits(psnr_y, *measurements):
         for backend, faces, extremes in measurements
     )
     manifest = tiny_artifact.Manifest(
-        *("m", "int8", "cpu"), *["0" * 64] * 3, "int8", psnr_y=psnr_y, measured_on=measured_on
+        "m", "int8", "cpu", *["0" * 64] * 3, "int8", psnr_y=psnr_y, measured_on=measured_on
     )
     limit = drift.limit(manifest, "onnxruntime")
     return round(limit.fidelity_db, 1), round(limit.extremes_fidelity_db, 1)

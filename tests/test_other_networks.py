@@ -56,8 +56,10 @@ def espcn(channels=3, batch="N", side=("H", "W"), white=1.0):
     generator = np.random.default_rng(3)
     arrays = {
         "first": generator.normal(0, 0.3, (16, channels, 3, 3)),
-        **{"scale": generator.uniform(0.5, 1, 16), "shift": generator.normal(0, 0.1 * white, 16)},
-        **{"mean": generator.normal(0, 0.1 * white, 16), "variance": np.ones(16)},
+        "scale": generator.uniform(0.5, 1, 16),
+        "shift": generator.normal(0, 0.1 * white, 16),
+        "mean": generator.normal(0, 0.1 * white, 16),
+        "variance": np.ones(16),
         "second": generator.normal(0, 0.1, (16, 16, 3, 3)),
         "last": generator.normal(0, 0.005, (9 * channels, 16, 3, 3)),
     }

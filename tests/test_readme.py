@@ -22,9 +22,21 @@ PACKAGES = ("aminet", "export", "quantize", "runtime", "benchmarks", "calib_data
 PROSE = [README, *sorted(ROOT.glob("docs/*.md")), *sorted(ROOT.glob("*.md"))]
 # The project's former words: docs/concepts.md has the field's.
 OLD_TERMS = (
-    *("faces of nobody", "given back", "as a newcomer deploys", "bystander", "contender"),
-    *("the machine's limit", "is not there", "without a word", "enlarg", "a pair of", "mend"),
-    *("extremes", "harsher", "phones home", "picture"),
+    "faces of nobody",
+    "given back",
+    "as a newcomer deploys",
+    "bystander",
+    "contender",
+    "the machine's limit",
+    "is not there",
+    "without a word",
+    "enlarg",
+    "a pair of",
+    "mend",
+    "extremes",
+    "harsher",
+    "phones home",
+    "picture",
 )
 
 

@@ -73,10 +73,16 @@ def bring_userland(folder: Path) -> Path:
 def _apt_options(base: Path) -> list[str]:
     """apt for another architecture, in folders of its own."""
     return [
-        *("APT::Architecture=arm64", "APT::Architectures=arm64", "APT::Sandbox::User=root"),
-        *(f"Dir::State={base}/state", f"Dir::State::status={base}/state/status"),
-        *(f"Dir::Cache={base}/cache", f"Dir::Etc::sourcelist={base}/etc/sources.list"),
-        *(f"Dir::Etc::sourceparts={base}/etc", "Acquire::Retries=1", "Acquire::http::Timeout=20"),
+        "APT::Architecture=arm64",
+        "APT::Architectures=arm64",
+        "APT::Sandbox::User=root",
+        f"Dir::State={base}/state",
+        f"Dir::State::status={base}/state/status",
+        f"Dir::Cache={base}/cache",
+        f"Dir::Etc::sourcelist={base}/etc/sources.list",
+        f"Dir::Etc::sourceparts={base}/etc",
+        "Acquire::Retries=1",
+        "Acquire::http::Timeout=20",
     ]
 
 

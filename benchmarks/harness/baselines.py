@@ -86,8 +86,14 @@ def make_baselines(
                 continue
         found.append(
             BenchmarkCandidate(
-                *(name, checkpoint.model, backend, precision, opener, path),
-                *(network.macs, network.probes),
+                name,
+                checkpoint.model,
+                backend,
+                precision,
+                opener,
+                path,
+                network.macs,
+                network.probes,
                 baseline=True,
                 lr_side=network.lr_side,
             )

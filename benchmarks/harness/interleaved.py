@@ -89,8 +89,13 @@ class Worker:
         start = time.perf_counter()
         self._process = subprocess.Popen(
             [
-                *(sys.executable, "-m", "benchmarks.harness.worker"),
-                *(candidate.opener, str(candidate.file), str(threads), str(candidate.lr_side)),
+                sys.executable,
+                "-m",
+                "benchmarks.harness.worker",
+                candidate.opener,
+                str(candidate.file),
+                str(threads),
+                str(candidate.lr_side),
             ],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,

@@ -29,10 +29,20 @@ CHIP_SIDE = 150  # px, of the aligned face that the network was trained on
 CHIP = (14.55, 15.7, 113.73, 114.88)
 MEAN = (122.782, 117.001, 104.298)  # RGB
 BLOCKS = (
-    *("conv32_1", "conv32_2", "conv32_3"),
-    *("conv64_down", "conv64_1", "conv64_2", "conv64_3"),
-    *("conv128_down", "conv128_1", "conv128_2"),
-    *("conv256_down", "conv256_1", "conv256_2", "conv256_down_out"),
+    "conv32_1",
+    "conv32_2",
+    "conv32_3",
+    "conv64_down",
+    "conv64_1",
+    "conv64_2",
+    "conv64_3",
+    "conv128_down",
+    "conv128_1",
+    "conv128_2",
+    "conv256_down",
+    "conv256_1",
+    "conv256_2",
+    "conv256_down_out",
 )
 BATCH = 16
 

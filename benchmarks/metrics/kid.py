@@ -22,7 +22,7 @@ MOBILENETV2 = Pretrained(
 )
 SIDE = 224  # px, of the images that the network was trained on
 BATCH = 16
-STRIDES = (1, *(2, 1), *(2, 1, 1), *(2, 1, 1, 1), *(1, 1, 1), *(2, 1, 1), 1)  # of the 17 blocks
+STRIDES = (1, 2, 1, 2, 1, 1, 2, 1, 1, 1, 1, 1, 1, 2, 1, 1, 1)  # of the 17 blocks
 BATCH_NORM_EPSILON = 1e-5
 
 

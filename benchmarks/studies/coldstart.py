@@ -170,7 +170,10 @@ def table(result: ColdStart) -> str:
         goals += [f"{limit_mib:.0f} MiB"] if limit_mib else []
         rows.append(
             (
-                *(one.case, f"{one.p50_s:.3f}", f"{one.p95_s:.3f}", f"{one.peak_mib:.0f}"),
+                one.case,
+                f"{one.p50_s:.3f}",
+                f"{one.p95_s:.3f}",
+                f"{one.peak_mib:.0f}",
                 " and ".join(goals),
             )
         )

@@ -139,8 +139,11 @@ def write_faces(sources: Sequence[str], folder: Path, side: int) -> Path:
 def table(rows: Sequence[DriftRow]) -> str:
     cells = [
         (
-            *(Path(row.artifact).name, row.backend + (" (proxy)" if row.emulated else "")),
-            *(row.calibrated_with, f"{row.drift_db:.3f}", f"{row.worst_drift_db:.3f}"),
+            Path(row.artifact).name,
+            row.backend + (" (proxy)" if row.emulated else ""),
+            row.calibrated_with,
+            f"{row.drift_db:.3f}",
+            f"{row.worst_drift_db:.3f}",
             "" if row.int8_mac_share is None else f"{row.int8_mac_share:.1%}",
             f"{row.share_of_bytes:.2f}x",
         )

@@ -9,8 +9,11 @@ from pathlib import Path
 
 FLAVOURS = ("-", "_gpu-", "_openvino-", "_directml-", "_cu12-", "_cu13-")  # of one module
 NVIDIA = (  # its driver, on Linux, a Jetson, in WSL
-    *("/dev/nvidiactl", "/proc/driver/nvidia/version"),
-    *("/dev/nvmap", "/etc/nv_tegra_release", "/dev/dxg"),
+    "/dev/nvidiactl",
+    "/proc/driver/nvidia/version",
+    "/dev/nvmap",
+    "/etc/nv_tegra_release",
+    "/dev/dxg",
 )
 PACKAGES = {  # the module of each backend
     "onnxruntime": "onnxruntime",

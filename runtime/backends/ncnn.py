@@ -21,8 +21,12 @@ FIX = "Create it again with: python -m export.ncnn"
 INPUT = re.compile(r"^Input lr 0 1 lr 0=(\d+) 1=\1 2=3$", re.MULTILINE)
 # Left to itself, ncnn computes in FP16 on Arm processors that can; BF16 is wrong on x86.
 OFF = (
-    *("use_fp16_packed", "use_fp16_storage", "use_fp16_arithmetic"),
-    *("use_bf16_packed", "use_bf16_storage", "use_vulkan_compute"),
+    "use_fp16_packed",
+    "use_fp16_storage",
+    "use_fp16_arithmetic",
+    "use_bf16_packed",
+    "use_bf16_storage",
+    "use_vulkan_compute",
 )
 
 
