@@ -103,6 +103,14 @@ def edge_quantized(edge_artifact):
 
 
 @pytest.fixture(scope="session")
+def edge_halves(edge_artifact):
+    """What quantize.fp16 says of aminet-edge's FP16 files, which lie beside its fp32.onnx."""
+    fp16 = pytest.importorskip("quantize.fp16")
+    pytest.importorskip("onnx")
+    return fp16.convert(edge_artifact)
+
+
+@pytest.fixture(scope="session")
 def edge_int8(edge_quantized, edge_artifact):
     """aminet-edge in INT8, for CPUs."""
     assert edge_quantized.failures == ()

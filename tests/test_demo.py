@@ -83,12 +83,17 @@ def test_engines_stand_in_the_table_without_a_time():
     assert lines[2].endswith("26.0             not run: no GPU")
 
 
-def test_demo_shows_and_measures_the_trained_model(edge_artifact, monkeypatch, tmp_path, capsys):
+def test_demo_shows_and_measures_the_trained_model(
+    edge_artifact, edge_quantized, edge_halves, monkeypatch, tmp_path, capsys
+):
+    """What makes the ONNX files is called elsewhere, once for all tests: it takes a minute."""
     exported = SimpleNamespace(
         artifact=edge_artifact, nodes_before=2, nodes_after=1, max_abs_diff=0.0
     )
     monkeypatch.setattr(walkthrough, "trained_models", lambda: ["aminet-edge"])
     monkeypatch.setattr(walkthrough, "export", lambda model, progress: exported)
+    monkeypatch.setattr(walkthrough, "convert", {edge_artifact: edge_halves}.get)
+    monkeypatch.setattr(walkthrough, "quantize", lambda fp32, calib, progress: edge_quantized)
     assert demo.main(["--out", str(tmp_path / "demo.png"), "--json"]) == 0
     captured = capsys.readouterr()
     printed = json.loads(captured.out)

@@ -17,9 +17,11 @@ from aminet.blocks import SKAF
 from aminet.checkpoint import load_checkpoint, load_model
 from aminet.config import MODELS
 from aminet.train import TrainOptions, train
+from aminet.training import run as running
 from aminet.training import trainer as training
 from aminet.training.lineage import describe
 from aminet.training.options import Augmentation, GanOptions, parse
+from aminet.training.run import TrainResult
 from aminet.training.trainer import Trainer
 from aminet.training.validation import Validation
 from runtime.errors import EXIT_INTERRUPTED, EXIT_MISSING, EXIT_USAGE, EdgeError
@@ -55,13 +57,36 @@ def lines_of(options: TrainOptions) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (options.out / "log.jsonl").read_text().splitlines()]
 
 
-@pytest.mark.parametrize("optimizer", ["muon", "adam"])
-def test_training_beats_bicubic(options: TrainOptions, optimizer: str) -> None:
-    options = replace(options, steps=80, batch=8, warmup=5, rate=5e-3, ema=0.9, optimizer=optimizer)
-    result = train(options, TINY)
-    assert result.steps == 80
-    assert result.best_psnr_y is not None
-    assert result.best_psnr_y > Validation.load(options.val).bicubic_psnr_y + 0.08
+@pytest.fixture(scope="module", params=["muon", "adam"])
+def trained(
+    request: pytest.FixtureRequest, faces: Path, tmp_path_factory: pytest.TempPathFactory
+) -> TrainResult:
+    """A run of 80 steps at a large rate."""
+    options = tiny_options(faces, tmp_path_factory.mktemp(request.param) / "run")
+    options = replace(options, steps=80, batch=8, warmup=5, rate=5e-3, ema=0.9)
+    return train(replace(options, optimizer=request.param), TINY)
+
+
+def test_training_beats_bicubic(trained: TrainResult, faces: Path) -> None:
+    assert trained.steps == 80
+    assert trained.best_psnr_y is not None
+    assert trained.best_psnr_y > Validation.load([str(faces)]).bicubic_psnr_y + 0.08
+
+
+def test_skafs_gates_stay_open(trained: TrainResult) -> None:
+    """At the full learning rate they close within a hundred steps, and half the network idles."""
+    network, _ = load_model(checkpoint=trained.checkpoint)
+    gates: list[float] = []
+    for module in network.modules():
+        if isinstance(module, SKAF):
+            module.select.register_forward_hook(
+                lambda _module, _inputs, maps: gates.append(float(maps.sigmoid().mean()))
+            )
+    lr = torch.rand(4, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        network(lr)
+    assert len(gates) == 5
+    assert min(gates) > 0.4
 
 
 def test_best_checkpoint_is_the_validated_one(options: TrainOptions) -> None:
@@ -140,8 +165,11 @@ def test_learning_rate_warms_up_then_falls_to_near_nothing(options: TrainOptions
     assert rates[-1] < 0.02 * options.rate
 
 
-def test_log_is_json_lines_with_losses_and_validation(options: TrainOptions) -> None:
-    train(replace(options, steps=50), TINY)
+def test_log_is_json_lines_with_losses_and_validation(
+    options: TrainOptions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(running, "LOG_EVERY", 5)
+    train(options, TINY)
     lines = lines_of(options)
     assert any("loss" in line and line["images_per_s"] > 0 for line in lines)
     assert any(
@@ -151,9 +179,12 @@ def test_log_is_json_lines_with_losses_and_validation(options: TrainOptions) -> 
     )
 
 
-def test_tensorboard_shows_a_run_and_its_overwriting_starts_anew(options: TrainOptions) -> None:
+def test_tensorboard_shows_a_run_and_its_overwriting_starts_anew(
+    options: TrainOptions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(running, "LOG_EVERY", 5)
     accumulators = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
-    for steps, overwrite in ((50, False), (2, True)):
+    for steps, overwrite in ((6, False), (2, True)):
         train(replace(options, steps=steps, overwrite=overwrite, tensorboard=True), TINY)
         events = accumulators.EventAccumulator(str(options.out / "tensorboard"))
         events.Reload()
@@ -349,24 +380,6 @@ def test_command_trains_and_prints_json(faces: Path, tmp_path: Path) -> None:
     assert result["steps"] == 1
     assert result["best_psnr_y"] is None
     assert Path(result["checkpoint"]).is_file()
-
-
-@pytest.mark.parametrize("optimizer", ["muon", "adam"])
-def test_skafs_gates_stay_open(options: TrainOptions, optimizer: str) -> None:
-    """At the full learning rate they close within a hundred steps, and half the network idles."""
-    options = replace(options, steps=40, batch=8, warmup=5, rate=5e-3, ema=0.9, optimizer=optimizer)
-    network, _ = load_model(checkpoint=train(options, TINY).checkpoint)
-    gates: list[float] = []
-    for module in network.modules():
-        if isinstance(module, SKAF):
-            module.select.register_forward_hook(
-                lambda _module, _inputs, maps: gates.append(float(maps.sigmoid().mean()))
-            )
-    lr = torch.rand(4, 3, 16, 16, generator=torch.Generator().manual_seed(0))
-    with torch.inference_mode():
-        network(lr)
-    assert len(gates) == 5
-    assert min(gates) > 0.4
 
 
 def test_a_head_start_moves_entry_and_exit_alone(options: TrainOptions) -> None:

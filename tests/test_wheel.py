@@ -9,8 +9,6 @@ from pathlib import Path
 
 import pytest
 
-from quantize.int8 import quantize
-from quantize.targets import TARGETS
 from runtime.errors import EXIT_MISSING, EXIT_USAGE
 from runtime.image import read_image
 
@@ -52,13 +50,12 @@ def project(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def wheel(project, edge_artifact):
+def wheel(project, edge_int8):
     """The wheel with aminet-edge inside, exported and quantized."""
-    quantize(edge_artifact, [ROOT / "calib_data"], [TARGETS["cpu"]])
     folder = project / PACKED
     folder.mkdir(parents=True)
     for name in MODEL_FILES:
-        shutil.copy(edge_artifact.parent / name, folder)
+        shutil.copy(edge_int8.parent / name, folder)
     built = build(project)
     shutil.rmtree(folder)
     assert built.returncode == 0, built.stderr
