@@ -11,12 +11,12 @@ from typing import Any
 
 from benchmarks import front_page, results, wild
 from benchmarks.arm import tables as arm_tables
+from benchmarks.harness.browser_report import browser_tables
 from benchmarks.harness.rows import Latency, read_latency
 from benchmarks.harness.table import markdown_table
 from benchmarks.harness.targets import TargetRow, read_rows, targets_table
 from benchmarks.metrics.quality import QualityRow
 from benchmarks.studies.ablation import Ablation, BlockRow
-from benchmarks.studies.browser import browser_tables
 from benchmarks.studies.coldstart import ColdStart, ColdStartRow
 from benchmarks.studies.engines import EngineComparison, EngineRow, engines_table
 from benchmarks.studies.profile import ArtifactProfile, OperatorShare

@@ -71,10 +71,14 @@ class PeerRow:
 
 
 class BrowserPeer:
-    """The peer's models on the same faces, hr uint8 (N, 128, 128, 3), in turns; see serving."""
+    """The peer's models on the same faces, hr uint8 (N, 128, 128, 3), in turns.
+
+    `lr` are the faces that it is given, and `ours` what our page made of them.
+    """
 
     def __init__(self, page: Page, hr: Pixels, folder: Path) -> None:
         self._page, self._hr = page, hr
+        self.ours: Pixels | None = None
         self.lr = np.stack([shrink(face, LR_SIDE) for face in hr])
         self._sites = {model: _write_site(folder / model, model) for model in MODELS}
         self._made: dict[str, Pixels] = {}

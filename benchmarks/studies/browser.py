@@ -12,35 +12,41 @@ import argparse
 import base64
 import json
 import os
-import statistics
 import sys
 import tempfile
 import threading
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, dataclass
+from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from benchmarks.harness.browser_peer import BrowserPeer, PeerRow, peer_table
+from benchmarks.harness.browser_peer import BrowserPeer, PeerRow
+from benchmarks.harness.browser_report import (
+    COMMAND,
+    BrowserReport,
+    Seen,
+    Speed,
+    browser_tables,
+    speed_of,
+    target_row,
+)
 from benchmarks.harness.chromium import NO_GPU, SOFTWARE_WEBGPU, Page, find_chromium, open_page
 from benchmarks.harness.machine import machine
-from benchmarks.harness.targets import TargetRow, targets_table, write_rows
+from benchmarks.harness.targets import write_rows
 from export import web
 from export.web_manifest import LITERT_FILE
 from export.web_server import make_server
-from runtime.cpu import processor
 from runtime.dataset import load_faces
 from runtime.errors import EXIT_DRIFT, EXIT_MISSING, EXIT_USAGE, EdgeError, run_command
-from runtime.evaluation import Evaluation, Evaluator
+from runtime.evaluation import Evaluator
 from runtime.image import SR_SIDE, Pixels, Tensor, shrink, to_pixels, to_tensor
 from runtime.session import DEFAULT_MODEL, open_session
 
 ARTIFACTS = Path("artifacts", DEFAULT_MODEL)
 OUT = Path("docs", "measured", "web.json")
-COMMAND = "python -m benchmarks.studies.browser"
 BACKENDS = {  # what the page is asked for, and what that is
     "?runtime=onnxruntime-web&provider=wasm-threads": "WebAssembly, threads",
     "?runtime=onnxruntime-web&provider=wasm": "WebAssembly, one thread",
@@ -51,7 +57,6 @@ LITERT = {
     "?runtime=%40litertjs%2Fcore&provider=wasm": "WebAssembly, one thread",
 }
 WEBGPU = {"?provider=webgpu": "WebGPU emulated in software"}
-RUNTIMES = {"onnxruntime-web": "ONNX Runtime Web", "@litertjs/core": "LiteRT.js"}
 OURS = "?runtime=onnxruntime-web&provider=wasm"  # what the peer is compared with
 FACES, PEER_FACES, TURNS = 100, 50, 3
 TIMEOUT_S = 900
@@ -65,33 +70,6 @@ RUN = """selection.engine.call('run', {lr: {dims: %s, data: new Float32Array(
     }
     return btoa(text);
 })"""
-
-
-@dataclass(frozen=True)
-class Speed:
-    """Milliseconds a face, the median of the turns; each is the median over the probe faces.
-
-    `loaded_bytes` are all that the page loads for this backend.
-    """
-
-    runtime: str
-    backend: str
-    computes: str
-    threads: int
-    ms: float
-    turns_ms: tuple[float, ...]
-    loaded_bytes: int
-
-
-@dataclass(frozen=True)
-class BrowserReport:
-    """`browser` is its name and version; `note` says what the speeds are worth."""
-
-    rows: tuple[TargetRow, ...]
-    speeds: tuple[Speed, ...]
-    peers: tuple[PeerRow, ...]
-    browser: str
-    note: str
 
 
 def measure(
@@ -110,40 +88,62 @@ def measure(
         raise EdgeError("--peer needs --data: faces to upscale", EXIT_USAGE)
     loads = [os.getloadavg()[0]]
     flags = SOFTWARE_WEBGPU if any("webgpu" in query for query in backends) else NO_GPU
-    with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
+    with tempfile.TemporaryDirectory() as folder, open_page(chromium, flags) as page:
         site = Path(folder, "site")
         web.build(site, artifacts, tarballs, litert=any("litert" in query for query in backends))
-        hr = load_faces(data, SR_SIDE, FACES) if data else None
-        evaluator = None if hr is None else _evaluator(artifacts, hr)
-        page = stack.enter_context(open_page(chromium, flags))
-        peers = None if hr is None or not peer else BrowserPeer(page, hr[:PEER_FACES], Path(folder))
+        evaluator, peers = None, None
+        if data:
+            hr = load_faces(data, SR_SIDE, FACES)
+            evaluator = _evaluator(artifacts, hr)
+            peers = BrowserPeer(page, hr[:PEER_FACES], Path(folder)) if peer else None
+        seen = [_take_turn(page, site, backends, evaluator, peers)]
+        seen += [_take_turn(page, site, backends, None, peers) for _ in range(turns - 1)]
+        manifest = json.loads((site / web.MANIFEST).read_bytes())
         _, _, version = page.ask("Browser.getVersion")["product"].partition("/")
         browser = f"{'Chromium' if 'chromium' in chromium else 'Chrome'} {version}"
-        attempts: dict[str, list[dict[str, Any]]] = {query: [] for query in backends}
-        evaluations: dict[str, Evaluation] = {}
-        for turn in range(turns):
-            for query in backends:
-                with _opened(page, site, query):
-                    attempts[query].append(_chosen(page, query))
-                    if turn == 0 and evaluator:
-                        evaluations[query] = evaluator.evaluate(lambda lr: _run(page, lr))
-                    if turn == 0 and peers and query == OURS:
-                        ours_psnr_y = peers.psnr_y(to_pixels(_run(page, to_tensor(peers.lr))))
-            if peers:
-                peers.run()
-        manifest = json.loads((site / web.MANIFEST).read_bytes())
-        peer_rows = peers.rows() if peers else []
     loads.append(os.getloadavg()[0])
-    rows, speeds = [], []
+    rows, speeds = [], {}
     for query, backend in backends.items():
-        rows.append(_row(manifest, backend, attempts[query][0], evaluations.get(query), browser))
-        speeds.append(_speed(manifest, backend, attempts[query]))
-    if peer_rows:
-        speed = speeds[list(backends).index(OURS)]
-        name = f"{manifest['model']} {speed.computes}, {speed.runtime}, one thread"
-        row = PeerRow(name, ours_psnr_y, len(hr[:PEER_FACES]), speed.ms, speed.loaded_bytes)
-        peer_rows.append(row)
-    return BrowserReport(tuple(rows), tuple(speeds), tuple(peer_rows), browser, _note(max(loads)))
+        rows.append(target_row(manifest, backend, seen[0][query], browser))
+        speeds[query] = speed_of(manifest, backend, [turn[query].attempt for turn in seen])
+    return BrowserReport(
+        rows=tuple(rows),
+        speeds=tuple(speeds.values()),
+        peers=_peer_rows(peers, manifest, speeds[OURS]) if peers else (),
+        browser=browser,
+        note=_note(max(loads)),
+    )
+
+
+def _take_turn(
+    page: Page,
+    site: Path,
+    backends: Mapping[str, str],
+    evaluator: Evaluator | None,
+    peers: BrowserPeer | None,
+) -> dict[str, Seen]:
+    """Open the page for each backend, and then the peer's."""
+    seen = {}
+    for query in backends:
+        with _opened(page, site, query):
+            evaluation = evaluator.evaluate(lambda lr: _run(page, lr)) if evaluator else None
+            seen[query] = Seen(_chosen(page, query), evaluation)
+            if peers and query == OURS:
+                peers.ours = to_pixels(_run(page, to_tensor(peers.lr)))
+    if peers:
+        peers.run()
+    return seen
+
+
+def _peer_rows(
+    peers: BrowserPeer, manifest: Mapping[str, Any], speed: Speed
+) -> tuple[PeerRow, ...]:
+    """The peer's, bicubic, and ours in one thread."""
+    assert peers.ours is not None
+    name = f"{manifest['model']} {speed.computes}, {speed.runtime}, one thread"
+    quality = peers.psnr_y(peers.ours)
+    ours = PeerRow(name, quality, len(peers.lr), speed.ms, speed.loaded_bytes)
+    return (*peers.rows(), ours)
 
 
 def _evaluator(artifacts: Path, hr: Pixels) -> Evaluator:
@@ -185,82 +185,10 @@ def _run(page: Page, lr: Tensor) -> Tensor:
     return np.stack(outputs).reshape(len(lr), 3, SR_SIDE, SR_SIDE)
 
 
-def _row(
-    manifest: Mapping[str, Any],
-    backend: str,
-    attempt: Mapping[str, Any],
-    evaluation: Evaluation | None,
-    browser: str,
-) -> TargetRow:
-    fidelity, file = attempt["fidelity"], attempt["route"]["artifact"]
-    return TargetRow(
-        target=f"{RUNTIMES[attempt['route']['runtime']]} {attempt['version']}, {backend}",
-        file=f"{manifest['model']}/{Path(file).name}",
-        bytes=manifest["files"][file]["bytes"],
-        precision=_computes(attempt["route"]).replace("INT8", "int8").replace("FP32", "fp32"),
-        fidelity_db=fidelity["fidelity_db"],
-        worst_fidelity_db=fidelity["worst_fidelity_db"],
-        extremes_fidelity_db=fidelity["extremes_fidelity_db"],
-        ran_on=f"{browser}, {processor()}",
-        command=COMMAND,
-        drift_db=evaluation.drift_db if evaluation else None,
-        worst_drift_db=evaluation.worst_drift_db if evaluation else None,
-        faces=evaluation.faces if evaluation else 0,
-    )
-
-
-def _computes(route: Mapping[str, Any]) -> str:
-    """As the page says it, without the runtime."""
-    label: str = route["label"]
-    return label.partition(" by ")[0]
-
-
-def _speed(
-    manifest: Mapping[str, Any], backend: str, attempts: Sequence[Mapping[str, Any]]
-) -> Speed:
-    route, turns_ms = attempts[0]["route"], tuple(attempt["ms"] for attempt in attempts)
-    runtimes = {route["runtime"], "onnxruntime-web"}  # the detector needs it
-    runtime = [
-        name for each in runtimes for name in manifest["runtimes"][each][route["provider"]].values()
-    ]
-    page = [name for name in manifest["files"] if "/" not in name or name.startswith("runtimes/")]
-    always = ["model/probes.json", "detector/centerface.onnx", f"{route['artifact']}.json"]
-    loaded = [route["artifact"], *runtime, *page, *always]
-    return Speed(
-        runtime=RUNTIMES[route["runtime"]],
-        backend=backend,
-        computes=_computes(route),
-        threads=attempts[0]["threads"],
-        ms=statistics.median(turns_ms),
-        turns_ms=turns_ms,
-        loaded_bytes=sum(manifest["files"][name]["bytes"] for name in loaded),
-    )
-
-
 def _note(load: float) -> str:
     busy = load > BUSY * (os.cpu_count() or 1)
     worth = "other work slowed it down" if busy else "the machine was quiet"
     return f"load average {load:.1f}, {worth}"
-
-
-def browser_tables(content: Mapping[str, Any]) -> str:
-    """The tables of docs/browser.md, from the JSON that --out writes."""
-    lines = [
-        "| runtime | backend | computes in | threads | ms a face | MB loaded |",
-        "| --- | --- | --- | ---: | ---: | ---: |",
-    ]
-    lines += [
-        f"| {each['runtime']} | {each['backend']} | {each['computes']} | {each['threads']} |"
-        f" {each['ms']:.0f} | {each['loaded_bytes'] / 1e6:.1f} |"
-        for each in content["speeds"]
-        if "emulated" not in each["backend"]  # says nothing of a GPU
-    ]
-    rows = [TargetRow(**row) for row in content["rows"]]
-    measured = f"Measured in {content['browser']}; {content['note']}."
-    tables = [targets_table(rows), "\n".join(lines)]
-    if content["peers"]:
-        tables.append(peer_table([PeerRow(**row) for row in content["peers"]]))
-    return "\n\n".join([*tables, measured])
 
 
 def main(argv: Sequence[str] | None = None) -> int:
