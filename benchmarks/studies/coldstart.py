@@ -28,7 +28,7 @@ from runtime.errors import EXIT_USAGE, EdgeError, run_command
 from runtime.image import read_image, write_image
 
 RUNS = 15
-LIMITS = {"remembered": (0.5, 150.0), "--help": (0.15, None)}  # seconds, MiB
+LIMITS = {"remembered": (0.2, 80.0), "--help": (0.15, None)}  # seconds, MiB
 CASES = ("remembered", "first start", "no cache", "--help")
 # A forked process inherits the peak memory of its parent, so a small process starts it.
 LAUNCHER = """

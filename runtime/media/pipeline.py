@@ -10,10 +10,10 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import cached_property
-from itertools import islice
+from itertools import chain, islice
 from threading import Lock
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -101,6 +101,15 @@ class Pipeline:
 
     def run(self, jobs: Iterable[Job], done_since: float | None = None) -> Iterator[FaceResult]:
         """The result of each job; with `done_since`, in seconds, what was done since is skipped."""
+        rest = iter(jobs)
+        first_two = list(islice(rest, 2))
+        if len(first_two) < 2:  # a start without threads is faster and takes less memory
+            for job in first_two:
+                yield from map(_wait, self._work([job], done_since, None))
+        else:
+            yield from self._run_at_once(chain(first_two, rest), done_since)
+
+    def _run_at_once(self, jobs: Iterable[Job], done_since: float | None) -> Iterator[FaceResult]:
         pool = ThreadPoolExecutor(self._workers)
         writers = ThreadPoolExecutor(WRITERS * self._workers)
         pending: deque[tuple[Sequence[Job], Future[list[Made]]]] = deque()
@@ -125,7 +134,7 @@ class Pipeline:
             writers.shutdown(wait=True, cancel_futures=True)
 
     def _work(
-        self, jobs: Sequence[Job], done_since: float | None, writers: ThreadPoolExecutor
+        self, jobs: Sequence[Job], done_since: float | None, writers: Executor | None
     ) -> list[Made]:
         results: dict[int, Made] = {}
         faces: list[UpscaledFace] = []
@@ -193,7 +202,7 @@ class Pipeline:
         return f"; a photo's faces are found after {centerface.INSTALL}"
 
     def _upscale_faces(
-        self, session: Session, faces: Sequence[UpscaledFace], writers: ThreadPoolExecutor
+        self, session: Session, faces: Sequence[UpscaledFace], writers: Executor | None
     ) -> dict[int, Made]:
         """Run them at once; if that fails, one by one, to see which it was."""
         started = time.perf_counter()
@@ -207,7 +216,7 @@ class Pipeline:
         ms = _ms_since(started) / len(faces)
         return {
             id(face.job): writers.submit(_write_face, face, pixels, ms)
-            if isinstance(face.job.output, FileOutput)
+            if writers and isinstance(face.job.output, FileOutput)
             else _write_face(face, pixels, ms)
             for face, pixels in zip(faces, sr, strict=True)
         }
