@@ -255,7 +255,12 @@ TABLES: dict[str, tuple[str, str, Callable[[Path], str]]] = {
     "quality": (*QUALITY, _quality),
     "paper": (*QUALITY, _paper),
     "cost": ("", "python -m aminet.info", _cost),
-    "sharp": ("", "python -m benchmarks.release", _sharp),
+    "sharp": (
+        "",
+        "python -m benchmarks.release --checkpoint runs/amigan-edge/best.safetensors"
+        " --data celeba-val.tar",
+        _sharp,
+    ),
     "models": ("", "python -m aminet.info", _models),
     "drift": (*_study("real_faces", "drift.json", " --data celeba-test.tar"), _drift),
     "quantizers": (*_study("quantizers", "quantizers.json", DATA), _quantizers),

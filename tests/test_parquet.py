@@ -157,6 +157,41 @@ def test_all_results_into_one_archive(tmp_path, artifact):
     assert all(decode_image(row["image"], "sr").shape == (128, 128, 3) for row in made)
 
 
+@pytest.mark.parametrize(
+    ("out", "status", "message"),
+    [
+        ("in/a.parquet", 1, "is an input, and would be overwritten"),
+        ("in/all.parquet", 1, "it for an input; end its name in _sr.parquet"),
+        ("in/all_sr.parquet", 0, ""),
+    ],
+)
+def test_an_archive_of_all_results_is_no_input(tmp_path, artifact, capsys, out, status, message):
+    (tmp_path / "in").mkdir()
+    source = write_table(tmp_path / "in" / "a.parquet", FACES[:2])
+    before = source.read_bytes()
+    inputs = [source] if status and out == "in/a.parquet" else [tmp_path / "in"]
+    for _ in range(2):
+        asked = [*inputs, "--artifact", artifact, "--overwrite", "--out", tmp_path / out]
+        assert run(*asked) == status
+        assert message in capsys.readouterr().err
+    assert source.read_bytes() == before
+    assert status or len(rows(tmp_path / out)) == 2
+
+
+def test_a_column_of_categories_is_kept(tmp_path, artifact, monkeypatch):
+    monkeypatch.setattr(parquet, "READ_ROWS", 2)  # each batch has a dictionary of its own
+    names = ["a", "b", "c", "a", "d", "b", "e"]
+    source = write_table(
+        tmp_path / "x.parquet",
+        label=pa.array(names).dictionary_encode(),
+        boxes=[[[1, number]] for number in range(7)],
+    )
+    assert run(source, "--artifact", artifact) == 0
+    made = rows(tmp_path / "x_sr.parquet")
+    assert [row["label"] for row in made] == names
+    assert [row["boxes"] for row in made] == [[[1, number]] for number in range(7)]
+
+
 def test_without_pyarrow_the_extra_is_named(tmp_path, artifact, monkeypatch, capsys):
     source = write_table(tmp_path / "x.parquet")
     monkeypatch.setitem(__import__("sys").modules, "pyarrow", None)

@@ -18,6 +18,7 @@ from runtime.dataset import iter_tar
 from runtime.image import encode_image, write_image
 from runtime.media.archives import writing_archive
 from runtime.media.jobs import Job
+from runtime.media.names import result_name
 from runtime.media.origin import origin_of
 from runtime.media.plan import Plan
 
@@ -182,3 +183,18 @@ def test_two_sources_of_one_result_are_found_whatever_stands_between_them(tmp_pa
     jobs = {Path(job.name).name: job.error for job in Plan([str(tmp_path)]).jobs()}
     assert [name for name, error in jobs.items() if error] == ["a.png"]
     assert "a_sr.png" in jobs["a.png"]
+
+
+@pytest.mark.parametrize(
+    ("name", "result"),
+    [
+        ("a/x.jpg", "a/x_sr.png"),
+        ("x.y.TIFF", "x.y_sr.png"),
+        ("x.mkv", "x_sr.mp4"),
+        ("x.TAR", "x_sr.tar"),
+        ("x.parquet", "x_sr.parquet"),
+        ("000017", "000017_sr.png"),
+    ],
+)
+def test_what_results_are_called(name, result):
+    assert result_name(name) == result

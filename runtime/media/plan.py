@@ -230,6 +230,8 @@ class Plan:
         files = [path for path in paths if path not in folders]
         inputs = {os.path.realpath(path) for path in files}
         writers: dict[str, Path] = {}
+        if self.archive:
+            self._refuse_own_input(self.archive, inputs, folders)
         for path in files if not self.archive else ():
             target = self._file or (self._folder or path.parent) / result_name(path.name)
             place = os.path.realpath(target)
@@ -239,6 +241,18 @@ class Plan:
                 raise _collision(writers[place], path, target)
             writers[place] = path
         self._refuse_overlaps(folders, files)
+
+    def _refuse_own_input(self, archive: Path, inputs: set[str], folders: Sequence[Path]) -> None:
+        """Raise EdgeError if the archive of all results is an input, or the next run's."""
+        place = Path(os.path.realpath(archive))
+        if str(place) in inputs:
+            raise EdgeError(f"{archive}: is an input, and would be overwritten; give another --out")
+        for folder in folders if not is_result(place) else ():
+            if place.is_relative_to(os.path.realpath(folder)):
+                raise EdgeError(
+                    f"--out {archive}: lies in the input {folder}, where the next run would take"
+                    f" it for an input; end its name in {RESULT}{archive.suffix}, or give another place"
+                )
 
     def _refuse_overlaps(self, folders: Sequence[Path], files: Sequence[Path]) -> None:
         """Raise EdgeError if a folder brings a file, or a folder, that is named as well."""
