@@ -249,9 +249,10 @@ class Plan:
             raise EdgeError(f"{archive}: is an input, and would be overwritten; give another --out")
         for folder in folders if not is_result(place) else ():
             if place.is_relative_to(os.path.realpath(folder)):
+                kept = f"{RESULT}{archive.suffix}"
                 raise EdgeError(
                     f"--out {archive}: lies in the input {folder}, where the next run would take"
-                    f" it for an input; end its name in {RESULT}{archive.suffix}, or give another place"
+                    f" it for an input; end its name in {kept}, or give another place"
                 )
 
     def _refuse_overlaps(self, folders: Sequence[Path], files: Sequence[Path]) -> None:
