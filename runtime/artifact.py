@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from runtime import drift
-from runtime.atomic import read_bytes, sha256_bytes, writing
+from runtime.atomic import read_bytes, sha256_bytes, sha256_file, writing
 from runtime.errors import EXIT_MISSING, EdgeError
 from runtime.formats import ONNX, format_of
 from runtime.manifest import (
@@ -22,16 +22,25 @@ MAX_ARTIFACT_BYTES = 1 << 30
 
 @dataclass(frozen=True)
 class Artifact:
-    """The bytes of an artifact and of its model's probes, both as the manifest's hashes say.
+    """An artifact and the bytes of its model's probes, both as the manifest's hashes say.
 
-    `parts` are those of the files that belong to it, by name, where a format has more than one.
+    `parts` are the files that belong to it, by name, where a format has more than one.
     """
 
     path: Path
     manifest: Manifest
-    model: bytes
     probes: bytes
     parts: Mapping[str, bytes] = field(default_factory=dict)
+
+    @property
+    def model(self) -> bytes:
+        """The bytes of the file, read now: a start from the optimized graph does without them.
+
+        EdgeError if it is no longer what the manifest describes.
+        """
+        model = read_bytes(self.path, MAX_ARTIFACT_BYTES)
+        _refuse_other(self.path, self.manifest, sha256_bytes(model))
+        return model
 
 
 def read_artifact(path: Path) -> Artifact:
@@ -48,12 +57,7 @@ def read_artifact(path: Path) -> Artifact:
     if not path.is_file():
         raise EdgeError(f"{path}: not found. Create it with: {format_of(path).make}")
     manifest = read_manifest(path)
-    model = read_bytes(path, MAX_ARTIFACT_BYTES)
-    if sha256_bytes(model) != manifest.sha256:
-        raise EdgeError(
-            f"{path}: is not the file that its manifest describes, one of the two was damaged or"
-            f" replaced. Create it again with: {_make_command(path, manifest)}"
-        )
+    _refuse_other(path, manifest, sha256_file(path))
     probes = read_bytes(probes_path(path), drift.MAX_PROBES_BYTES)
     if sha256_bytes(probes) != manifest.probes_sha256:
         raise EdgeError(
@@ -65,7 +69,15 @@ def read_artifact(path: Path) -> Artifact:
             f"{path}: has random weights, for tests. Create one with trained ones with:"
             " python -m export.onnx"
         )
-    return Artifact(path, manifest, model, probes, _read_parts(path, manifest))
+    return Artifact(path, manifest, probes, _read_parts(path, manifest))
+
+
+def _refuse_other(path: Path, manifest: Manifest, sha256: str) -> None:
+    if sha256 != manifest.sha256:
+        raise EdgeError(
+            f"{path}: is not the file that its manifest describes, one of the two was damaged or"
+            f" replaced. Create it again with: {_make_command(path, manifest)}"
+        )
 
 
 def _read_parts(path: Path, manifest: Manifest) -> dict[str, bytes]:

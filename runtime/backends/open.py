@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from runtime.backends.tensorrt import TensorRtSession
 
 AUTO = "auto"
+KEPT = ".ort"  # how ONNX Runtime's optimized graph is kept: its own format
 BACKENDS = (AUTO, *(backend for kind in FORMATS for backend in kind.backends))
 GPU_BACKENDS = {f"onnxruntime-{provider}": provider for provider in ("cuda", "tensorrt")}
 
@@ -132,6 +133,7 @@ def open_optimized(
         return open_backend(backend, artifact, threads), artifact.manifest.sha256
     key = {
         "optimized": artifact.manifest.sha256,
+        "format": KEPT,
         "onnxruntime": installed_backends().get(backend, ""),
         "processor": processor(),
     }
@@ -139,7 +141,7 @@ def open_optimized(
 
     kept = cache.recall_file(key, MAX_ARTIFACT_BYTES)
     if kept is None:
-        kept = optimize(artifact.model, str(artifact.path))
+        kept = optimize(artifact.model, str(artifact.path), KEPT)
         if not cache.remember_file(key, kept):
             return open_backend(backend, artifact, threads), artifact.manifest.sha256
     runner = OnnxRuntimeSession(kept, str(artifact.path), optimized=True, threads=threads)
