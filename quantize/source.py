@@ -90,7 +90,7 @@ class SourceModel:
 
     def open(self, content: bytes, backend: str = "onnxruntime") -> Runner:
         """Open the file, or another made from it that is not written yet, in a backend."""
-        return open_backend(backend, replace(self.artifact, model=content))
+        return open_backend(backend, replace(self.artifact, content=content))
 
 
 def read_source(path: str | Path) -> SourceModel:

@@ -24,13 +24,15 @@ MAX_ARTIFACT_BYTES = 1 << 30
 class Artifact:
     """An artifact and the bytes of its model's probes, both as the manifest's hashes say.
 
-    `parts` are the files that belong to it, by name, where a format has more than one.
+    `parts` are the files that belong to it, by name, where a format has more than one; `content`
+    stands for the file where another one made from it is not written yet.
     """
 
     path: Path
     manifest: Manifest
     probes: bytes
     parts: Mapping[str, bytes] = field(default_factory=dict)
+    content: bytes | None = None
 
     @property
     def model(self) -> bytes:
@@ -38,6 +40,8 @@ class Artifact:
 
         EdgeError if it is no longer what the manifest describes.
         """
+        if self.content is not None:
+            return self.content
         model = read_bytes(self.path, MAX_ARTIFACT_BYTES)
         _refuse_other(self.path, self.manifest, sha256_bytes(model))
         return model
