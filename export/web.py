@@ -110,7 +110,10 @@ def _refuse_taken(out: Path, overwrite: bool) -> None:
 def _read(source: Path, litert: bool) -> list[Artifact]:
     """The artifacts to offer, the one for WebAssembly first."""
     if not source.exists():
-        raise EdgeError(f"{source}: not found; make it: make demo, or give --artifact")
+        raise EdgeError(
+            f"{source}: not found. Create it with: python -m export.onnx, then quantize.int8 and"
+            " quantize.fp16; or give --artifact"
+        )
     paths = _choose(source) if source.is_dir() else [source]
     if source.suffix != ".onnx" and not source.is_dir():
         raise EdgeError(f"{source}: is no ONNX file, expected int8.onnx, fp32.onnx or a folder")
@@ -138,7 +141,7 @@ def _choose(folder: Path) -> list[Path]:
     paths = [folder / "int8.onnx", light if light.is_file() else folder / "fp32.onnx"]
     for path, command in zip(paths, ("quantize.int8", "export.onnx"), strict=True):
         if not path.is_file():
-            raise EdgeError(f"{path}: not found; make it: python -m {command}")
+            raise EdgeError(f"{path}: not found. Create it with: python -m {command}")
     half = folder / HALF
     return [*paths, half] if half.is_file() else paths
 
@@ -146,7 +149,7 @@ def _choose(folder: Path) -> list[Path]:
 def _lite_file(source: Path) -> Path:
     path = (source if source.is_dir() else source.parent) / LITERT_FILE
     if not path.is_file():
-        raise EdgeError(f"{path}: not found; make it: python -m export.litert")
+        raise EdgeError(f"{path}: not found. Create it with: python -m export.litert")
     return path
 
 

@@ -214,7 +214,7 @@ def drifted(folder):
         (damaged, EXIT_ERROR, "int8.onnx: is not the file that its manifest describes"),
         (drifted, EXIT_DRIFT, "int8.onnx: drifts from FP32"),
         (lambda folder: (folder / "int8.onnx").unlink(), EXIT_ERROR, "python -m quantize.int8"),
-        (shutil.rmtree, EXIT_ERROR, "artifacts: not found; make it: make demo"),
+        (shutil.rmtree, EXIT_ERROR, "artifacts: not found. Create it with: python -m export.onnx"),
     ],
 )
 def test_artifacts_that_will_not_do_are_named(run, artifacts, tmp_path, spoil, status, expected):
@@ -355,4 +355,4 @@ def test_packages_are_pinned(package, name):
 def test_without_the_file_for_litert_it_is_named(run, artifacts):
     status, (line,) = run("--litert")
     assert status == EXIT_ERROR
-    assert "litert/int8.tflite: not found; make it: python -m export.litert" in line
+    assert "litert/int8.tflite: not found. Create it with: python -m export.litert" in line
