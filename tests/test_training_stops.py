@@ -77,6 +77,7 @@ def test_training_that_ends_early_can_be_taken_up(
         return step(self, lr, hr)
 
     monkeypatch.setattr(Trainer, "step", until_it_ends)
+    monkeypatch.setattr("aminet.training.run.LOG_EVERY", 10)  # steps: a full disk is seen then
     with pytest.raises(EdgeError) as stopped:
         train(replace(options, steps=30), TINY)
     assert re.search(advice, str(stopped.value))
