@@ -15,12 +15,18 @@ from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 from export.contract import check_contract
 from runtime.errors import EXIT_DRIFT, EdgeError
 
-EIGHT_BITS = (TensorProto.INT8, TensorProto.UINT8)
+EIGHT_BITS = (TensorProto.INT8, TensorProto.UINT8, TensorProto.FLOAT8E4M3FN)
+SIGNED = (TensorProto.INT8, TensorProto.FLOAT8E4M3FN)  # what TensorRT has quantized tensors of
 PAIR = ("QuantizeLinear", "DequantizeLinear")
 INTEGER_OPERATORS = ("QLinear", "ConvInteger", "MatMulInteger", "DynamicQuantizeLinear")
 # Layers that the parsed network must have as often, and in the same types, as the graph.
 COUNTED = {"Conv": "CONVOLUTION", "QuantizeLinear": "QUANTIZE", "DequantizeLinear": "DEQUANTIZE"}
-TYPE_NAMES = {TensorProto.FLOAT: "FLOAT", TensorProto.FLOAT16: "HALF", TensorProto.INT8: "INT8"}
+TYPE_NAMES = {
+    TensorProto.FLOAT: "FLOAT",
+    TensorProto.FLOAT16: "HALF",
+    TensorProto.INT8: "INT8",
+    TensorProto.FLOAT8E4M3FN: "FP8",
+}
 
 Faults = Iterator[str]
 
@@ -65,7 +71,7 @@ def stored_numbers_are_finite(model: ModelProto) -> Faults:
             yield f"{name} holds numbers that are not finite"
 
 
-def qdq_pairs_are_int8(model: ModelProto) -> Faults:
+def qdq_pairs_are_int8_or_fp8(model: ModelProto) -> Faults:
     """TensorRT reads uint8 as int8 with the same scale: everything above half range is clipped."""
     constants = _constants(model)
     for node in _pairs(model):
@@ -73,25 +79,28 @@ def qdq_pairs_are_int8(model: ModelProto) -> Faults:
         if zero_point is None:
             if node.op_type == "QuantizeLinear":
                 yield f"{_called(node)} has no constant zero point, so is uint8"
-        elif zero_point.data_type != TensorProto.INT8:
-            yield f"{_called(node)} is {_type(zero_point)}, expected int8"
+        elif zero_point.data_type not in SIGNED:
+            yield f"{_called(node)} is {_type(zero_point)}, expected int8 or float8e4m3fn"
 
 
 def zero_points_are_zero(model: ModelProto) -> Faults:
     constants = _constants(model)
     for node in _pairs(model):
         zero_point = constants.get(node.input[2]) if len(node.input) > 2 else None
-        if zero_point is not None and np.any(numpy_helper.to_array(zero_point)):
+        if zero_point is not None and np.any(numpy_helper.to_array(zero_point).astype(np.float32)):
             yield f"{_called(node)} has a zero point that is not 0"
 
 
-def dequantized_constants_are_int8(model: ModelProto) -> Faults:
+def dequantized_constants_are_int8_or_fp8(model: ModelProto) -> Faults:
     """Reject biases quantized to int32: TensorRT expects them in the accumulator's type."""
     constants = _constants(model)
     for node in _pairs(model):
         stored = constants.get(node.input[0])
-        if stored is not None and stored.data_type != TensorProto.INT8:
-            yield f"{_called(node)} reads {stored.name}, which is {_type(stored)}, expected int8"
+        if stored is not None and stored.data_type not in SIGNED:
+            yield (
+                f"{_called(node)} reads {stored.name}, which is {_type(stored)}, expected int8 or"
+                " float8e4m3fn"
+            )
 
 
 def quantized_constants_are_dequantized(model: ModelProto) -> Faults:
@@ -147,9 +156,9 @@ def _unpacked_weights(model: ModelProto) -> str | None:
 
 RULES: tuple[Callable[[ModelProto], Faults], ...] = (
     stored_numbers_are_finite,
-    qdq_pairs_are_int8,
+    qdq_pairs_are_int8_or_fp8,
     zero_points_are_zero,
-    dequantized_constants_are_int8,
+    dequantized_constants_are_int8_or_fp8,
     quantized_constants_are_dequantized,
     quantized_activations_are_dequantized,
     scales_are_positive,

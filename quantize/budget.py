@@ -159,7 +159,7 @@ def meet_budget(
     too_few, enough = 0, len(spare)
     met = without(enough) if enough else all_int8
     sensitive = ", ".join(layer.name for layer in spare[:NAMED]) or "none"
-    half = f"INT8 with half of the multiply-adds ({enough} layers kept in FP32: {sensitive}, ...)"
+    half = f"half of the multiply-adds in 8 bits ({enough} layers kept in FP32: {sensitive}, ...)"
     budget.check(met, half)
     while enough - too_few > 1:
         middle = (too_few + enough) // 2

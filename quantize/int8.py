@@ -138,7 +138,7 @@ def _run(arguments: argparse.Namespace) -> int:
             ),
             steps,
         )
-    _report(result, arguments.json)
+    report(result, as_json=arguments.json)
     return EXIT_DRIFT if result.failures else 0
 
 
@@ -155,7 +155,7 @@ def _parse_range(text: str | None) -> tuple[float, float] | None:
     return low, high
 
 
-def _report(result: Int8Result, as_json: bool) -> None:
+def report(result: Int8Result, *, as_json: bool) -> None:
     from quantize.record import describe
 
     if as_json:

@@ -1,4 +1,4 @@
-"""Graph passes that insert Q/DQ pairs: QuantizeLinear (Q) and DequantizeLinear (DQ).
+"""Graph passes that insert Q/DQ pairs, INT8 or FP8: QuantizeLinear (Q), DequantizeLinear (DQ).
 
 Between the two an activation is 8 bits wide. A backend computes a convolution in INT8 where DQ
 stand before its inputs and, in ONNX Runtime, Q after its result; it then fuses all of them, with
@@ -8,6 +8,7 @@ the ReLU between, into one operator.
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+import ml_dtypes
 import numpy as np
 from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto, helper, numpy_helper
@@ -17,6 +18,7 @@ from quantize.targets import Target
 
 LEAST_SCALE = 1e-10  # of an activation or channel that is always zero
 BIAS_LIMIT = 1 << 30  # of an int32 bias, with room for the sum that it is added to
+FP8, FP8_LIMIT = ml_dtypes.float8_e4m3fn, 448.0
 
 
 @dataclass(frozen=True)
@@ -33,6 +35,11 @@ class Range:
             return np.float32(max(-low, high, LEAST_SCALE) / 127), np.int8(0)
         scale = max(high - low, LEAST_SCALE) / 255
         return np.float32(scale), np.uint8(np.rint(-low / scale))
+
+    def fp8_parameters(self) -> tuple[np.float32, NDArray]:
+        """Scale and zero point of FP8, which has a sign and a zero of its own."""
+        scale = max(-self.low, self.high, LEAST_SCALE) / FP8_LIMIT
+        return np.float32(scale), np.zeros((), FP8)
 
 
 def quantize_layers(
@@ -65,7 +72,7 @@ def quantize_activations(
         nodes.append(node)
         nodes += [n for name in node.output if name in paired for n in _qdq_pair(name)]
     for name in sorted(paired):
-        scale, zero_point = ranges[name].parameters(target.signed)
+        scale, zero_point = _parameters(ranges[name], target)
         _add_constants(model, {_scale(name): scale, _zero_point(name): zero_point})
     set_nodes(model, nodes)
     return model
@@ -93,7 +100,7 @@ def quantize_results(
 
 
 def quantize_constants(model: ModelProto, layers: Sequence[Layer], target: Target) -> ModelProto:
-    """Store the weights of these layers in int8 and, if the target says so, the biases in int32.
+    """Store the weights of these layers in 8 bits and, if the target says so, biases in int32.
 
     The layers' inputs must have their Q/DQ pairs already.
     """
@@ -105,7 +112,10 @@ def quantize_constants(model: ModelProto, layers: Sequence[Layer], target: Targe
         weight = numpy_helper.to_array(constants[layer.weight])
         bias = numpy_helper.to_array(constants[layer.bias]) if layer.bias else None
         least = np.abs(bias) / (input_scale * BIAS_LIMIT) if bias is not None else LEAST_SCALE
-        levels, scale = quantize_weight(weight, least, target.weight_limit)
+        if target.grid == "fp8":
+            levels, scale = quantize_weight_to_fp8(weight)
+        else:
+            levels, scale = quantize_weight(weight, least, target.weight_limit)
         quantized = {layer.weight: (levels, scale)}
         if layer.bias and bias is not None and target.quantized_bias:
             bias_scale = (input_scale * scale).astype(np.float32)
@@ -129,10 +139,24 @@ def quantize_weight(
     return np.clip(levels, -limit, limit).astype(np.int8), scale
 
 
+def quantize_weight_to_fp8(
+    weight: NDArray[np.float32],
+) -> tuple[NDArray, NDArray[np.float32]]:
+    """Quantize to FP8 with a scale per output channel, whose largest weight is FP8's largest."""
+    largest = np.abs(weight).reshape(len(weight), -1).max(axis=1)
+    scale = np.maximum(largest / FP8_LIMIT, LEAST_SCALE).astype(np.float32)
+    scaled = weight / scale.reshape(-1, *[1] * (weight.ndim - 1))
+    return np.clip(scaled, -FP8_LIMIT, FP8_LIMIT).astype(FP8), scale
+
+
 def copy(model: ModelProto) -> ModelProto:
     other = ModelProto()
     other.CopyFrom(model)
     return other
+
+
+def _parameters(found: Range, target: Target) -> tuple[np.float32, NDArray | np.generic]:
+    return found.fp8_parameters() if target.grid == "fp8" else found.parameters(target.signed)
 
 
 def _qdq_pair(name: str) -> tuple[NodeProto, NodeProto]:

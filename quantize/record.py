@@ -39,6 +39,7 @@ class Int8Artifact:
 
     artifact: str
     target: str
+    precision: str
     engine: str
     engine_version: str
     measured_on: str
@@ -72,13 +73,14 @@ def record(
     computed = sum(layer.macs for layer in candidate.layers if layer.name in candidate.computed)
     int8 = {layer.name for layer in candidate.layers}
     reverted = tuple(
-        Fp32Layer(layer.name, layer.macs, _why(errors.get(layer.name)))
+        Fp32Layer(layer.name, layer.macs, _why(errors.get(layer.name), target.grid.upper()))
         for layer in source.layers
         if layer.name not in int8
     )
     return Int8Artifact(
         artifact=str(path),
         target=target.name,
+        precision=target.grid,
         engine=candidate.engine,
         engine_version=candidate.engine_version,
         measured_on=f"{target.backend} {candidate.backend_version}",
@@ -97,10 +99,10 @@ def record(
     )
 
 
-def _why(error: float | None) -> str:
+def _why(error: float | None, grid: str) -> str:
     if error is None:
-        return "over the budget in INT8"
-    return f"sensitive: {psnr_of_mse(error):.1f} dB when it alone is INT8"
+        return f"over the budget in {grid}"
+    return f"sensitive: {psnr_of_mse(error):.1f} dB when it alone is {grid}"
 
 
 def describe(made: Int8Artifact) -> str:
@@ -112,7 +114,8 @@ def describe(made: Int8Artifact) -> str:
     worst = "" if made.worst_drift_db is None else f", worst face {made.worst_drift_db:.3f}"
     lines = [
         f"{made.artifact}: for {made.target}, {made.bytes / 2**20:.1f} MiB,"
-        f" {made.int8_mac_share:.1%} of the multiply-adds in INT8, engine {made.engine}",
+        f" {made.int8_mac_share:.1%} of the multiply-adds in {made.precision.upper()},"
+        f" engine {made.engine}",
         f"  in {made.measured_on}{proxy}: fidelity {made.fidelity_db:.1f} dB,"
         f" worst face {made.worst_fidelity_db:.1f}{lost}{worst}",
     ]
@@ -142,9 +145,9 @@ def make_manifest(
     tools = (*TOOLS, *(["nncf"] if candidate.engine == "nncf" else []))
     return source.manifest_of(
         candidate.content,
-        precision="int8",
+        precision=target.grid,
         target=target.name,
-        executes_as=f"int8, {made.int8_mac_share:.1%} of the multiply-adds, {seen}",
+        executes_as=f"{target.grid}, {made.int8_mac_share:.1%} of the multiply-adds, {seen}",
         calibration_sha256=calibration.sha256,
         max_drop_db=max_drop_db,
         tools={tool: version(tool) for tool in tools},

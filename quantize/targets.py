@@ -25,8 +25,8 @@ class Target:
     other convolution. `quantized_bias`: biases are int32, else float32. `emulated`: `backend` is a
     proxy for the one that the file is for. `half_file`: a second file, the rest of it in FP16.
     `shares`: the file of another target, taken where it meets the budget in this backend.
-    `max_drop_db`: the default budget in PSNR-Y. `correlation`: measured, of the worst real face's
-    error with FP32's own.
+    `grid`: the numbers that 8 bits stand for. `max_drop_db`: the default budget in PSNR-Y.
+    `correlation`: measured, of the worst real face's error with FP32's own.
     """
 
     name: Literal["cpu", "openvino", "tensorrt"]
@@ -38,6 +38,7 @@ class Target:
     emulated: bool = False
     half_file: str | None = None
     shares: str | None = None
+    grid: Literal["int8", "fp8"] = "int8"
     weight_limit: int = WEIGHT_LIMIT
     max_drop_db: float = MAX_DROP_DB
     correlation: float = CORRELATION
@@ -66,6 +67,8 @@ TARGETS = {
         ),
     )
 }
+# FP8 is E4M3: float8e4m3fn in ONNX. For GPUs only, and made by its own command, quantize.fp8.
+FP8 = replace(TARGETS["tensorrt"], file="fp8-trt.onnx", half_file="fp8-trt-fp16.onnx", grid="fp8")
 BUDGETS = ", ".join(f"{target.max_drop_db} {name}" for name, target in TARGETS.items())
 
 

@@ -23,7 +23,7 @@ SCHEMA_VERSION = 3
 LR_SIDES = (16, 32, 64)  # px of the faces that a model may read; the paper's networks: 16
 # What manifests of older schemas do not have, and mean.
 OLDER: Mapping[int, Mapping[str, Any]] = {1: {"lr_side": 16, "network": None}, 2: {"network": None}}
-PRECISIONS = ("fp32", "fp16", "int8")
+PRECISIONS = ("fp32", "fp16", "int8", "fp8")
 TARGETS = ("any", "cpu", "openvino", "tensorrt", "litert", "ncnn", "coreml")
 PROBES = "probes.npz"
 MAX_MANIFEST_BYTES = 1 << 20

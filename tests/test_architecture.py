@@ -17,10 +17,13 @@ ALLOWED = {
         *("ai_edge_litert", "flatbuffers", "polygraphy", "matplotlib", "coremltools"),
         *("aminet", "runtime"),
     },
-    "quantize": {"numpy", "PIL", "onnx", "onnxruntime", "google", "export", "runtime"},
+    "quantize": {
+        *("numpy", "PIL", "onnx", "onnxruntime", "google", "ml_dtypes"),
+        *("export", "runtime"),
+    },
     "benchmarks": {
         *("numpy", "PIL", "torch", "onnx", "onnxruntime", "openvino", "nncf", "scipy", "skimage"),
-        *("jinja2", "matplotlib", "ncnn"),
+        *("jinja2", "matplotlib", "ncnn", "ml_dtypes", "polygraphy"),
         *("aminet", "calib_data", "export", "quantize", "runtime"),
     },
     "calib_data": {"numpy", "torch", "aminet", "runtime"},

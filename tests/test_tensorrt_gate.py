@@ -49,10 +49,14 @@ FAULTS = {
         gate.stored_numbers_are_finite,
         "local_weight holds numbers that are not finite",
     ),
-    "uint8": (model(feature_zero=np.uint8(0)), gate.qdq_pairs_are_int8, "is uint8, expected int8"),
+    "uint8": (
+        model(feature_zero=np.uint8(0)),
+        gate.qdq_pairs_are_int8_or_fp8,
+        "is uint8, expected int8",
+    ),
     "no zero point": (
         model(WITHOUT_ZERO_POINT),
-        gate.qdq_pairs_are_int8,
+        gate.qdq_pairs_are_int8_or_fp8,
         "the QuantizeLinear of quantized has no constant zero point, so is uint8",
     ),
     "zero points": (
@@ -62,7 +66,7 @@ FAULTS = {
     ),
     "int32 bias": (
         model(INT8_BIAS, embed_bias=np.full(16, 9, np.int32), bias_scale=np.float32(0.1)),
-        gate.dequantized_constants_are_int8,
+        gate.dequantized_constants_are_int8_or_fp8,
         "reads embed_bias, which is int32, expected int8",
     ),
     "a weight cast": (

@@ -14,6 +14,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from onnx import ModelProto
+
 from export.gate import check_for_tensorrt, read_graph, types_of
 from export.trt.loaders import LOG
 from export.trt.options import CAPABILITIES, BuildOptions
@@ -23,6 +25,8 @@ from runtime.artifact import Artifact, read_artifact, write_artifact
 from runtime.atomic import sha256_bytes, sha256_file, write_bytes
 from runtime.errors import EXIT_MISSING, EdgeError
 from runtime.manifest import Manifest, manifest_path, read_manifest
+
+FP8_CAPABILITY = 8.9  # Ada; Hopper and Blackwell are higher
 
 
 @dataclass(frozen=True)
@@ -160,6 +164,7 @@ def _build(
     """Check, build, and write engine and manifest; the manifest last, since it is read first."""
     graph = read_graph(source.model, str(source.path))
     check_for_tensorrt(graph, str(source.path))
+    _check_capabilities(graph, source.path, flags["compute_capabilities"])
     request = Request(
         builder=found.builder,
         capabilities=tuple(flags["compute_capabilities"]),
@@ -180,6 +185,17 @@ def _build(
         content = (work / ENGINE).read_bytes()
         manifest = _manifest(source, found, {**flags, **asdict(built)}, sha256_bytes(content))
         write_artifact(engine, content, manifest)
+
+
+def _check_capabilities(graph: ModelProto, path: Path, capabilities: Sequence[str]) -> None:
+    """EdgeError with status 5 for FP8 on a GPU that has none; TensorRT-RTX's own is unreadable."""
+    too_low = [c for c in capabilities if float(c) < FP8_CAPABILITY]
+    if too_low and "FP8" in types_of(graph).get("QUANTIZE", {}):
+        raise EdgeError(
+            f"{path}: FP8 needs compute capability {FP8_CAPABILITY} or higher, not {too_low[0]};"
+            f" --compute-capability {FP8_CAPABILITY}, or take an int8-trt file",
+            EXIT_MISSING,
+        )
 
 
 def _keep_log(work: Path, engine: Path) -> str:

@@ -9,7 +9,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING
 
 from runtime.backends.base import ALL_CORES, Closing, Threads, check_lr, contract_side
-from runtime.backends.onnx_bytes import computes_in_half, refuse_external_data
+from runtime.backends.onnx_bytes import computes_in_half, pairs_are_misread, refuse_external_data
 from runtime.cpu import computes_in_fp16, is_arm, usable_cores
 from runtime.errors import EXIT_MISSING, EdgeError
 from runtime.image import SR_SIDE, Tensor
@@ -46,10 +46,11 @@ class OnnxRuntimeSession(Closing):
         if not optimized:  # else it was refused before, and may be in another format
             _refuse_fp16(model, name, self.version)
             refuse_external_data(model, name)
-        self.options = f"cpu, all graph optimizations, {threads}"
         settings = onnxruntime.SessionOptions()
         _share_cores(settings, threads)
-        if optimized:
+        misread = not optimized and pairs_are_misread(model)
+        self.options = f"cpu, {'no' if misread else 'all'} graph optimizations, {threads}"
+        if optimized or misread:
             settings.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
         self._session = _open(model, name, settings)
         self.lr_side = _check_contract(self._session, name)

@@ -125,10 +125,12 @@ def open_optimized(
 ) -> tuple[Runner, str]:
     """The backend with the model, and the SHA-256 of the bytes that it runs.
 
-    ONNX Runtime is given the graph as it optimized it at an earlier start, if it was kept.
+    ONNX Runtime is given the graph as it optimized it at an earlier start, if it was kept; not of a
+    file for TensorRT, some of which it must not optimize (onnx_bytes.pairs_are_misread).
     """
     optimizable = backend == ONNX.backends[0] and format_of(artifact.path) is ONNX
     optimizable = optimizable and artifact.manifest.network is None
+    optimizable = optimizable and artifact.manifest.target != "tensorrt"
     if not optimizable or not cache.is_writable():
         return open_backend(backend, artifact, threads), artifact.manifest.sha256
     key = {

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-PRECISIONS = ("fp32", "fp16", "int8")  # runtime.manifest has them too, and imports numpy
+PRECISIONS = ("fp32", "fp16", "int8", "fp8")  # runtime.manifest has them too, and imports numpy
 
 
 def make_parser() -> argparse.ArgumentParser:
