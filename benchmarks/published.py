@@ -18,7 +18,10 @@ from benchmarks.harness.targets import TargetRow, read_rows, targets_table
 from benchmarks.metrics.quality import QualityRow
 from benchmarks.studies.ablation import Ablation, BlockRow
 from benchmarks.studies.coldstart import ColdStart, ColdStartRow
-from benchmarks.studies.engines import EngineComparison, EngineRow, engines_table
+from benchmarks.studies.engine_steps import StepRow
+from benchmarks.studies.engine_tables import engines_table, steps_table
+from benchmarks.studies.engines import EngineComparison, EngineRow
+from benchmarks.studies.formats import FormatComparison, FormatRow, formats_table
 from benchmarks.studies.profile import ArtifactProfile, OperatorShare
 from benchmarks.studies.quantizers import QuantizerComparison, QuantizerRow
 from benchmarks.studies.rates import read_throughput, throughput_tables
@@ -35,6 +38,9 @@ NO_TARGET = "*No target was measured yet.*"
 Json = dict[str, Any]
 
 
+NOT_MEASURED = "*Not measured yet: `{}`.*"
+
+
 def render(name: str, measured: Path) -> str:
     """Return a table as Markdown; EdgeError if there is none of that name or its file is damaged.
 
@@ -45,7 +51,7 @@ def render(name: str, measured: Path) -> str:
     file, command, table = TABLES[name]
     path = measured / file
     if file and not path.is_file():
-        return f"*Not measured yet: `{command}`.*"
+        return NOT_MEASURED.format(command)
     try:
         return table(path)
     except (ValueError, KeyError, TypeError, IndexError) as error:
@@ -104,9 +110,25 @@ def _quantizers(path: Path) -> str:
 
 
 def _engines(path: Path) -> str:
+    return engines_table(_engine_comparison(path))
+
+
+def _engine_steps(path: Path) -> str:
+    found = _engine_comparison(path)
+    return steps_table(found) if found.steps else NOT_MEASURED.format(TABLES["engine-steps"][1])
+
+
+def _engine_comparison(path: Path) -> EngineComparison:
     content = _read(path)
     rows = tuple(EngineRow(**row) for row in content["rows"])
-    return engines_table(EngineComparison(**{**content, "rows": rows}))
+    steps = tuple(StepRow(**row) for row in content.get("steps", ()))
+    return EngineComparison(**{**content, "rows": rows, "steps": steps})
+
+
+def _formats(path: Path) -> str:
+    content = _read(path)
+    rows = tuple(FormatRow(**row) for row in content["rows"])
+    return formats_table(FormatComparison(**{**content, "rows": rows}))
 
 
 def _ablation(path: Path) -> str:
@@ -264,7 +286,9 @@ TABLES: dict[str, tuple[str, str, Callable[[Path], str]]] = {
     "models": ("", "python -m aminet.info", _models),
     "drift": (*_study("real_faces", "drift.json", " --data celeba-test.tar"), _drift),
     "quantizers": (*_study("quantizers", "quantizers.json", DATA), _quantizers),
-    "engines": (*_study("engines", "engines.json", " --no-accuracy-control"), _engines),
+    "engines": (*_study("engines", "engines.json"), _engines),
+    "engine-steps": (*_study("engines", "engines.json"), _engine_steps),
+    "formats": (*_study("formats", "formats.json"), _formats),
     "ablation": (*_study("ablation", "ablation.json", DATA), _ablation),
     "coldstart": (*_study("coldstart", "coldstart.json"), _coldstart),
     "throughput": (*_study("throughput", "throughput.json"), _throughput),

@@ -65,9 +65,14 @@ class Extremes:
 
 
 def find_extremes(
-    model: ModelProto, layers: Sequence[Layer], faces: Pixels, feed: Feed = to_tensor
+    model: ModelProto,
+    layers: Sequence[Layer],
+    faces: Pixels,
+    feed: Feed = to_tensor,
+    *,
+    augmented: bool = True,
 ) -> dict[str, Extremes]:
-    """The extremes of each layer's input and result, on faces and with augmented contrast.
+    """The extremes of each layer's input and result, on faces and, `augmented`, more contrast.
 
     `feed` makes of images (N, H, W, 3) what the network reads.
 
@@ -75,7 +80,7 @@ def find_extremes(
     """
     names = {name for layer in layers for name in (layer.input, layer.result)}
     found: dict[str, Extremes] = {}
-    for images in (faces, augment_contrast(faces)):
+    for images in (faces, augment_contrast(faces)) if augmented else (faces,):
         for batch in _run(model, names, feed(images)):
             for name, values in batch.items():
                 low, high = (pick(values, (0, 2, 3)) for pick in (np.min, np.max))

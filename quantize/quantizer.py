@@ -38,6 +38,8 @@ from runtime.selection import take_turns
 TURNS = 10  # of the two engines' files, interleaved
 AS_FAST = 1.02  # times the other's milliseconds: noise
 
+_Failure = tuple[QuantizationEngine, EdgeError]
+
 
 class Quantizer:
     """Makes the files of one source model, calibrated and evaluated with the same faces."""
@@ -67,7 +69,7 @@ class Quantizer:
         engine, best = self._best(target)
         made = [self._write(target, target.file, best)]
         if target.half_file:
-            half = self._meet_budget(engine, target, best.layers, to_half)
+            half = self.meet_budget(engine, target, best.layers, to_half)
             made.append(self._write(target, target.half_file, half))
         return made
 
@@ -87,41 +89,45 @@ class Quantizer:
 
     def _best(self, target: Target) -> tuple[QuantizationEngine, Int8Candidate]:
         """The engine whose file is kept, and that file; EdgeError if none meets the budget."""
+        made, failures = self.compete(target)
+        if not made:
+            raise failures[0][1]
+        if len(self._engines) == 1:
+            return made[0]
+        candidates = [candidate for _, candidate in made]
+        kept, why = choose(candidates, self.times_ms(target, candidates))
+        why = "; ".join([why, *(f"the other engine: {error}" for _, error in failures)])
+        return made[kept][0], replace(made[kept][1], choice=why)
+
+    def compete(
+        self, target: Target
+    ) -> tuple[list[tuple[QuantizationEngine, Int8Candidate]], list[_Failure]]:
+        """What each engine makes within the budget, and why some make nothing."""
         made: list[tuple[QuantizationEngine, Int8Candidate]] = []
-        failures: list[EdgeError] = []
+        failures: list[_Failure] = []
         for engine in self._engines:
             try:
-                made.append((engine, self._meet_budget(engine, target, self._source.layers)))
+                made.append((engine, self.meet_budget(engine, target, self._source.layers)))
             except EdgeError as error:
                 if error.status != EXIT_DRIFT:
                     raise
-                failures.append(error)
-        if not made:
-            raise failures[0]
-        if len(self._engines) == 1:
-            return made[0]
-        kept, why = choose([candidate for _, candidate in made], self._times_ms(target, made))
-        why = "; ".join([why, *(f"the other engine: {error}" for error in failures)])
-        return made[kept][0], replace(made[kept][1], choice=why)
+                failures.append((engine, error))
+        return made, failures
 
-    def _times_ms(
-        self, target: Target, made: Sequence[tuple[QuantizationEngine, Int8Candidate]]
-    ) -> list[float] | None:
+    def times_ms(self, target: Target, candidates: Sequence[Int8Candidate]) -> list[float] | None:
         """The time of each file for one face, interleaved; None where only a proxy runs it."""
-        if target.emulated or len(made) < 2:
+        if target.emulated or len(candidates) < 2:
             return None
-        self._progress(f"{target.name}: timing {len(made)} engines")
+        self._progress(f"{target.name}: timing {len(candidates)} files")
         with ExitStack() as stack:
-            runners = [
-                self._source.open(candidate.content, target.backend) for _, candidate in made
-            ]
+            runners = [self._source.open(each.content, target.backend) for each in candidates]
             for runner in runners:
                 stack.callback(runner.close)
             lr = to_tensor(self._source.probes.lr[:1])
             turns_ms = take_turns([runner.run for runner in runners], lr, TURNS)
         return [float(np.median(turns)) for turns in turns_ms]
 
-    def _meet_budget(
+    def meet_budget(
         self,
         engine: QuantizationEngine,
         target: Target,
@@ -131,18 +137,29 @@ class Quantizer:
         """As many of these layers in INT8 as the budget allows, with the rest converted."""
 
         def attempt(layers: Sequence[Layer]) -> Int8Candidate:
-            self._progress(f"{target.name}: {engine.name} with {len(layers)} layers in INT8")
-            content = self._source.serialize(convert(engine.quantize(layers, target)))
-            with self._source.open(content, target.backend) as runner:
-                candidate = self._evaluate(target, runner, content, layers)
-            return replace(candidate, engine=engine.name, engine_version=engine.version)
+            return self.attempt(engine, target, layers, convert)
 
         def errors() -> Mapping[str, float]:
             return self._layer_errors(target)
 
-        return meet_budget(self._budget(target), layers, self._source.macs, attempt, errors)
+        return meet_budget(self.budget(target), layers, self._source.macs, attempt, errors)
 
-    def _budget(self, target: Target) -> Budget:
+    def attempt(
+        self,
+        engine: QuantizationEngine,
+        target: Target,
+        layers: Sequence[Layer],
+        convert: Callable[[ModelProto], ModelProto] = lambda model: model,
+    ) -> Int8Candidate:
+        """These layers in INT8, the rest converted, and how that does; whatever the budget."""
+        self._progress(
+            f"{target.name}: {engine.name} with {len(layers)} layers in {target.grid.upper()}"
+        )
+        content = self._source.serialize(convert(engine.quantize(layers, target)))
+        candidate = self.evaluate(target, content, layers)
+        return replace(candidate, engine=engine.name, engine_version=engine.version)
+
+    def budget(self, target: Target) -> Budget:
         asked_db = self._options.max_drop_db
         max_drop_db = target.max_drop_db if asked_db is None else asked_db
         fp32 = self._source.manifest
@@ -162,7 +179,12 @@ class Quantizer:
             )
         return self._errors[target.name]
 
-    def _evaluate(
+    def evaluate(self, target: Target, content: bytes, layers: Sequence[Layer]) -> Int8Candidate:
+        """How a file with these layers in INT8 does in the target's backend."""
+        with self._source.open(content, target.backend) as runner:
+            return self.evaluate_open(target, runner, content, layers)
+
+    def evaluate_open(
         self, target: Target, runner: Runner, content: bytes, layers: Sequence[Layer]
     ) -> Int8Candidate:
         claimed = {layer.name for layer in layers}
@@ -192,12 +214,12 @@ class Quantizer:
             return None
         kept_fp32 = flags.get("reverted", ())
         layers = [layer for layer in self._source.layers if layer.name not in kept_fp32]
-        with self._source.open(artifact.model, target.backend) as runner:
-            candidate = self._evaluate(target, runner, artifact.model, layers)
         candidate = replace(
-            candidate, engine=engine, engine_version=flags.get("engine_version", "")
+            self.evaluate(target, artifact.model, layers),
+            engine=engine,
+            engine_version=flags.get("engine_version", ""),
         )
-        if not self._budget(target).allows(candidate):
+        if not self.budget(target).allows(candidate):
             return None
         others = [m for m in artifact.manifest.measured_on if m.backend != target.backend]
         measured_on = (*others, measurement_of(candidate, target))
@@ -219,7 +241,7 @@ class Quantizer:
                 " --require-precision to allow it",
                 EXIT_PRECISION,
             )
-        max_drop_db = self._budget(target).max_drop_db
+        max_drop_db = self.budget(target).max_drop_db
         manifest = make_manifest(
             self._source, target, candidate, made, self._calibration, max_drop_db
         )

@@ -8,7 +8,10 @@ import pytest
 from onnx import numpy_helper, parser
 
 import tiny_artifact
-from benchmarks.studies.engines import ACCURACY_CONTROL, compare_engines, engines_table
+from benchmarks.studies.accuracy_control import NAME
+from benchmarks.studies.engine_steps import EQUALIZED_STEPS, NNCF_STEPS
+from benchmarks.studies.engine_tables import engines_table, steps_table
+from benchmarks.studies.engines import EngineStudyOptions, compare_engines
 from export.gate import check_for_tensorrt
 from quantize.budget import Int8Candidate
 from quantize.engines import nncf as engine_module
@@ -94,7 +97,7 @@ def test_an_unknown_engine_is_a_usage_error():
     assert ended.value.code == EXIT_USAGE
 
 
-def test_nncf_meets_the_same_budget_gate_and_manifest(source, calib):
+def test_nncf_meets_the_same_budget_gate_and_manifest_silently(source, calib, capfd):
     pytest.importorskip("nncf")
     options = Int8Options(max_drop_db=0.3, engine="nncf", require_precision=True)
     result = quantize(source, [calib], options=options)
@@ -107,6 +110,7 @@ def test_nncf_meets_the_same_budget_gate_and_manifest(source, calib):
         assert manifest.flags["engine_version"] == manifest.tools["nncf"] == made.engine_version
         if manifest.target == "tensorrt":
             check_for_tensorrt(onnx.load(made.artifact), made.artifact)
+    assert capfd.readouterr() == ("", "")  # neither NNCF's logs nor its progress bars
 
 
 def test_auto_builds_both_and_says_which_it_kept(source, calib):
@@ -119,15 +123,18 @@ def test_auto_builds_both_and_says_which_it_kept(source, calib):
 
 
 @pytest.mark.soak
-def test_the_study_has_a_row_for_each_file_and_for_nncfs_own_loop(source, calib):
+def test_the_study_has_a_row_for_each_file_each_step_and_nncfs_own_loop(source, calib):
     pytest.importorskip("nncf")
-    found = compare_engines(source, [calib])
-    files = [(row.engine, row.target.split(", ")[0]) for row in found.rows]
-    targets = ["cpu", "openvino", "tensorrt", "tensorrt"]
-    each = [(engine, target) for engine in ("native", "nncf") for target in targets]
-    assert files == [*each, (ACCURACY_CONTROL, "openvino")]
+    found = compare_engines(source, EngineStudyOptions(calib=[calib], faces=16))
+    files = {(row.engine, row.target.split(", ")[0]) for row in found.rows}
+    engines = ("native", "nncf", NAME)
+    assert files == {(engine, target) for engine in engines for target in TARGETS}
     assert all(row.fidelity_db > 48 for row in found.rows)
     assert engines_table(found).count("\n| ") == 2 + len(found.rows)
+    assert {row.target for row in found.steps} == set(TARGETS)
+    assert len(found.steps) == 3 * (3 + len(NNCF_STEPS) + len(EQUALIZED_STEPS))
+    assert steps_table(found).count("\n| ") == 2 + len(found.steps) / 3
+    assert set(found.choices) == set(TARGETS)
 
 
 def candidate(engine, fidelity_db):
@@ -164,5 +171,5 @@ def test_the_higher_fidelity_is_kept_at_equal_or_better_speed(fidelities_db, tim
 def test_the_tiny_network_is_the_one_that_nncf_was_seen_with():
     """Its operators have no names, and NNCF's ignored scope is of names."""
     model = onnx.load_model_from_string(tiny_artifact.build())
-    named = engine_module._with_names(model)
+    named = engine_module.name_operators(model)
     assert len({node.name for node in named.graph.node}) == len(model.graph.node)

@@ -25,6 +25,7 @@ WORK = """
 import sys
 
 from export.onnx import main as export
+from export.compare import main as compare
 from export.litert import main as litert
 from quantize.fp16 import main as fp16
 from quantize.int8 import main as int8
@@ -36,20 +37,24 @@ assert export(["--checkpoint", "tiny.safetensors", "--out", fp32[1]]) == 0
 assert fp16(fp32) == 0
 assert int8([*fp32, "--calib", "calib", "--max-drop-db", "5"]) == 0
 assert litert(["--artifact", "made/int8.onnx"]) == 0
+assert compare(["made/fp32.onnx", "made/int8.onnx", "--layers"]) == 0
 for backend in ("onnxruntime", "openvino"):
     assert infer(["calib/0.png", *fp32, "--backend", backend, "--out", backend]) == 0
 assert infer(["calib/0.png", "--artifact", "made/litert/int8.tflite", "--out", "litert"]) == 0
 assert doctor(fp32) == 0
-assert "openvino" in sys.modules
+assert {"openvino", "polygraphy"} <= sys.modules.keys()
 """
 COMPARE = """
 import sys
 
 from benchmarks.studies.quantizers import main as compare
 from export.onnx import main as export
+from quantize.int8 import main as int8
 
 assert export(["--checkpoint", "tiny.safetensors", "--out", "made/fp32.onnx"]) == 0
-assert compare(["--artifact", "made/fp32.onnx", "--calib", "calib"]) == 0
+fp32 = ["--artifact", "made/fp32.onnx", "--calib", "calib"]
+assert int8([*fp32, "--engine", "nncf", "--target", "tensorrt", "--max-drop-db", "5"]) == 0
+assert compare(fp32) == 0
 assert "nncf" in sys.modules
 """
 LEAK = "import socket; socket.socket(socket.AF_INET, socket.SOCK_DGRAM).connect(('192.0.2.1', 9))"

@@ -1,37 +1,42 @@
-"""Compare the INT8 engines of quantize.int8 under its budget, and NNCF's own accuracy control.
+"""Compare the INT8 engines of quantize.int8 under its budget, step by step, and NNCF's own loop.
 
     python -m benchmarks.studies.engines [--data celeba-val.tar] [--out docs/measured/engines.json]
 
-Each engine quantizes for each target as much as the target's budget allows, in a folder of its own
-that is thrown away. nncf.quantize_with_accuracy_control gets the same faces and, as its metric, the
-drift that the fidelity of the held-out ones lets expect; it works on OpenVINO's format.
+Each engine quantizes for each target as much as the target's budget allows, and `auto` chooses.
+Then each step of both recipes is changed alone, with the same layers in INT8
+(benchmarks.studies.engine_steps). Last comes nncf.quantize_with_accuracy_control, with our drift
+as its metric (benchmarks.studies.accuracy_control). One run makes the whole file; nothing is
+written beside the artifact.
 """
 
 import argparse
-import shutil
 import sys
-import tempfile
+import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from benchmarks.harness.machine import versions
 from benchmarks.harness.study import report, study_parser
-from benchmarks.harness.table import markdown_table
-from quantize.options import ARTIFACT, CALIBRATION, ENGINES, Int8Options
+from benchmarks.studies.engine_tables import engines_table, steps_table
+from quantize.options import ARTIFACT, CALIBRATION, Int8Options
+from quantize.targets import TARGETS, Target
+from runtime.backends import openvino
 from runtime.cpu import processor
-from runtime.errors import needs, run_command
-from runtime.manifest import manifest_path, probes_path
+from runtime.errors import EXIT_USAGE, EdgeError, needs, run_command
 from runtime.progress import Progress, Steps, silent
 
 if TYPE_CHECKING:
+    from benchmarks.studies.engine_steps import StepRow
+    from quantize.budget import Int8Candidate
     from quantize.calibration import CalibrationSet
+    from quantize.quantizer import Quantizer
     from quantize.source import SourceModel
 
 OUT = Path("docs", "measured", "engines.json")
 TOOLS = ("onnx", "onnxruntime", "openvino", "nncf")
-ACCURACY_CONTROL = "nncf with accuracy control"
+NATIVE = "native"
 
 
 @dataclass(frozen=True)
@@ -54,60 +59,139 @@ class EngineRow:
 
 @dataclass(frozen=True)
 class EngineComparison:
+    """`choices`: what `auto` keeps for each target, and why. `minutes`: of the whole run."""
+
     rows: tuple[EngineRow, ...]
     model: str
     checkpoint_sha256: str
     processor: str
     versions: Mapping[str, str]
+    steps: "tuple[StepRow, ...]" = ()
+    choices: Mapping[str, str] = field(default_factory=dict)
+    calibration_faces: int | None = None
+    minutes: float | None = None
+
+
+@dataclass(frozen=True)
+class EngineStudyOptions:
+    """`faces`: how many of the calibration set calibrate, None for all."""
+
+    calib: Sequence[str | Path] = (CALIBRATION,)
+    data: tuple[str, ...] = ()
+    faces: int | None = None
+    accuracy_control: bool = True
 
 
 def compare_engines(
     artifact: str | Path = ARTIFACT,
-    calib: Sequence[str | Path] = (CALIBRATION,),
-    data: Sequence[str] = (),
+    options: EngineStudyOptions | None = None,
     progress: Progress = silent,
-    *,
-    accuracy_control: bool = True,
 ) -> EngineComparison:
     """Let each engine quantize an FP32 artifact within the budgets."""
+    from benchmarks.studies.engine_steps import compare_steps
     from quantize.calibration import read_calibration
+    from quantize.quantizer import Quantizer
     from quantize.source import read_source
 
+    started, options = time.monotonic(), options or EngineStudyOptions()
     source = read_source(artifact)
-    rows = [row for engine in ENGINES for row in _rows(engine, source, calib, data, progress)]
-    if accuracy_control:
-        calibration = read_calibration(calib, source.reads)
-        rows.append(_with_accuracy_control(source, calibration, progress))
+    calibration = read_calibration(options.calib, source.reads)
+    calibration = replace(calibration, faces=calibration.faces[: options.faces])
+    quantizer = Quantizer(
+        source, calibration, Int8Options(data=options.data, engine="auto"), progress
+    )
+    study = _Study(source, quantizer)
+    targets = [t for t in TARGETS.values() if t.backend != "openvino" or openvino.is_installed()]
+    rows = [row for target in targets for row in study.compete(target)]
+    steps = tuple(compare_steps(source, calibration, quantizer, study.native_layers))
+    if options.accuracy_control:
+        rows += _with_accuracy_control(source, calibration, quantizer, targets, progress)
     return EngineComparison(
         rows=tuple(rows),
+        steps=steps,
+        choices=study.choices,
         model=source.manifest.model,
         checkpoint_sha256=source.manifest.checkpoint_sha256,
+        calibration_faces=len(calibration.faces),
+        minutes=round((time.monotonic() - started) / 60, 1),
         processor=processor(),
         versions=versions(TOOLS),
     )
 
 
-def _rows(
-    engine: str,
+class _Study:
+    """The engines on one source model; remembers whose file another target shares."""
+
+    def __init__(self, source: "SourceModel", quantizer: "Quantizer") -> None:
+        self._source, self._quantizer = source, quantizer
+        self._made: dict[str, list[Int8Candidate]] = {}  # by file
+        self.native_layers: dict[Target, Sequence[Any]] = {}
+        self.choices: dict[str, str] = {}
+
+    def compete(self, target: Target) -> Iterator[EngineRow]:
+        """A row for each engine's files, as quantize.int8 would write them."""
+        from quantize.quantizer import choose
+
+        if target.shares:
+            candidates = [self._measure(each, target) for each in self._made[target.shares]]
+            files = [(each, target.shares) for each in candidates]
+        else:
+            made, failures = self._quantizer.compete(target)
+            candidates = self._made[target.file] = [candidate for _, candidate in made]
+            files = [(each, target.file) for each in candidates]
+            files += [(half, target.half_file or "") for half in self._halves(target, made)]
+            for engine, failure in failures:
+                yield EngineRow(engine.name, target.name, "", failure=str(failure))
+        for candidate, file in files:
+            fault = self._quantizer.budget(target).fault(candidate)
+            yield _row(self._source, target, candidate, file, fault)
+        if len(candidates) > 1:
+            times_ms = self._quantizer.times_ms(target, candidates)
+            self.choices[target.name] = choose(candidates, times_ms)[1]
+        for candidate in candidates:
+            if candidate.engine == NATIVE:
+                self.native_layers[target] = candidate.layers
+
+    def _measure(self, made: "Int8Candidate", target: Target) -> "Int8Candidate":
+        here = self._quantizer.evaluate(target, made.content, made.layers)
+        return replace(here, engine=made.engine, engine_version=made.engine_version)
+
+    def _halves(self, target: Target, made: Sequence[tuple[Any, Any]]) -> Iterator["Int8Candidate"]:
+        """The files whose rest is FP16."""
+        from quantize.fp16_passes import to_half
+
+        for engine, candidate in made if target.half_file else ():
+            yield self._quantizer.meet_budget(engine, target, candidate.layers, to_half)
+
+
+def _row(
     source: "SourceModel",
-    calib: Sequence[str | Path],
-    data: Sequence[str],
+    target: Target,
+    candidate: "Int8Candidate",
+    file: str,
+    fault: str | None = None,
+) -> EngineRow:
+    from quantize.record import record
+
+    row = row_of(asdict(record(source, target, Path(file), candidate, {})))
+    return replace(row, failure=f"misses the budget: {fault}") if fault else row
+
+
+def _with_accuracy_control(
+    source: "SourceModel",
+    calibration: "CalibrationSet",
+    quantizer: "Quantizer",
+    targets: Sequence[Target],
     progress: Progress,
 ) -> Iterator[EngineRow]:
-    """What quantize.int8 makes with an engine, for each target."""
-    from quantize.int8 import quantize
+    """NNCF's own loop for each target; its budget is the mean's alone, so misses are no failure."""
+    from benchmarks.studies.accuracy_control import AccuracyControl
 
-    with tempfile.TemporaryDirectory() as folder:
-        fp32 = Path(folder, "fp32.onnx")
-        for of in (Path, manifest_path, probes_path):
-            shutil.copy(of(source.path), of(fp32))
-        options = Int8Options(data=tuple(data), engine=engine)
-        made = quantize(fp32, calib, None, options, lambda step: progress(f"{engine}: {step}"))
-    for one in made.artifacts:
-        yield row_of(asdict(one))
-    for failure in made.failures:
-        target, _, reason = failure.partition(": ")
-        yield EngineRow(engine, target, "", failure=reason)
+    control = AccuracyControl(source, calibration, quantizer, progress)
+    for target in targets:
+        made = control.quantize(target)
+        row = _row(source, target, made.candidate, made.format)
+        yield replace(row, bytes=made.bytes)
 
 
 def row_of(made: Mapping[str, Any]) -> EngineRow:
@@ -129,110 +213,28 @@ def row_of(made: Mapping[str, Any]) -> EngineRow:
     )
 
 
-def _with_accuracy_control(
-    source: "SourceModel", calibration: "CalibrationSet", progress: Progress
-) -> EngineRow:
-    """NNCF reverts layers until its metric, minus the expected drift, is within the budget."""
-    from benchmarks.harness.baselines import quietly
-    from quantize.engines.nncf import import_nncf
-    from quantize.targets import TARGETS
-    from runtime.backends.openvino import OpenVinoSession, import_openvino
-    from runtime.drift import BUDGET_PSNR_Y_DB, expected_drift_db
-    from runtime.evaluation import Evaluator
-
-    nncf, openvino = import_nncf(), import_openvino()
-    progress(ACCURACY_CONTROL)
-    with source.open(source.content) as fp32:
-        evaluator = Evaluator(fp32.run, calibration.held_out)
-    psnr_y = source.manifest.psnr_y or BUDGET_PSNR_Y_DB
-
-    def metric(compiled: Any, _: Any) -> tuple[float, None]:
-        result = evaluator.evaluate(lambda lr: next(iter(compiled(lr).values())))
-        return -expected_drift_db(psnr_y, result.fidelity_db), None
-
-    lr = source.feed(calibration.faces)
-    dataset = nncf.Dataset([face[None] for face in lr])
-    with quietly():
-        model = openvino.Core().read_model(source.content)
-        quantized = nncf.quantize_with_accuracy_control(
-            model,
-            dataset,
-            dataset,
-            metric,
-            max_drop=TARGETS["openvino"].max_drop_db,
-            drop_type=nncf.DropType.ABSOLUTE,
-            preset=nncf.QuantizationPreset.MIXED,
-            subset_size=len(lr),
-        )
-    with tempfile.TemporaryDirectory() as folder:
-        xml = Path(folder, "int8.xml")
-        openvino.save_model(quantized, xml, compress_to_fp16=False)
-        content, weights = xml.read_bytes(), xml.with_suffix(".bin").read_bytes()
-    with OpenVinoSession(content, ACCURACY_CONTROL, weights) as session:
-        found = evaluator.evaluate(session.run)
-        computed = session.convolutions()
-    int8 = sum(layer.macs for layer in source.layers if computed.get(layer.node) in ("u8", "i8"))
-    return EngineRow(
-        engine=ACCURACY_CONTROL,
-        target="openvino, its own format",
-        backend="openvino",
-        fidelity_db=found.fidelity_db,
-        worst_fidelity_db=found.worst_fidelity_db,
-        expected_drift_db=expected_drift_db(psnr_y, found.fidelity_db),
-        int8_mac_share=int8 / source.macs,
-        bytes=len(content) + len(weights),
-    )
-
-
-def engines_table(found: EngineComparison) -> str:
-    """Markdown: a row for each file, the failures below."""
-
-    def decibels(value: float | None, digits: int) -> str:
-        return "" if value is None else f"{value:.{digits}f}"
-
-    lines = [
-        (
-            *(row.engine, row.target, row.backend),
-            *(decibels(row.fidelity_db, 1), decibels(row.worst_fidelity_db, 1)),
-            *(decibels(row.expected_drift_db, 4), decibels(row.drift_db, 4)),
-            decibels(row.worst_drift_db, 3),
-            "" if row.int8_mac_share is None else f"{row.int8_mac_share:.1%}",
-            "" if row.reverted is None else str(row.reverted),
-        )
-        for row in found.rows
-        if row.failure is None
-    ]
-    columns = (
-        *("engine", "target, file", "measured in", "fidelity dB", "worst face dB"),
-        *("expected drift dB", "measured drift dB", "worst drift dB", "in INT8", "kept in FP32"),
-    )
-    failed = [
-        f"\n{row.engine} has no file for {row.target}: {row.failure}."
-        for row in found.rows
-        if row.failure
-    ]
-    return "\n".join(
-        [f"{found.model}, {found.processor}.\n", markdown_table(columns, lines), *failed]
-    )
-
-
 def main(argv: Sequence[str] | None = None) -> int:
     return run_command(_parser(), _run, argv)
 
 
 def _run(arguments: argparse.Namespace) -> int:
+    if arguments.faces is not None and arguments.faces < 1:
+        raise EdgeError("--faces: expected at least 1", EXIT_USAGE)
     with needs("quantize,bench"):
         import nncf  # noqa: F401
         import onnx  # noqa: F401
     with Steps() as steps:
         result = compare_engines(
             arguments.artifact,
-            arguments.calib,
-            arguments.data,
+            EngineStudyOptions(
+                calib=arguments.calib,
+                data=tuple(arguments.data),
+                faces=arguments.faces,
+                accuracy_control=not arguments.no_accuracy_control,
+            ),
             steps,
-            accuracy_control=not arguments.no_accuracy_control,
         )
-    return report(arguments, asdict(result), engines_table(result))
+    return report(arguments, asdict(result), f"{engines_table(result)}\n\n{steps_table(result)}")
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -254,9 +256,15 @@ def _parser() -> argparse.ArgumentParser:
         help="real 128x128 faces to meet the budget on (default: expected drift)",
     )
     add(
+        "--faces",
+        type=int,
+        metavar="N",
+        help="calibrate with so many only, for a short run (default: all)",
+    )
+    add(
         "--no-accuracy-control",
         action="store_true",
-        help="leave NNCF's own loop out, which takes hours (default: with it)",
+        help="leave NNCF's own loop out (default: with it)",
     )
     return parser
 

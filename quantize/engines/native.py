@@ -13,19 +13,19 @@ from runtime.image import Pixels
 
 
 class NativeEngine:
-    """Calibrates once; `ranges` are those of the equalized graph's activations."""
+    """Calibrates once: `calibrated` is the equalized graph with its activations' ranges."""
 
     name = "native"
     version = "2"  # another one when it makes other files
 
     def __init__(self, source: SourceModel, faces: Pixels) -> None:
-        self._calibrated = calibrate(source.model, source.layers, faces, source.feed)
+        self.calibrated = calibrate(source.model, source.layers, faces, source.feed)
 
     @property
     def ranges(self) -> Mapping[str, Range]:
-        return self._calibrated.ranges
+        return self.calibrated.ranges
 
     def quantize(self, layers: Sequence[Layer], target: Target) -> ModelProto:
         names = {layer.name for layer in layers}
-        chosen = [layer for layer in self._calibrated.layers if layer.name in names]
-        return quantize_layers(self._calibrated.model, chosen, self._calibrated.ranges, target)
+        chosen = [layer for layer in self.calibrated.layers if layer.name in names]
+        return quantize_layers(self.calibrated.model, chosen, self.calibrated.ranges, target)

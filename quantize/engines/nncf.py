@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from types import ModuleType
-from typing import Any
+from typing import Any, Literal
 
 from onnx import ModelProto
 
@@ -34,10 +34,15 @@ OTHER_API = (AttributeError, ImportError, TypeError)
 
 @dataclass(frozen=True)
 class NncfOptions:
-    """`smooth_quant`: its strength for convolutions, None without; `fast`: the bias correction."""
+    """`smooth_quant`: its strength for convolutions, None without; `bias_correction`: None without.
+
+    `per_channel`: of depthwise convolutions, a scale for each channel of the input; no target can
+    compute that in INT8.
+    """
 
     smooth_quant: float | None = None
-    fast: bool = True
+    bias_correction: Literal["fast", "accurate"] | None = "fast"
+    per_channel: bool = False
 
 
 class NncfEngine:
@@ -54,7 +59,7 @@ class NncfEngine:
         self._faces, self._lr = faces, source.feed(faces)
 
     def quantize(self, layers: Sequence[Layer], target: Target) -> ModelProto:
-        model = _with_names(self._source.model)
+        model = name_operators(self._source.model)
         chosen = {layer.node for layer in layers}
         ignored = [node.name for node in model.graph.node if node.name not in chosen]
         try:
@@ -83,18 +88,24 @@ class NncfEngine:
             QuantizationParameters,
         )
 
-        preset = nncf.QuantizationPreset
-        off = -1.0 if options.smooth_quant is None else options.smooth_quant
+        preset, strength = nncf.QuantizationPreset, options.smooth_quant
         advanced = nncf.AdvancedQuantizationParameters(
-            activations_quantization_params=QuantizationParameters(per_channel=False),
-            smooth_quant_alphas=AdvancedSmoothQuantParameters(convolution=off, matmul=-1.0),
+            activations_quantization_params=QuantizationParameters(
+                per_channel=None if options.per_channel else False
+            ),
+            smooth_quant_alphas=AdvancedSmoothQuantParameters(
+                convolution=-1.0 if strength is None else strength, matmul=-1.0
+            ),
+            disable_bias_correction=options.bias_correction is None,
         )
         return nncf.quantize(
             model,
             nncf.Dataset([{model.graph.input[0].name: face} for face in _one_by_one(self._lr)]),
             preset=preset.PERFORMANCE if target.signed else preset.MIXED,
             subset_size=len(self._lr),
-            fast_bias_correction=options.fast,
+            fast_bias_correction=options.bias_correction != "accurate",
+            # NNCF leaves SmoothQuant out of any other kind of model, whatever its strength.
+            model_type=None if strength is None else nncf.ModelType.TRANSFORMER,
             ignored_scope=nncf.IgnoredScope(names=ignored),
             advanced_parameters=advanced,
         )
@@ -125,7 +136,7 @@ def _other_api(version: str, error: Exception) -> EdgeError:
     )
 
 
-def _with_names(model: ModelProto) -> ModelProto:
+def name_operators(model: ModelProto) -> ModelProto:
     """A copy in which each operator has a name: its own, else that of its first output."""
     model = copy(model)
     for node in model.graph.node:
