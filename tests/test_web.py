@@ -17,19 +17,18 @@ from onnx import numpy_helper
 from PIL import Image
 
 import tiny_artifact
+from benchmarks.harness.browser_peer import MODELS
 from benchmarks.harness.chromium import SOFTWARE_WEBGPU, find_chromium, open_page
 from benchmarks.studies import browser as browser_study
 from export import litert, npm, web
 from export.tflite.convert import convert
 from export.web_manifest import LITERT, ONNXRUNTIME
 from export.web_server import make_server
-from quantize import fp16, int8
 from quantize.fp16_passes import store_weights_in_half, to_half
-from quantize.targets import TARGETS
 from runtime.artifact import read_artifact
 from runtime.atomic import sha256_bytes, sha256_file
 from runtime.drift import read_probes
-from runtime.errors import EdgeError
+from runtime.errors import EXIT_USAGE, EdgeError
 from runtime.image import to_pixels, to_tensor, upscale_bicubic
 from runtime.manifest import probes_path
 from runtime.media.detector import Detector
@@ -617,14 +616,37 @@ def test_the_study_measures_the_page_on_faces(artifacts, tarball, hr_faces):
     assert "`tiny/int8.onnx`" in browser_study.browser_tables(content)
 
 
+def test_the_peer_needs_faces(artifacts, capsys):
+    assert browser_study.main(["--artifact", str(artifacts), "--peer"]) == EXIT_USAGE
+    assert "--peer needs --data" in capsys.readouterr().err
+
+
 @pytest.mark.soak
-def test_the_committed_network_passes_in_every_backend(edge_artifact, tarball):
+def test_the_peer_upscales_the_same_faces(artifacts, tarball, hr_faces, monkeypatch):
+    """Its packages are downloaded once a checkout, 57 MB."""
+    if not find_chromium():
+        pytest.skip("chromium is not installed")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(ROOT / ".work" / "cache"))
+    backends = {browser_study.OURS: "WebAssembly, one thread"}
+    report = browser_study.measure(
+        artifacts, [hr_faces], backends, turns=1, tarballs=[tarball], peer=True
+    )
+    bicubic, *theirs, ours = report.peers
+    assert [row.upscaler.split()[0] for row in theirs] == ["upscaler"] * len(MODELS)
+    assert min(row.psnr_y for row in theirs) > 25  # a wrong range or order would be under 15
+    assert min(row.ms for row in (*theirs, ours)) > 0
+    assert bicubic.psnr_y > 50  # the pictures are smooth
+    assert ours.upscaler == "tiny INT8, ONNX Runtime Web, one thread"
+    assert "| bicubic |" in browser_study.browser_tables(json.loads(json.dumps(asdict(report))))
+
+
+@pytest.mark.soak
+def test_the_committed_network_passes_in_every_backend(edge_int8, edge_halves, tarball):
     """Also in the emulated WebGPU, which takes minutes."""
     if not find_chromium():
         pytest.skip("chromium is not installed")
-    folder = edge_artifact.parent
-    int8.quantize(edge_artifact, [ROOT / "calib_data"], [TARGETS["cpu"]])
-    fp16.convert(edge_artifact)
+    folder = edge_int8.parent
+    assert {Path(each.artifact).parent for each in edge_halves} == {folder}
     backends = {**browser_study.BACKENDS, **browser_study.WEBGPU}
     report = browser_study.measure(folder, (), backends, turns=1, tarballs=[tarball])
     for row, least in zip(report.rows, (50, 50, 65, 65), strict=True):

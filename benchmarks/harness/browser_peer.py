@@ -81,6 +81,7 @@ class BrowserPeer:
         self.ours: Pixels | None = None
         self.lr = np.stack([shrink(face, LR_SIDE) for face in hr])
         self._sites = {model: _write_site(folder / model, model) for model in MODELS}
+        self._bytes = {model: _loaded_bytes(site) for model, site in self._sites.items()}
         self._made: dict[str, Pixels] = {}
         self._turns_ms: dict[str, list[float]] = {model: [] for model in MODELS}
 
@@ -101,13 +102,10 @@ class BrowserPeer:
         """Bicubic upscaling, and the models."""
         bicubic = np.stack([upscale_bicubic(face) for face in self.lr])
         rows = [PeerRow("bicubic", self.psnr_y(bicubic), len(self.lr))]
-        for model, site in self._sites.items():
+        for model, made in self._made.items():
             ms = statistics.median(self._turns_ms[model])
-            files = [path for path in site.iterdir() if path.name not in UNUSED]
-            loaded_bytes = sum(path.stat().st_size for path in files)
             name = f"upscaler {UPSCALER.version}, {MODELS[model].name} 8x"
-            quality = self.psnr_y(self._made[model])
-            rows.append(PeerRow(name, quality, len(self.lr), ms, loaded_bytes))
+            rows.append(PeerRow(name, self.psnr_y(made), len(made), ms, self._bytes[model]))
         return rows
 
     def psnr_y(self, sr: Pixels) -> float:
@@ -127,6 +125,11 @@ def peer_table(rows: Sequence[PeerRow]) -> str:
         loaded = "" if row.loaded_bytes is None else f"{row.loaded_bytes / 1e6:.1f}"
         lines.append(f"| {row.upscaler} | {row.psnr_y:.2f} | {ms} | {loaded} |")
     return "\n".join(lines)
+
+
+def _loaded_bytes(site: Path) -> int:
+    files = [path for path in site.iterdir() if path.name not in UNUSED]
+    return sum(path.stat().st_size for path in files)
 
 
 def _levels(face: Pixels) -> tuple[str, int]:
