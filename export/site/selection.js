@@ -1,6 +1,7 @@
 /** Selection: every provider runs the probes on this device; the fastest that passes is used. */
 
 import { Engine } from "./engine.js";
+import { NAME as LITERT } from "./runtimes/litert.js";
 
 const MAX_THREADS = 4; // more cores of a phone are slow ones
 const MUCH_SLOWER = 4; // times the best: the probes of such a provider are stopped
@@ -31,6 +32,7 @@ export async function inspect() {
 export function whyNot(route, device, { named, namedRuntime }) {
   if (named && route.provider !== named) return `not tried: ?provider=${named}`;
   if (namedRuntime && route.runtime !== namedRuntime) return `not tried: ?runtime=${namedRuntime}`;
+  if (route.runtime === LITERT && device.savesData && !namedRuntime) return "the browser asks to save data";
   if (route.provider === "wasm-threads" && !device.isolated) {
     return "the server does not send the headers that threads need (COOP and COEP)";
   }
