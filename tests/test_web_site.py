@@ -6,6 +6,7 @@ import http.client
 import io
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -24,6 +25,7 @@ from runtime.atomic import sha256_bytes, sha256_file
 from runtime.drift import read_probes
 from runtime.errors import EXIT_DRIFT, EXIT_ERROR, EXIT_MISSING, EXIT_USAGE
 from runtime.manifest import read_manifest, write_manifest
+from runtime.media import photo
 
 ROOT = Path(__file__).parent.parent
 PARTS = [name.rpartition("/")[2] for name in web_manifest.ONNXRUNTIME.members]
@@ -356,3 +358,12 @@ def test_without_the_file_for_litert_it_is_named(run, artifacts):
     status, (line,) = run("--litert")
     assert status == EXIT_ERROR
     assert "litert/int8.tflite: not found. Create it with: python -m export.litert" in line
+
+
+
+def test_photos_have_the_same_constants_on_the_page_as_in_the_runtime():
+    source = (ROOT / "export" / "site" / "photo.js").read_text()
+    constants = dict(re.findall(r"^const ([A-Z_]+) = ([\d.]+);", source, re.MULTILINE))
+    shared = {name for name in constants if hasattr(photo, name)}
+    assert {"MIN_FACE", "MAX_FRAME", "CLEAN", "NOISY", "LEAST_TRUST"} <= shared
+    assert {n: float(constants[n]) for n in shared} == {n: getattr(photo, n) for n in shared}
