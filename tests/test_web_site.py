@@ -360,7 +360,6 @@ def test_without_the_file_for_litert_it_is_named(run, artifacts):
     assert "litert/int8.tflite: not found. Create it with: python -m export.litert" in line
 
 
-
 def test_photos_have_the_same_constants_on_the_page_as_in_the_runtime():
     source = (ROOT / "export" / "site" / "photo.js").read_text()
     constants = dict(re.findall(r"^const ([A-Z_]+) = ([\d.]+);", source, re.MULTILINE))
