@@ -187,6 +187,7 @@ class Quantizer:
     def evaluate_open(
         self, target: Target, runner: Runner, content: bytes, layers: Sequence[Layer]
     ) -> Int8Candidate:
+        """The same of a file that is open already, in whatever format."""
         claimed = {layer.name for layer in layers}
         return Int8Candidate(
             content=content,
