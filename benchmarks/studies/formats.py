@@ -166,15 +166,15 @@ def formats_table(found: FormatComparison) -> str:
                 row.use,
             )
         )
-    errors = dict.fromkeys(
-        f"\n{row.format} for {capability}: {engine}."
-        for row in found.rows
-        for capability, engine in row.engines.items()
-        if isinstance(engine, str)
-    )
+    errors: dict[str, list[str]] = {}
+    for row in found.rows:
+        for engine in row.engines.values():
+            if isinstance(engine, str):
+                errors.setdefault(engine, []).append(row.format)
     builder = f"tensorrt-rtx {found.versions['tensorrt-rtx-cu13']}"
+    notes = [f"\n{' and '.join(formats)}: {error}." for error, formats in errors.items()]
     head = f"{found.model}, all layers, in ONNX Runtime; engines by {builder}, not run.\n"
-    return "\n".join([head, markdown_table(columns, lines), *errors])
+    return "\n".join([head, markdown_table(columns, lines), *notes])
 
 
 def main(argv: Sequence[str] | None = None) -> int:
