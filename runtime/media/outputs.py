@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, TypeAlias
 
-from runtime.atomic import writing
+from runtime.atomic import write_bytes, writing
 from runtime.errors import EdgeError
 from runtime.image import RowSource, check_output, encode_image, write_image
 from runtime.media.names import result_name
@@ -55,6 +55,14 @@ class FileOutput:
 
     def write(self, image: RowSource, origin: str) -> None:
         write_image(self.path, image, origin)
+
+    def encode(self, image: RowSource, origin: str) -> bytes:
+        """The file's content, which `store` writes."""
+        check_output(self.path, *image.shape[:2])
+        return b"".join(encode_image(image, self.path.suffix, origin))
+
+    def store(self, data: bytes) -> None:
+        write_bytes(self.path, data)
 
 
 class TarWriter:

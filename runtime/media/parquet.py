@@ -21,7 +21,7 @@ from runtime.media.outputs import NothingWrittenError, RowOutput, failed_comment
 IMAGES = ("image", "img", "png", "jpg", "jpeg", "bytes", "face", "data")
 KEYS = ("key", "__key__", "name", "file_name", "filename", "path", "id")
 READ_ROWS = 64  # at once
-GROUP_BYTES = 16 << 20  # of upscaled images in a row group; some 500 faces
+GROUP_BYTES = 8 << 20  # of upscaled images in a row group; some 400 faces
 STREAM_BYTES = 1 << 20  # of a column chunk that are read at once
 
 
@@ -126,6 +126,7 @@ class TableWriter:
             table = self._with_images(images)
         self._file.write_table(table)
         self.rows += len(images)
+        pa.default_memory_pool().release_unused()
         self._kept, self._bytes = [], 0
 
     def _with_images(self, images: list[bytes]) -> Any:

@@ -215,9 +215,7 @@ class Pipeline:
             return {job: result for results in alone for job, result in results.items()}
         ms = _ms_since(started) / len(faces)
         return {
-            id(face.job): writers.submit(_write_face, face, pixels, ms)
-            if writers and isinstance(face.job.output, FileOutput)
-            else _write_face(face, pixels, ms)
+            id(face.job): _write_face(face, pixels, ms, writers)
             for face, pixels in zip(faces, sr, strict=True)
         }
 
@@ -282,17 +280,36 @@ def _wait(made: Made) -> FaceResult:
     return made.result() if isinstance(made, Future) else made
 
 
-def _write_face(face: UpscaledFace, sr: Pixels, ms: float) -> FaceResult:
-    started, job = time.perf_counter(), face.job
-    assert job.output  # _read took those without
+def _write_face(face: UpscaledFace, sr: Pixels, ms: float, writers: Executor | None) -> Made:
+    """Encode and write it; what waits for a disk is left to the writers, if there are any."""
+    started, output = time.perf_counter(), face.job.output
+    assert output  # _read took those without
     try:
-        job.output.write(sr, job.origin)
+        if writers and isinstance(output, FileOutput):
+            data = output.encode(sr, face.job.origin)
+            return writers.submit(_store_face, face, output, data, ms + _ms_since(started))
+        output.write(sr, face.job.origin)
     except FullDiskError:
         raise
     except EdgeError as error:
-        return failure(job, str(error), status=error.status)
-    total_ms = round(face.ms + ms + _ms_since(started), 2)
-    return FaceResult(job.name, job.output.name, faces=1, ms=total_ms)
+        return failure(face.job, str(error), status=error.status)
+    return _done(face, ms + _ms_since(started))
+
+
+def _store_face(face: UpscaledFace, output: FileOutput, data: bytes, ms: float) -> FaceResult:
+    started = time.perf_counter()
+    try:
+        output.store(data)
+    except FullDiskError:
+        raise
+    except EdgeError as error:
+        return failure(face.job, str(error), status=error.status)
+    return _done(face, ms + _ms_since(started))
+
+
+def _done(face: UpscaledFace, ms: float) -> FaceResult:
+    assert face.job.output
+    return FaceResult(face.job.name, face.job.output.name, faces=1, ms=round(face.ms + ms, 2))
 
 
 def _ms_since(started: float) -> float:
