@@ -52,6 +52,9 @@ def compare_throughput(
     if then is None or (stored.machine.processor, stored.machine.cores) != here:
         note = f"throughput is not compared: {measured} is not of {here[1]} cores of {here[0]}"
         return ThroughputComparison(notes=(note,))
+    if stored.busy:
+        note = f"throughput is not compared: the machine was busy when {measured} was measured"
+        return ThroughputComparison(notes=(note,))
     busy = background_share(SAMPLE_SECONDS)
     if busy <= BUSY_SHARE:
         now = measure(artifact, EFFORT, progress)

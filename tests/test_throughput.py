@@ -138,6 +138,13 @@ def test_the_gate_of_throughput(written, monkeypatch, speedup, share, wide, slow
     assert len(found.compared) == 1 - busy
 
 
+def test_what_was_measured_on_a_busy_machine_is_no_measure(written, monkeypatch):
+    monkeypatch.setattr(throughput_regression, "usable_cores", lambda: 2)
+    written.write_text(json.dumps(asdict(replace(MEASURED, background_share=0.4))))
+    (note,) = compare_throughput(Path("x"), written).notes
+    assert "the machine was busy when" in note
+
+
 def test_another_machine_is_not_compared(written, monkeypatch):
     monkeypatch.setattr(throughput_regression, "usable_cores", lambda: 64)
     (note,) = compare_throughput(Path("x"), written).notes
