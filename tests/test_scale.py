@@ -46,7 +46,8 @@ def place(tmp_path, artifact):
     return tmp_path
 
 
-SHELLS = ["results.jsonl", "for shard in", "SLURM", pytest.param("xargs", marks=pytest.mark.soak)]
+SHELLS = ["results.jsonl", "for shard in"]
+SHELLS += [pytest.param(word, marks=pytest.mark.soak) for word in ("SLURM", "xargs")]
 
 
 @pytest.mark.parametrize("word", SHELLS)
