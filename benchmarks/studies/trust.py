@@ -7,7 +7,8 @@ ratio of what was removed to the finest detail of the frame (runtime.media.photo
 a kind and size of degraded faces: that ratio, and PSNR-Y over bicubic without back-projection, with
 the share that photo mode takes, with all of it, and with the best single share. Below the table
 stand the CLEAN and NOISY of the best mean, found on a grid; the choice is in runtime/media/photo.py
-and export/site/photo.js.
+and export/site/photo.js. No kind here has noise without JPEG, whose ratio is about 0.9: a test of
+photo.py holds that it is not trusted, which the best constants of a grid may forget.
 """
 
 import argparse

@@ -189,8 +189,8 @@ def trust(sr: Pixels, seen: Pixels, lr_side: int) -> float:
 
     All of it for a network that read fewer pixels than were seen. One that read all of them and was
     trained to remove noise removed it as noise, unless it is small against the fine detail of what
-    was seen: a sixth to two thirds of it on clean faces of 16 to 64 px, 0.8 to 1 on those with a
-    camera's noise, 1.2 to 1.6 on dark ones (in the mean over celeba-test).
+    was seen: 0.2 to 0.8 of it on clean faces of 16 to 64 px, 0.9 where noise is all of the detail,
+    1.6 to 2.5 where blur or JPEG has smoothed the noise (`benchmarks.studies.trust`).
     """
     if lr_side == LR_SIDE or len(seen) > lr_side:
         return 1.0
