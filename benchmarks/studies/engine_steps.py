@@ -24,7 +24,10 @@ from quantize.targets import Target
 
 @dataclass(frozen=True)
 class StepRow:
-    """A recipe's file for a target, with the same `layers` in INT8 as all others of the target."""
+    """A recipe's file for a target, with the same `layers` in INT8 as all others of the target.
+
+    The drift is None without real faces.
+    """
 
     engine: str
     step: str
@@ -32,6 +35,8 @@ class StepRow:
     layers: int
     fidelity_db: float
     worst_fidelity_db: float
+    drift_db: float | None = None
+    worst_drift_db: float | None = None
 
 
 class MinMax:
@@ -102,6 +107,7 @@ def compare_steps(
 
 
 def _row(step: str, target: Target, candidate: Int8Candidate) -> StepRow:
+    real = candidate.real
     return StepRow(
         engine=candidate.engine,
         step=step,
@@ -111,4 +117,6 @@ def _row(step: str, target: Target, candidate: Int8Candidate) -> StepRow:
         worst_fidelity_db=min(
             candidate.held_out.worst_fidelity_db, candidate.probes.worst_fidelity_db
         ),
+        drift_db=real.drift_db if real else None,
+        worst_drift_db=real.worst_drift_db if real else None,
     )

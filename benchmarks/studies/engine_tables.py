@@ -46,36 +46,50 @@ def _machine(found: "EngineComparison") -> str:
 
 
 def steps_table(found: "EngineComparison") -> str:
-    """Markdown: a row for each recipe, fidelity and worst face for each target."""
+    """Markdown: a row for each recipe; for each target the fidelity, and the drift if measured."""
     targets = list(dict.fromkeys(row.target for row in found.steps))
     recipes = list(dict.fromkeys((row.engine, row.step) for row in found.steps))
     by_place = {(row.engine, row.step, row.target): row for row in found.steps}
+    measured = any(row.drift_db is not None for row in found.steps)
+    columns = ["engine", "recipe"]
+    for target in targets:
+        columns += [f"{target}, fidelity dB (worst)"]
+        columns += [f"{target}, drift dB (worst)"] if measured else []
     lines = []
     for engine, step in recipes:
-        cells = [by_place[engine, step, target] for target in targets]
-        lines.append(
-            (engine, step, *(f"{c.fidelity_db:.1f} ({c.worst_fidelity_db:.1f})" for c in cells))
-        )
+        cells = []
+        for target in targets:
+            row = by_place[engine, step, target]
+            cells.append(f"{row.fidelity_db:.1f} ({row.worst_fidelity_db:.1f})")
+            if row.drift_db is not None:
+                cells.append(f"{row.drift_db:.4f} ({row.worst_drift_db:.3f})")
+        lines.append((engine, step, *cells))
     layers = ", ".join(f"{by_place[(*recipes[0], t)].layers} for {t}" for t in targets)
-    columns = ("engine", "recipe", *(f"{target}, dB (worst face)" for target in targets))
     return "\n".join(
         [
             f"The layers that the native file has in INT8: {layers}.\n",
-            markdown_table(columns, lines),
+            markdown_table(tuple(columns), lines),
             *(f"\n{_margin(found, target)}" for target in targets),
         ]
     )
 
 
 def _margin(found: "EngineComparison", target: str) -> str:
-    """How far the native recipe is from the best of NNCF's, of the same layers."""
+    """How the native recipe compares with the best of NNCF's of the same layers."""
     native, nncf = (
         [row for row in found.steps if (row.engine, row.target) == (engine, target)]
         for engine in ("native", "nncf")
     )
     own, best = native[-1], max(nncf, key=lambda row: row.fidelity_db)
     difference_db = own.fidelity_db - best.fidelity_db
-    return (
+    said = (
         f"For {target}, native's whole recipe is {abs(difference_db):.1f} dB"
-        f" {'above' if difference_db >= 0 else 'below'} the best of NNCF's ({best.step})."
+        f" {'above' if difference_db >= 0 else 'below'} the best of NNCF's ({best.step})"
+    )
+    drifts_db = [row.worst_drift_db for row in nncf if row.worst_drift_db is not None]
+    if own.worst_drift_db is None or not drifts_db:
+        return f"{said}."
+    return (
+        f"{said}; the worst real face loses {own.worst_drift_db:.3f} dB with it, and"
+        f" {min(drifts_db):.3f} at least with NNCF's."
     )
