@@ -1,5 +1,6 @@
 """Checkpoints: safetensors files that carry their config. Never pickle."""
 
+import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -13,8 +14,9 @@ from torch import Tensor
 
 from aminet.config import ModelConfig, find_config
 from aminet.model import AMINet
+from runtime.activation_ranges import ActivationRanges
 from runtime.atomic import sha256_bytes, sha256_file, write_bytes
-from runtime.errors import EdgeError
+from runtime.errors import EXIT_USAGE, EdgeError
 
 WEIGHTS = Path(__file__).parent / "weights"
 RESUMED = "average."  # prefix of the averaged weights in the state of a run
@@ -33,6 +35,7 @@ class Checkpoint:
     training: Mapping[str, Any] = field(default_factory=dict)  # recipe, steps, minutes
     random_weights: bool = False
     path: Path | None = None
+    ranges: ActivationRanges | None = None  # of quantization-aware training
 
 
 def weights_path(model: str) -> Path:
@@ -49,8 +52,12 @@ def save_checkpoint(
     metrics: Mapping[str, float] | None = None,
     training: Mapping[str, Any] | None = None,
     dtype: torch.dtype = torch.float32,
+    ranges: ActivationRanges | None = None,
 ) -> None:
-    """Write weights and config as one file, whole or not at all; the same again, the same bytes."""
+    """Write weights and config as one file, whole or not at all; the same again, the same bytes.
+
+    `ranges`: those of its activations, trained with these very weights.
+    """
     state = model.state_dict() if isinstance(model, AMINet) else model
     tensors = {
         key: value.detach()
@@ -64,6 +71,8 @@ def save_checkpoint(
         "metrics": dict(metrics or {}),
         "training": dict(training or {}),
     }
+    if ranges is not None:
+        about["quantization"] = asdict(ranges) | {"weights_sha256": _digest(tensors)}
     write_bytes(path, to_bytes(tensors, {KEY: json.dumps(about, sort_keys=True)}))
 
 
@@ -84,11 +93,47 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
             about["metrics"],
             about["training"],
             path=path,
+            ranges=_ranges(path, about.get("quantization"), state),
         )
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise EdgeError(
             f"{path}: damaged checkpoint ({error}); train it again or fetch it again"
         ) from error
+
+
+def _ranges(
+    path: Path, content: Mapping[str, Any] | None, state: Mapping[str, Tensor]
+) -> ActivationRanges | None:
+    """The ranges of quantization-aware training; EdgeError where the weights are not theirs."""
+    if content is None:
+        return None
+    if content["weights_sha256"] != _digest(state):
+        raise EdgeError(
+            f"{path}: its activation ranges are of other weights; take the checkpoint that"
+            " aminet.train --qat wrote"
+        )
+    return ActivationRanges.from_dict(content)
+
+
+def _digest(state: Mapping[str, Tensor]) -> str:
+    """Of all values in float32, in which a checkpoint is read."""
+    digest = hashlib.sha256()
+    for key in sorted(state):
+        digest.update(key.encode() + state[key].float().contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def refuse_trained_ranges(checkpoint: Checkpoint, done: str) -> None:
+    """EdgeError (status 2) for a checkpoint of quantization-aware training.
+
+    `done` is what would lose its ranges, or make weights that they do not fit.
+    """
+    if checkpoint.ranges is not None:
+        raise EdgeError(
+            f"{checkpoint.path}: is of quantization-aware training, whose activation ranges {done}"
+            " would not keep; take the weights that it started from, and run --qat last",
+            EXIT_USAGE,
+        )
 
 
 def _read(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:

@@ -22,12 +22,12 @@ class DepthwiseConv2d(nn.Conv2d):
     def __init__(self, channels: int, kernel: int) -> None:
         super().__init__(channels, channels, kernel, padding=kernel // 2, groups=channels)
 
-    def forward(self, x: Tensor) -> Tensor:
-        slow = x.device.type == "cpu" and self.kernel_size[0] >= SLOW_KERNEL
+    def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        slow = input.device.type == "cpu" and self.kernel_size[0] >= SLOW_KERNEL
         if not (slow and self.training and torch.is_grad_enabled()):
-            return super().forward(x)
-        assert self.bias is not None
-        return _Depthwise.apply(x, self.weight, self.bias)
+            return super()._conv_forward(input, weight, bias)
+        assert bias is not None
+        return _Depthwise.apply(input, weight, bias)
 
 
 class _Depthwise(torch.autograd.Function):

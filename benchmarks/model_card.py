@@ -21,6 +21,7 @@ STAGE = (
     "fresh",
     "freeze_norms",
     "teacher",
+    "qat",
     "morph",
     "mean",
 )

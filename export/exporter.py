@@ -105,6 +105,7 @@ def export(
         "passes": [simplifying.__name__ for simplifying in simplify.PASSES],
         "batches": list(BATCHES),
         "max_abs_diff_limit": max_abs_diff,
+        "quantization_aware": loaded.ranges is not None,
         **asdict(proved),
     }
     _write(target, content, probes, loaded, flags, measurement)

@@ -1,10 +1,13 @@
 """What an ONNX file says of itself, for people who open it in Netron or serve it with Triton."""
 
+import json
+from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
 
 from onnx import ModelProto
 
 from aminet.checkpoint import Checkpoint
+from runtime.activation_ranges import METADATA
 
 LICENSE = "weights: CelebA research, non-commercial; code: MIT"
 PURPOSE = (
@@ -15,7 +18,8 @@ PURPOSE = (
 
 
 def describe(model: ModelProto, checkpoint: Checkpoint) -> ModelProto:
-    """Return a copy with producer, description, name, version, licence and input range."""
+    """Return a copy with producer, description, name, version, licence and input range,
+    and the activation ranges of quantization-aware training."""
     described = ModelProto()
     described.CopyFrom(model)
     described.producer_name, described.producer_version = "aminet-edge", _version()
@@ -28,6 +32,9 @@ def describe(model: ModelProto, checkpoint: Checkpoint) -> ModelProto:
         "input_range": "[0, 1]",
         "checkpoint_sha256": checkpoint.sha256,
     }
+    if checkpoint.ranges is not None:
+        content = asdict(checkpoint.ranges) | {"checkpoint_sha256": checkpoint.sha256}
+        properties[METADATA] = json.dumps(content, sort_keys=True)
     for key, value in properties.items():
         described.metadata_props.add(key=key, value=value)
     return described

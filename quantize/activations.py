@@ -7,10 +7,11 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import ModelProto, helper
 
-from quantize.equalize import equalize, scale_inputs
+from quantize.equalize import SCALED, Equalized, Factors, equalize, scale_inputs
 from quantize.layers import Layer
 from quantize.precision import open_quietly
 from quantize.qdq import Range, copy
+from runtime.activation_ranges import ActivationRanges
 from runtime.image import Pixels, Tensor, to_tensor
 
 Feed = Callable[[Pixels], Tensor]
@@ -21,11 +22,27 @@ BATCH = 8  # images whose activations are held at a time
 
 @dataclass(frozen=True)
 class Calibrated:
-    """An equalized graph, its layers, and the range of each activation that they read or make."""
+    """An equalized graph, its layers, and the range of each activation that they read or make.
+
+    `factors`: of the inputs that are scaled by a Mul. `equalized`: what was done to the graph
+    before; None where trained weights were equalized already.
+    """
 
     model: ModelProto
     layers: tuple[Layer, ...]
     ranges: Mapping[str, Range]
+    factors: Mapping[str, Factors]
+    equalized: Equalized | None = None
+
+    def to_start(self) -> ActivationRanges:
+        """The ranges as the start of a training."""
+        named = {layer.name: (layer.input, layer.result) for layer in self.layers}
+        used = {name for pair in named.values() for name in pair}
+        return ActivationRanges(
+            named,
+            {name: (self.ranges[name].low, self.ranges[name].high) for name in used},
+            {name: tuple(map(float, factors)) for name, factors in self.factors.items()},
+        )
 
 
 def calibrate(
@@ -38,8 +55,9 @@ def calibrate(
     sizes = {name: found.sizes for name, found in extremes.items()}
     model, layers, scaled = scale_inputs(equalized.model, layers, sizes)
     for name, factors in scaled.items():
-        extremes[name] = extremes[name.removesuffix("_scaled")].times(factors)
-    return Calibrated(model, layers, {name: found.range for name, found in extremes.items()})
+        extremes[name] = extremes[name.removesuffix(SCALED)].times(factors)
+    ranges = {name: found.range for name, found in extremes.items()}
+    return Calibrated(model, layers, ranges, scaled, equalized)
 
 
 @dataclass(frozen=True)

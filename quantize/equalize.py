@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
-from quantize.layers import Layer, activation_shapes
+from quantize.layers import Layer, activation_shapes, module_name
 from quantize.qdq import copy, set_nodes
 
 # At 1 all channels would be as large as the largest, and a face unlike the calibration set could
@@ -23,6 +23,7 @@ from quantize.qdq import copy, set_nodes
 STRENGTH = 0.75
 LEAST_GAIN = 1.8  # largest channel over the root mean square of all, from which an extra Mul pays
 MOST = 32.0  # largest factor of a channel: a dead one needs no steps
+SCALED = "_scaled"  # the end of a scaled input's name
 FIXED = 0  # the class of channels that cannot be scaled
 
 Ids = NDArray[np.int64]
@@ -32,10 +33,17 @@ Factors = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Equalized:
-    """A graph of the same function, and the factors of its activations' channels."""
+    """A graph of the same function, and the factors of its activations' channels.
+
+    `convolutions`: of each that can be scaled, by its module's name, the factors of its output's
+    and its input's channels. `classes`: likewise the classes of channels that have one factor,
+    FIXED for those whose factor is 1.
+    """
 
     model: ModelProto
     factors: Mapping[str, Factors]
+    convolutions: Mapping[str, tuple[Factors, Factors]]
+    classes: Mapping[str, tuple[Ids, Ids]]
 
 
 def equalize(model: ModelProto, sizes: Mapping[str, Sizes]) -> Equalized:
@@ -47,14 +55,16 @@ def equalize(model: ModelProto, sizes: Mapping[str, Sizes]) -> Equalized:
     channels = _Channels(model)
     factors = channels.factors(sizes)
     constants = {tensor.name: tensor for tensor in model.graph.initializer}
+    convolutions, classes = {}, {}
     for node in model.graph.node:
         if channels.is_scalable(node):
-            of_output, of_input = (
-                factors[channels.ids(node.output[0])],
-                factors[channels.ids(node.input[0])],
-            )
-            _scale_convolution(node, constants, of_output, of_input)
-    return Equalized(model, {name: factors[channels.ids(name)] for name in sizes})
+            out, read = channels.ids(node.output[0]), channels.ids(node.input[0])
+            if out.any() or read.any():
+                classes[module_name(node)] = (out, read)
+                convolutions[module_name(node)] = (factors[out], factors[read])
+                _scale_convolution(node, constants, factors[out], factors[read])
+    of_activations = {name: factors[channels.ids(name)] for name in sizes}
+    return Equalized(model, of_activations, convolutions, classes)
 
 
 def scale_inputs(
@@ -65,6 +75,18 @@ def scale_inputs(
     `sizes` as for `equalize`, of this graph. Returns the graph, the layers with their new inputs,
     and the factors of those inputs' channels.
     """
+    unlike = {
+        layer.input: _towards_largest(size / size.max())
+        for layer in layers
+        if (size := sizes[layer.input]).max() >= LEAST_GAIN * np.sqrt(np.mean(size**2)) > 0
+    }
+    return scale_inputs_by(model, layers, unlike)
+
+
+def scale_inputs_by(
+    model: ModelProto, layers: Sequence[Layer], factors: Mapping[str, Factors]
+) -> tuple[ModelProto, tuple[Layer, ...], dict[str, Factors]]:
+    """The same with the factors of these activations' channels, by name."""
     model = copy(model)
     channels = _Channels(model)
     constants = {tensor.name: tensor for tensor in model.graph.initializer}
@@ -72,13 +94,13 @@ def scale_inputs(
     scaled: dict[str, Factors] = {}
     changed = []
     for layer in layers:
-        size, node = sizes[layer.input], convolutions.get(layer.output)
-        if node is None or size.max() < LEAST_GAIN * np.sqrt(np.mean(size**2)):
+        of_input, node = factors.get(layer.input), convolutions.get(layer.output)
+        if of_input is None or node is None:
             changed.append(layer)
             continue
-        name = f"{layer.input}_scaled"
-        scaled[name] = _towards_largest(size / size.max())
-        _scale_convolution(node, constants, np.ones(constants[node.input[1]].dims[0]), scaled[name])
+        name = f"{layer.input}{SCALED}"
+        scaled[name] = of_input
+        _scale_convolution(node, constants, np.ones(constants[node.input[1]].dims[0]), of_input)
         node.input[0] = name
         changed.append(replace(layer, input=name))
     _insert_multiplications(model, scaled)
@@ -91,7 +113,7 @@ def _insert_multiplications(model: ModelProto, scaled: Mapping[str, Factors]) ->
     for name, factors in scaled.items():
         constant = factors.astype(np.float32).reshape(1, -1, 1, 1)
         model.graph.initializer.append(numpy_helper.from_array(constant, f"{name}_factors"))
-        source = name.removesuffix("_scaled")
+        source = name.removesuffix(SCALED)
         inputs = [source, f"{name}_factors"]
         inserted[source] = helper.make_node("Mul", inputs, [name], name=f"{name}_Mul")
     nodes = [inserted.pop(value.name) for value in model.graph.input if value.name in inserted]

@@ -62,6 +62,7 @@ def quantize(
         artifact, imported = import_network(Path(artifact), calib, options.network, progress)
         notes.append(imported)
     source = read_source(artifact)
+    notes += _check_ranges(source, options)
     calibration = read_calibration(calib, source.reads)
     notes += [f"skipped: {reason}" for reason in calibration.skipped]
     if source.manifest.network is None:  # whose probes are of this very set
@@ -89,6 +90,25 @@ def quantize(
             " with real faces of 128x128 measures the drift instead, and mostly allows more INT8"
         )
     return Int8Result(tuple(artifacts), tuple(failures), tuple(notes))
+
+
+def _check_ranges(source: "SourceModel", options: Int8Options) -> list[str]:
+    """A note on trained ranges; EdgeError (status 2) where they are missing, or unwanted."""
+    if source.trained is None:
+        if options.trained_ranges:
+            raise EdgeError(
+                f"{source.path}: carries no trained ranges, expected an export of a checkpoint of"
+                " aminet.train --qat; or leave out --qat",
+                EXIT_USAGE,
+            )
+        return []
+    if options.engine != "native":
+        raise EdgeError(
+            f"{source.path}: carries ranges of a quantization-aware training, which --engine"
+            f" {options.engine} would find anew; leave it out",
+            EXIT_USAGE,
+        )
+    return ["the ranges are trained ones; the calibration set evaluates only"]
 
 
 def _check_resemblance(
@@ -132,6 +152,7 @@ def _run(arguments: argparse.Namespace) -> int:
                 require_precision=arguments.require_precision,
                 engine=arguments.engine,
                 force=arguments.force,
+                trained_ranges=arguments.qat,
                 network=NetworkOptions(
                     arguments.side, _parse_range(arguments.range), arguments.out
                 ),
@@ -218,6 +239,11 @@ def _parser() -> argparse.ArgumentParser:
         "--force",
         action="store_true",
         help="take a calibration set that does not fit the model (default: refused)",
+    )
+    parser.add_argument(
+        "--qat",
+        action="store_true",
+        help="refuse a model without ranges of quantization-aware training (default: calibrate)",
     )
     other = parser.add_argument_group("another network than AMINet (an ONNX file without manifest)")
     other.add_argument(

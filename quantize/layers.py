@@ -34,6 +34,11 @@ class Layer:
     macs: int
 
 
+def module_name(convolution: NodeProto) -> str:
+    """The network's module that a convolution with constant weights was exported from."""
+    return convolution.input[1].removesuffix(".weight")
+
+
 def find_layers(model: ModelProto) -> tuple[Layer, ...]:
     """The convolutions worth quantizing, in the graph's order."""
     return tuple(layer for layer, reason in _convolutions(model) if reason is None)
@@ -117,7 +122,7 @@ def _layer(model: ModelProto, node: NodeProto, macs: int) -> Layer:
     readers = [reader for reader in model.graph.node if output in reader.input]
     fused = len(readers) == 1 and readers[0].op_type == "Relu"
     return Layer(
-        name=node.input[1].removesuffix(".weight"),
+        name=module_name(node),
         node=node.name or output,
         input=node.input[0],
         output=output,

@@ -30,7 +30,8 @@ class Int8Options:
 
     `data`: real faces of 128x128, on which the drift is measured. `minutes`: for measuring each
     layer's sensitivity. `engine`: one of ENGINES, or auto, which keeps the better. `force`: a
-    calibration set that does not fit the model is taken all the same.
+    calibration set that does not fit the model is taken all the same. `trained_ranges`: a model
+    without those of a quantization-aware training is refused.
     """
 
     max_drop_db: float | None = None
@@ -39,6 +40,7 @@ class Int8Options:
     require_precision: bool = False
     engine: str = "native"
     force: bool = False
+    trained_ranges: bool = False
     network: NetworkOptions = NetworkOptions()
 
 

@@ -84,7 +84,8 @@ class Quantizer:
 
     @cached_property
     def _native(self) -> NativeEngine:
-        self._progress("calibrating")
+        if self._source.trained is None:
+            self._progress("calibrating")
         return NativeEngine(self._source, self._calibration.faces)
 
     def _best(self, target: Target) -> tuple[QuantizationEngine, Int8Candidate]:

@@ -154,6 +154,7 @@ def make_manifest(
         flags={
             "engine": candidate.engine,
             "engine_version": candidate.engine_version,
+            "ranges": "calibrated" if source.trained is None else "trained",
             "weight_limit": target.weight_limit,
             "calibration_faces": len(calibration.faces),
             "calibration_contrast": CONTRAST,

@@ -10,7 +10,9 @@ from onnx import ModelProto
 
 from quantize.layers import Layer, find_layers, layers_always_fp32, total_macs
 from quantize.qdq import copy
+from quantize.trained_ranges import read_trained_ranges, without_ranges
 from runtime import drift
+from runtime.activation_ranges import ActivationRanges
 from runtime.artifact import Artifact, read_artifact
 from runtime.atomic import sha256_bytes
 from runtime.backends.open import Runner, open_backend
@@ -27,7 +29,7 @@ class SourceModel:
 
     The graph of another network than AMINet has the size of its probes, so that all shapes are
     known; `serialize` makes it of any size again. `always_fp32`: the convolutions that are never
-    quantized, with the reason.
+    quantized, with the reason. `trained`: the ranges of a quantization-aware training.
     """
 
     artifact: Artifact
@@ -35,6 +37,7 @@ class SourceModel:
     layers: tuple[Layer, ...]
     always_fp32: dict[str, str]
     macs: int
+    trained: ActivationRanges | None = None
 
     @property
     def path(self) -> Path:
@@ -103,12 +106,15 @@ def read_source(path: str | Path) -> SourceModel:
         )
     open_backend("onnxruntime", artifact).close()  # checks the contract
     model = onnx.load_model_from_string(artifact.model)
+    trained = read_trained_ranges(model, artifact.manifest.checkpoint_sha256, str(path))
+    model = without_ranges(model)
     if artifact.manifest.network is not None:
         model = _with_size(model, artifact.manifest.network)
     layers = find_layers(model)
     if not layers:
         raise EdgeError(f"{path}: has no convolution that could be quantized; leave it FP32")
-    return SourceModel(artifact, model, layers, layers_always_fp32(model), total_macs(model))
+    always_fp32 = layers_always_fp32(model)
+    return SourceModel(artifact, model, layers, always_fp32, total_macs(model), trained)
 
 
 def _with_size(model: ModelProto, network: Network) -> ModelProto:

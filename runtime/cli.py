@@ -21,6 +21,7 @@ COMMANDS = {
     "quantize": ("quantize.int8", "make INT8 artifacts within a drift budget"),
     "fp16": ("quantize.fp16", "make an FP16 artifact within a drift budget"),
     "fp8": ("quantize.fp8", "make FP8 artifacts for TensorRT within a drift budget"),
+    "ranges": ("quantize.ranges", "find the ranges that quantization-aware training starts from"),
     "sensitivity": ("quantize.sensitivity", "measure what each layer costs in INT8"),
     "compare": ("export.compare", "find the layers where an artifact leaves FP32"),
     "tensorrt": ("export.tensorrt", "compile TensorRT engines"),

@@ -33,6 +33,7 @@ EXTRAS = {
     "quantize.int8": "quantize",
     "quantize.fp8": "quantize",
     "quantize.fp16": "quantize",
+    "quantize.ranges": "quantize",
     "quantize.sensitivity": "quantize",
     "benchmarks.accuracy --data x": "train,eval",
     "export.pack": "tensorrt-rtx",

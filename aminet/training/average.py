@@ -24,6 +24,7 @@ from aminet.checkpoint import (
     Checkpoint,
     build_model,
     load_checkpoint,
+    refuse_trained_ranges,
     require_config,
     save_checkpoint,
 )
@@ -62,6 +63,8 @@ def average(paths: Sequence[str | Path], val: Sequence[str | Path], out: Path) -
     if len(paths) < 2:
         raise EdgeError("average: give two checkpoints or more", EXIT_USAGE)
     checkpoints = [load_checkpoint(path) for path in paths]
+    for checkpoint in checkpoints:
+        refuse_trained_ranges(checkpoint, "a mean of weights")
     validation = load_validation(val, checkpoints[0].config.lr_side)
     state = mean_weights(checkpoints)
     each = {

@@ -35,20 +35,23 @@ class Teacher:
 
     The mean of a network's outputs for a face and for the flipped face is closer to the original
     than either (geometric self-ensemble: EDSR, Lim et al. 2017). A student that sees either learns
-    the mean, at one pass a face.
+    the mean, at one pass a face. Quantization-aware training imitates the network itself: nothing
+    is flipped.
     """
 
     def __init__(self, options: TrainOptions, device: torch.device) -> None:
         network, _ = load_model(checkpoint=options.teacher)
         network.requires_grad_(False).to(device)
         self.network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.flips = not options.qat
         self.forward = torch.compile(self.network) if options.compile else self.network
 
     @torch.no_grad()
     def __call__(self, lr: Tensor) -> Tensor:
         """Super-resolve lr (N, 3, S, S) to (N, 3, 128, 128), float32."""
-        seen = _flip_every_other(lr).contiguous(memory_format=torch.channels_last)
-        return _flip_every_other(self.forward(seen).float())
+        seen = _flip_every_other(lr) if self.flips else lr
+        sr = self.forward(seen.contiguous(memory_format=torch.channels_last)).float()
+        return _flip_every_other(sr) if self.flips else sr
 
 
 def _flip_every_other(faces: Tensor) -> Tensor:

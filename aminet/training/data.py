@@ -98,6 +98,21 @@ def reframe(hr: Tensor, augmentation: Augmentation, generator: torch.Generator) 
     return resize(padded[:, :, top : top + side, left : left + side], SR_SIDE)
 
 
+def contrast_half(images: Tensor, contrast: float) -> Tensor:
+    """Every other image of (N, 3, H, W) in [0, 1]: its upper half, the next one's lower half, with
+    more contrast around their mean colour, as quantize.int8 calibrates.
+
+    For activations that few faces reach, and a teacher that says what becomes of any image.
+    """
+    odd, rows = images[1::2], images.shape[2] // 2
+    below = images.roll(-1, 0)[1::2]
+    joined = torch.cat([odd[:, :, :rows], below[:, :, rows:]], 2)
+    mean = joined.mean((2, 3), keepdim=True)
+    changed = images.clone()
+    changed[1::2] = (mean + contrast * (joined - mean)).clamp(0, 1)
+    return changed
+
+
 def relight(hr: Tensor, augmentation: Augmentation, generator: torch.Generator) -> Tensor:
     """Change exposure and the balance of colours of uint8 (N, 3, H, W), each face by its own."""
     stops = (torch.rand(len(hr), 1, 1, 1, generator=generator) * 2 - 1) * augmentation.exposure

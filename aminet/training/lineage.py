@@ -23,8 +23,11 @@ def describe(options: TrainOptions) -> dict[str, Any]:
     options_by_name = dataclasses.asdict(options)
     for name in ("out", "resume", "overwrite", "tensorboard"):
         options_by_name.pop(name)
-    for path in ("init", "teacher"):
+    for path in ("init", "teacher", "ranges"):
         options_by_name[path] = _name(options_by_name[path])
+    if not options.qat:  # as it was before there was one: the recipe of a run to be resumed
+        options_by_name.pop("qat")
+        options_by_name.pop("ranges")
     if options.gan is not None:
         options_by_name["gan"] |= {
             "vgg": _name(options.gan.vgg),

@@ -24,6 +24,7 @@ from aminet.checkpoint import (
     Checkpoint,
     build_model,
     load_checkpoint,
+    refuse_trained_ranges,
     require_config,
     save_checkpoint,
 )
@@ -198,6 +199,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def _run(given: argparse.Namespace) -> int:
     checkpoint, config = load_checkpoint(given.checkpoint), find_config(given.model)
+    refuse_trained_ranges(checkpoint, "another shape")
     lr = shrink(load(given.data)[:FACES]).float() / 255
     network = morph(checkpoint, config, lr)
     done = difference(checkpoint.config, config)

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 ENDS = ("entry.", "exit.")
+RANGE_SCALE = 30.0  # of the learning rate, for ranges and the factors of channels
 GATE_SCALE = 0.1  # of the learning rate, for SKAF's selection: see is_gate
 
 
@@ -54,6 +55,11 @@ def is_gate(name: str) -> bool:
     return ".select." in name
 
 
+def is_range(name: str) -> bool:
+    """Of quantization-aware training: the ends of a range, the logarithm of a channel's factor."""
+    return name.startswith(("quantizers.", "channels."))
+
+
 def is_end(name: str) -> bool:
     """Entry and exit: no batch norm follows, so their size counts; it is learnt, not decayed."""
     return name.startswith(ENDS)
@@ -79,9 +85,13 @@ def build_optimizers(
     """
     named = dict(network.named_parameters())
     wide = {k: v for k, v in named.items() if kind == "muon" and is_wide(v, k)}
-    rest = [v for k, v in named.items() if k not in wide and not is_gate(k)]
-    gates = [v for k, v in named.items() if is_gate(k)]
-    groups = [{"params": rest, "scale": 1.0}, {"params": gates, "scale": GATE_SCALE}]
+    slow, fast = ([v for k, v in named.items() if chosen(k)] for chosen in (is_gate, is_range))
+    rest = [v for k, v in named.items() if k not in wide and not is_gate(k) and not is_range(k)]
+    groups = [
+        {"params": rest, "scale": 1.0},
+        {"params": slow, "scale": GATE_SCALE},
+        {"params": fast, "scale": RANGE_SCALE},
+    ]
     optimizers: list[torch.optim.Optimizer] = [
         torch.optim.Adam([g for g in groups if g["params"]], lr=rate, betas=betas, fused=True)
     ]

@@ -15,6 +15,16 @@ from runtime.errors import EXIT_USAGE, EdgeError
 
 GAN_RATE = 1e-4  # of AMIGAN's generator, which Adam trains
 GAN_MODEL = "amigan"  # what --gan trains unless --model is given
+QAT_DEFAULTS: dict[str, Any] = {
+    "amp": False,
+    "batch": 8,
+    "optimizer": "adam",
+    "rate": 1e-4,
+    "warmup": 20,
+    "loss": "l2",
+    "distill": 1.0,
+    "val_every_s": 120.0,
+}
 
 Range = tuple[float, float, str]  # least, most, and both in words
 POSITIVE = (math.ulp(0), math.inf, "more than 0")
@@ -128,6 +138,15 @@ class TrainOptions:
         None, "a checkpoint to imitate (distillation)", type=Path, metavar="F"
     )
     distill: float = option(0.5, "the teacher's share of the pixel loss", SHARE)
+    qat: bool = option(
+        False, "quantization-aware training from the weights of --init, or the committed ones"
+    )
+    ranges: Path | None = option(
+        None,
+        "with --qat: what quantize.ranges wrote; default artifacts/MODEL/ranges.json",
+        type=Path,
+        metavar="F",
+    )
     gan: GanOptions | None = None
     val_every_s: float = option(
         240.0,
@@ -156,6 +175,24 @@ class TrainOptions:
             raise _usage("--weight-decay needs --optimizer muon")
         if self.freeze_norms and (self.init is None or self.fresh):
             raise _usage("--freeze-norms needs --init, and no --fresh part without statistics")
+        if self.ranges is not None and not self.qat:
+            raise _usage("--ranges needs --qat")
+        if self.qat:
+            self._check_qat()
+
+    def _check_qat(self) -> None:
+        """Refuse what would undo quantization-aware training, or do nothing in it."""
+        if self.amp:
+            raise _usage("--qat needs --no-amp: bf16 and fp16 are coarser than what it trains")
+        unfit = {
+            "--gan": self.gan is not None,
+            "--fresh": bool(self.fresh),
+            "--freeze-norms": self.freeze_norms,  # they are folded
+            "--head-start": self.head_start > 0,
+            "--compile": self.compile,
+        }
+        if found := [flag for flag, given in unfit.items() if given]:
+            raise _usage(f"{found[0]} does not go with --qat")
 
 
 def check_ranges(options: Any) -> None:
@@ -237,7 +274,9 @@ def make_options(arguments: argparse.Namespace) -> TrainOptions:
     elif adversary:
         flags = [_flag(one) for one in _options_of(GanOptions)]
         raise _usage(f"{', '.join(flags[:-1])} and {flags[-1]} need --gan")
-    if "distill" in given and "teacher" not in given:
+    if given.get("qat"):
+        given = {**QAT_DEFAULTS, **given}
+    elif "distill" in given and "teacher" not in given:
         raise _usage("--distill needs --teacher")
     lr_side = find_config(given.get("model", TrainOptions.model)).lr_side
     if augmentation and lr_side != LR_SIDE:

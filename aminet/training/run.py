@@ -22,6 +22,7 @@ from aminet.training.loader import DegradedFaces, degraded_batches
 from aminet.training.logbook import EVENTS, Logbook, open_log, write_csv, write_curves
 from aminet.training.lpips import LPIPS
 from aminet.training.options import TrainOptions
+from aminet.training.qat import QuantizationAware
 from aminet.training.trainer import BEST, STATE, DivergedError, Trainer
 from aminet.training.wild_validation import AnyValidation, load_validation
 from runtime.dataset import load_faces
@@ -193,7 +194,7 @@ def _status(trainer: Trainer, loss: float, images_per_s: float, left_s: float) -
     minutes, seconds = divmod(round(max(left_s, 0)), 60)
     hours, minutes = divmod(minutes, 60)
     return (
-        f"step {trainer.progress.step}, loss {loss:.4f}, rate {trainer.learning_rate():.1e},"
+        f"step {trainer.progress.step}, loss {loss:.3g}, rate {trainer.learning_rate():.1e},"
         f" {images_per_s:.0f} faces/s, {hours}:{minutes:02}:{seconds:02} left"
     )
 
@@ -213,17 +214,24 @@ def _validate(trainer: Trainer, validation: AnyValidation | None, logbook: Logbo
 
     AMIGAN trades PSNR-Y for detail: its latest weights are kept.
     """
-    metrics = {}
+    metrics: dict[str, float] = {}
     if validation is not None:
         network = trainer.averaged_network()
         psnr_y, beside = validation.evaluate(network)
+        metrics = {"validation/psnr_y": psnr_y}
+        if isinstance(network, QuantizationAware):  # the choice is INT8's, the weights are FP32's
+            with network.on(None):
+                metrics = {
+                    "validation/psnr_y": validation.evaluate(network)[0],
+                    "validation/int8_psnr_y": psnr_y,
+                }
+            beside = {**beside, "fp32_psnr_y": round(metrics["validation/psnr_y"], 4)}
         bicubic = round(validation.bicubic_psnr_y, 4)
         _log(trainer, logbook, psnr_y=round(psnr_y, 4), bicubic_psnr_y=bicubic, **beside)
         write_image(trainer.options.out / SHEET, validation.sheet(network))
         if psnr_y <= trainer.progress.best_psnr_y and trainer.adversary is None:
             return
         trainer.progress.best_psnr_y = psnr_y
-        metrics = {"validation/psnr_y": psnr_y}
         if "lpips" in beside:
             metrics["validation/lpips"] = beside["lpips"]
     trainer.save_best(metrics, recipe(trainer))

@@ -1,5 +1,6 @@
 """One training step, and the weights, averages and optimizers that it moves."""
 
+import copy
 import math
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -8,27 +9,35 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from aminet.checkpoint import (
     Checkpoint,
     build_model,
     load_checkpoint,
+    refuse_trained_ranges,
     require_config,
     save_checkpoint,
+    weights_path,
 )
 from aminet.config import ModelConfig, find_config
 from aminet.model import AMINet
 from aminet.training.compiled import Forward, compile_checked
 from aminet.training.criterion import Criterion
+from aminet.training.data import contrast_half
 from aminet.training.discriminator import Adversary
 from aminet.training.distributed import ALONE, World
 from aminet.training.lineage import Stage, advance, begin
 from aminet.training.optimizer import ENDS, build_optimizers, set_rate
 from aminet.training.options import TrainOptions
+from aminet.training.qat import QuantizationAware
+from aminet.training.rounding import CPU
 from aminet.training.state import pack, restore_moments, unpack
+from runtime.activation_ranges import FILE as RANGES
+from runtime.activation_ranges import RangeFile, read_range_file
 from runtime.errors import EXIT_USAGE, EdgeError
 
+CONTRAST = 1.6  # of every other face in quantization-aware training; quantize.activations has it
 GRADIENT_NORM = 1.0  # gradients are clipped to this length
 FINAL_RATE = 0.01  # of the learning rate, at the end of the cosine
 STATE, BEST = "state.safetensors", "best.safetensors"  # files of a run
@@ -61,13 +70,14 @@ class Trainer:
         config: ModelConfig | None = None,
         world: World = ALONE,
     ) -> None:
-        self.options = options
+        self.options = options = _from_committed(options) if options.qat else options
         self.world = world
         self.config = config or find_config(options.model)
         self.device = _device(options.device, world)
         torch.manual_seed(options.seed)
         network, stages = _start(options, self.config)
-        self.network = network.train().to(self.device)
+        self.network: nn.Module = network.train().to(self.device)
+        self.aware = network if isinstance(network, QuantizationAware) else None
         if options.freeze_norms:
             _freeze_norms(self.network)
         self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -128,6 +138,9 @@ class Trainer:
         if not self._checked:
             self._compile(lr, hr)
         share = self.rate_share()
+        if self.aware is not None:
+            self.aware.select(self.progress.step)
+            lr, hr = (contrast_half(images, CONTRAST) for images in (lr, hr))
         with self._autocast():
             sr = self.forward(lr.contiguous(memory_format=torch.channels_last))
             self.terms = self.criterion(sr.float(), lr, hr, self.progress.step)
@@ -226,9 +239,12 @@ class Trainer:
                 self.average[key].copy_(value)
         torch._foreach_lerp_(averages, currents, 1 - decay)
 
-    def averaged_network(self) -> AMINet:
-        network = AMINet(self.config).to(self.device)
+    def averaged_network(self) -> AMINet | QuantizationAware:
+        """The network of the averaged weights; quantization-aware it computes on the CPU's grid."""
+        network = copy.deepcopy(self.aware) or AMINet(self.config).to(self.device)
         network.load_state_dict(self.average)
+        if isinstance(network, QuantizationAware):
+            network.mode.grid = CPU
         return network.eval()
 
     def save(self) -> None:
@@ -248,7 +264,7 @@ class Trainer:
         """Take the run up where it was saved; its stages until then."""
         saved = load_checkpoint(self.state_path)
         require_config(saved, self.config, self.options.model)
-        _require_optimizer(saved, self.options)
+        _require_alike(saved, self.options)
         parts = unpack(saved.state)
         self.network.load_state_dict(parts["network"])
         self.average = {k: v.to(self.device) for k, v in parts["average"].items()}
@@ -267,17 +283,32 @@ class Trainer:
         return [*self.optimizers, *critics]
 
     def save_best(self, metrics: Mapping[str, float], training: dict[str, Any]) -> None:
+        """Write the averaged weights and, of quantization-aware training, the ranges."""
+        state, ranges, network = self.average, None, self.averaged_network()
+        if isinstance(network, QuantizationAware):
+            state, ranges = network.plain_state(), network.ranges()
         save_checkpoint(
             self.best_path,
-            self.average,
+            state,
             self.config,
             name=self.options.model,
             metrics=metrics,
             training=training,
+            ranges=ranges,
         )
 
 
-def _start(options: TrainOptions, config: ModelConfig) -> tuple[AMINet, Sequence[Stage]]:
+def _from_committed(options: TrainOptions) -> TrainOptions:
+    """Quantization-aware training with its defaults: the committed weights, which are the teacher
+    too, and the ranges beside their fp32.onnx."""
+    init = options.init or weights_path(options.model)
+    ranges = options.ranges or Path("artifacts", options.model, RANGES)
+    return replace(options, init=init, teacher=options.teacher or init, ranges=ranges)
+
+
+def _start(
+    options: TrainOptions, config: ModelConfig
+) -> tuple[AMINet | QuantizationAware, Sequence[Stage]]:
     """A fresh network, or the one of the weights to start from, without its parts in `fresh`.
 
     With it the stages of training that it has behind it.
@@ -287,7 +318,11 @@ def _start(options: TrainOptions, config: ModelConfig) -> tuple[AMINet, Sequence
         return network, []
     start = load_checkpoint(options.init)
     require_config(start, config, options.model)
-    started = build_model(start)
+    refuse_trained_ranges(start, "training on")
+    started, stages = build_model(start), list(start.training.get("stages", []))
+    if options.qat:
+        assert options.ranges is not None
+        return QuantizationAware(started, _ranges_of(start, options.ranges)), stages
     for part in options.fresh:
         try:
             started.get_submodule(part).load_state_dict(network.get_submodule(part).state_dict())
@@ -295,13 +330,34 @@ def _start(options: TrainOptions, config: ModelConfig) -> tuple[AMINet, Sequence
             raise EdgeError(
                 f"train: --fresh {part}: {options.model} has no such part", EXIT_USAGE
             ) from error
-    return started, list(start.training.get("stages", []))
+    return started, stages
 
 
-def _require_optimizer(saved: Checkpoint, options: TrainOptions) -> None:
-    """Refuse to resume with another optimizer, whose state is not in the file."""
+def _ranges_of(start: Checkpoint, path: Path) -> RangeFile:
+    """The file of ranges; EdgeError if it is of other weights."""
+    found = read_range_file(path)
+    if found.checkpoint_sha256 != start.sha256:
+        raise EdgeError(
+            f"{path}: ranges of other weights than {start.path} (sha256"
+            f" {found.checkpoint_sha256[:12]}, expected {start.sha256[:12]}); make them again:"
+            f" python -m export.onnx --checkpoint {start.path} --out F, then python -m"
+            " quantize.ranges --artifact F"
+        )
+    return found
+
+
+def _require_alike(saved: Checkpoint, options: TrainOptions) -> None:
+    """Refuse to resume with another optimizer, whose state is not in the file, or with or without
+    quantization, whose tensors are others."""
     stages = saved.training.get("stages") or [{}]
     used = stages[-1].get("optimizer", options.optimizer)
+    aware = stages[-1].get("qat", False)
+    if aware != options.qat:
+        raise EdgeError(
+            f"train: {saved.path}: was trained {'with' if aware else 'without'} --qat, cannot be"
+            f" resumed {'without' if aware else 'with'} it; give --out another folder",
+            EXIT_USAGE,
+        )
     if used != options.optimizer:
         raise EdgeError(
             f"train: {saved.path}: was trained with --optimizer {used}, cannot be resumed with"
@@ -310,7 +366,7 @@ def _require_optimizer(saved: Checkpoint, options: TrainOptions) -> None:
         )
 
 
-def _freeze_norms(network: AMINet) -> None:
+def _freeze_norms(network: nn.Module) -> None:
     """Normalize as in use: what a face becomes no longer depends on the others of its batch."""
     for part in network.modules():
         if isinstance(part, torch.nn.BatchNorm2d):

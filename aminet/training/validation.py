@@ -8,8 +8,8 @@ from typing import Self
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import nn
 
-from aminet.model import AMINet
 from aminet.training.lpips import LPIPS
 from runtime.dataset import load_faces
 from runtime.image import (
@@ -39,7 +39,7 @@ class Validation:
         hr = load_faces(sources)
         return cls(hr, np.stack([shrink(face) for face in hr]), lpips)
 
-    def evaluate(self, network: AMINet) -> tuple[float, dict[str, float]]:
+    def evaluate(self, network: nn.Module) -> tuple[float, dict[str, float]]:
         """Mean PSNR-Y, and figures for the log beside it: LPIPS if it was loaded."""
         sr = self._upscale(network)
         beside = {}
@@ -47,7 +47,7 @@ class Validation:
             beside["lpips"] = round(float(self.lpips(sr, self.hr).mean()), 4)
         return self._psnr_y(sr), beside
 
-    def psnr_y(self, network: AMINet) -> float:
+    def psnr_y(self, network: nn.Module) -> float:
         """Mean over the faces, dB; on the luma of uint8 images."""
         return self._psnr_y(self._upscale(network))
 
@@ -55,7 +55,7 @@ class Validation:
         return float(np.mean([psnr_y(a, b) for a, b in zip(sr, self.hr, strict=True)]))
 
     @torch.inference_mode()
-    def _upscale(self, network: AMINet) -> Pixels:
+    def _upscale(self, network: nn.Module) -> Pixels:
         device = next(network.parameters()).device
         parts = []
         for start in range(0, len(self.lr), BATCH):
@@ -64,7 +64,7 @@ class Validation:
         return np.concatenate(parts)
 
     @torch.inference_mode()
-    def sheet(self, network: AMINet, count: int = 8) -> Pixels:
+    def sheet(self, network: nn.Module, count: int = 8) -> Pixels:
         """A contact sheet, a row a face: input, bicubic, the network's, the original."""
         device = next(network.parameters()).device
         lr, hr = self.lr[:count], self.hr[:count]

@@ -9,9 +9,9 @@ from typing import Self
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import nn
 
 from aminet.config import LR_SIDE, SR_SIDE
-from aminet.model import AMINet
 from aminet.training.degradation import KINDS, Degradation, photograph, relight, resample
 from aminet.training.lpips import LPIPS
 from aminet.training.validation import Validation
@@ -82,7 +82,7 @@ class WildValidation:
     def bicubic_psnr_y(self) -> float:
         return float(np.mean([cell.bicubic.mean() for cell in self.cells]))
 
-    def evaluate(self, network: AMINet) -> tuple[float, dict[str, float]]:
+    def evaluate(self, network: nn.Module) -> tuple[float, dict[str, float]]:
         """Mean PSNR-Y of the cells, and each one's gain over bicubic, dB: {"clean-16": 3.1}.
 
         With LPIPS loaded, its mean over the cells and over each kind's: {"lpips-clean": 0.21}.
@@ -102,7 +102,7 @@ class WildValidation:
             beside[name] = round(float(np.mean(of_name)), 4)
         return mean, beside
 
-    def sheet(self, network: AMINet, count: int = 2) -> Pixels:
+    def sheet(self, network: nn.Module, count: int = 2) -> Pixels:
         """A contact sheet, a row a face: frame, bicubic, the network's, the clean face."""
         rows = []
         for cell in self.cells:
@@ -114,7 +114,7 @@ class WildValidation:
         return np.concatenate(rows)
 
     @torch.inference_mode()
-    def _upscale(self, network: AMINet, frames: Sequence[Pixels]) -> list[Pixels]:
+    def _upscale(self, network: nn.Module, frames: Sequence[Pixels]) -> list[Pixels]:
         device = next(network.parameters()).device
         sr: list[Pixels] = []
         for start in range(0, len(frames), BATCH):

@@ -9,17 +9,23 @@ from quantize.layers import Layer
 from quantize.qdq import Range, quantize_layers
 from quantize.source import SourceModel
 from quantize.targets import Target
+from quantize.trained_ranges import apply_trained
 from runtime.image import Pixels
 
 
 class NativeEngine:
-    """Calibrates once: `calibrated` is the equalized graph with its activations' ranges."""
+    """Calibrates once, or takes trained ranges: `calibrated` is the graph with its activations'."""
 
     name = "native"
     version = "2"  # another one when it makes other files
 
     def __init__(self, source: SourceModel, faces: Pixels) -> None:
-        self.calibrated = calibrate(source.model, source.layers, faces, source.feed)
+        if source.trained is None:
+            self.calibrated = calibrate(source.model, source.layers, faces, source.feed)
+        else:
+            self.calibrated = apply_trained(
+                source.model, source.layers, source.trained, str(source.path)
+            )
 
     @property
     def ranges(self) -> Mapping[str, Range]:
