@@ -73,7 +73,8 @@ def _open_node(node: NodeProto, types: dict[str, int], model: ModelProto) -> "In
     unique = list({value.name: value for value in inputs}.values())
     graph = helper.make_graph([node], "node", unique, outputs)
     alone = helper.make_model(graph, opset_imports=model.opset_import, ir_version=model.ir_version)
-    return open_quietly(alone.SerializeToString())
+    # hundreds of sessions are open at a time: each with its own threads would wait on all others
+    return open_quietly(alone.SerializeToString(), intra_op_num_threads=1)
 
 
 def _types(model: ModelProto) -> dict[str, int]:
