@@ -26,6 +26,7 @@ from runtime.backends import openvino
 from runtime.cpu import processor
 from runtime.errors import EXIT_USAGE, EdgeError, needs, run_command
 from runtime.progress import Progress, Steps, silent
+from runtime.telemetry import disable_telemetry
 
 if TYPE_CHECKING:
     from benchmarks.studies.engine_steps import StepRow
@@ -220,6 +221,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _run(arguments: argparse.Namespace) -> int:
     if arguments.faces is not None and arguments.faces < 1:
         raise EdgeError("--faces: expected at least 1", EXIT_USAGE)
+    disable_telemetry()
     with needs("quantize,bench"):
         import nncf  # noqa: F401
         import onnx  # noqa: F401
