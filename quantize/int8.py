@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from quantize.arguments import add_budget, add_inputs, check_drop
 from quantize.options import ARTIFACT, CALIBRATION, ENGINES, MINUTES, Int8Options, NetworkOptions
 from quantize.targets import BUDGETS, TARGETS, WEIGHT_LIMIT, Target, for_processor, parse_targets
 from runtime.backends import openvino
@@ -134,8 +135,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    if arguments.max_drop_db is not None and not 0 < arguments.max_drop_db <= 10:
-        raise EdgeError("--max-drop-db: expected a number over 0, up to 10", EXIT_USAGE)
+    check_drop(arguments.max_drop_db)
     if not 0 <= arguments.minutes < float("inf"):
         raise EdgeError("--minutes: expected a number of at least 0", EXIT_USAGE)
     if arguments.side is not None and not 16 <= arguments.side <= MAX_SIDE:
@@ -195,19 +195,7 @@ def _parser() -> argparse.ArgumentParser:
         prog="python -m quantize.int8",
         description="Quantize an FP32 artifact to INT8, within a drift budget on each target.",
     )
-    parser.add_argument(
-        "--artifact",
-        default=ARTIFACT,
-        metavar="F",
-        help=f"the FP32 model, or another ONNX network of images (default: {ARTIFACT})",
-    )
-    parser.add_argument(
-        "--calib",
-        nargs="+",
-        default=[CALIBRATION],
-        metavar="P",
-        help=f"folders, tars or patterns of face images (default: {CALIBRATION})",
-    )
+    add_inputs(parser, "the FP32 model, or another ONNX network of images")
     parser.add_argument("--target", metavar="T", help=f"some of {','.join(TARGETS)} (default: all)")
     parser.add_argument(
         "--engine",
@@ -215,19 +203,7 @@ def _parser() -> argparse.ArgumentParser:
         default=ENGINES[0],
         help=f"what quantizes; auto keeps the better of both (default: {ENGINES[0]})",
     )
-    parser.add_argument(
-        "--max-drop-db",
-        type=float,
-        metavar="X",
-        help=f"PSNR-Y that may be lost, a face five times that (default: {BUDGETS})",
-    )
-    parser.add_argument(
-        "--data",
-        nargs="+",
-        default=(),
-        metavar="TAR_OR_DIR",
-        help="real faces of 128x128: the drift is measured on them (default: expected)",
-    )
+    add_budget(parser, BUDGETS)
     parser.add_argument(
         "--minutes",
         type=float,

@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from quantize.arguments import add_inputs
 from quantize.options import ARTIFACT, CALIBRATION
 from runtime.activation_ranges import FILE, Channels, RangeFile, write_range_file
 from runtime.errors import EdgeError, needs, run_command
@@ -97,16 +98,7 @@ def _run(arguments: argparse.Namespace) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m quantize.ranges", description=__doc__)
-    parser.add_argument(
-        "--artifact", default=ARTIFACT, metavar="F", help=f"the FP32 model (default: {ARTIFACT})"
-    )
-    parser.add_argument(
-        "--calib",
-        nargs="+",
-        default=[CALIBRATION],
-        metavar="P",
-        help=f"folders, tars or patterns of face images (default: {CALIBRATION})",
-    )
+    add_inputs(parser)
     parser.add_argument("--out", metavar="F", help=f"default: {FILE} beside the artifact")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     return parser

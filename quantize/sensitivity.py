@@ -14,6 +14,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from quantize.arguments import add_inputs
 from quantize.options import ARTIFACT, CALIBRATION, MINUTES, PLOT_SUFFIXES
 from quantize.targets import TARGETS, Target
 from runtime.atomic import read_bytes, sha256_bytes, write_bytes
@@ -223,16 +224,7 @@ def _parser() -> argparse.ArgumentParser:
         prog="python -m quantize.sensitivity",
         description="What each layer costs in INT8 and what it saves, the most sensitive first.",
     )
-    parser.add_argument(
-        "--artifact", default=ARTIFACT, metavar="F", help=f"the FP32 model (default: {ARTIFACT})"
-    )
-    parser.add_argument(
-        "--calib",
-        nargs="+",
-        default=[CALIBRATION],
-        metavar="P",
-        help=f"folders, tars or patterns of face images (default: {CALIBRATION})",
-    )
+    add_inputs(parser)
     parser.add_argument(
         "--target", choices=TARGETS, default="cpu", help="whose grid and backend (default: cpu)"
     )

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 from benchmarks.harness.machine import versions
 from benchmarks.harness.study import report, study_parser
 from benchmarks.studies.engine_tables import engines_table, steps_table
+from quantize.arguments import add_inputs
 from quantize.options import ARTIFACT, CALIBRATION, Int8Options
 from quantize.targets import TARGETS, Target
 from runtime.backends import openvino
@@ -242,14 +243,7 @@ def _run(arguments: argparse.Namespace) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = study_parser("engines", __doc__, OUT)
     add = parser.add_argument
-    add("--artifact", default=ARTIFACT, metavar="F", help=f"(default: {ARTIFACT})")
-    add(
-        "--calib",
-        nargs="+",
-        default=[CALIBRATION],
-        metavar="P",
-        help=f"calibration faces (default: {CALIBRATION})",
-    )
+    add_inputs(parser)
     add(
         "--data",
         nargs="+",

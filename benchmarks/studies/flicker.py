@@ -9,7 +9,6 @@ bicubic upscaling and the clean faces, of which the resampling alone is measured
 """
 
 import argparse
-import json
 import math
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -18,6 +17,7 @@ from itertools import product
 
 import numpy as np
 
+from benchmarks.harness.study import report, study_parser
 from benchmarks.harness.table import text_table
 from runtime.errors import needs, run_command
 from runtime.image import SR_SIDE, Pixels, luma
@@ -150,20 +150,16 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _run(given: argparse.Namespace) -> int:
     with needs("train"), Steps() as progress:
         result = measure_flicker(given.data, given.checkpoint, given.faces, given.frames, progress)
-    print(json.dumps(asdict(result)) if given.json else table(result))
-    return 0
+    return report(given, asdict(result), table(result))
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.studies.flicker", description=__doc__.split("\n")[0]
-    )
+    parser = study_parser("flicker", __doc__)
     add = parser.add_argument
     add("--data", nargs="+", required=True, metavar="TAR_OR_DIR", help="128x128 faces (required)")
     add("--checkpoint", nargs="+", default=[], metavar="F", help="weights (default: bicubic alone)")
     add("--faces", type=int, default=FACES, help=f"so many at most (default: {FACES})")
     add("--frames", type=int, default=FRAMES, help=f"of each video (default: {FRAMES})")
-    add("--json", action="store_true", help="print one JSON object (default: a table)")
     return parser
 
 

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 from benchmarks.harness.machine import versions
 from benchmarks.harness.study import report, study_parser
 from benchmarks.harness.table import markdown_table
+from quantize.arguments import add_inputs
 from quantize.options import ARTIFACT, CALIBRATION
 from quantize.targets import FP8, TARGETS
 from runtime.atomic import write_bytes
@@ -192,15 +193,7 @@ def _run(arguments: argparse.Namespace) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = study_parser("formats", __doc__, OUT)
-    add = parser.add_argument
-    add("--artifact", default=ARTIFACT, metavar="F", help=f"(default: {ARTIFACT})")
-    add(
-        "--calib",
-        nargs="+",
-        default=[CALIBRATION],
-        metavar="P",
-        help=f"calibration faces (default: {CALIBRATION})",
-    )
+    add_inputs(parser)
     return parser
 
 

@@ -20,6 +20,7 @@ import numpy as np
 
 from benchmarks.harness.machine import versions
 from benchmarks.harness.study import report, study_parser
+from quantize.arguments import add_inputs
 from quantize.options import ARTIFACT
 from runtime.cpu import processor
 from runtime.dataset import load_faces
@@ -144,16 +145,8 @@ def _run(arguments: argparse.Namespace) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = study_parser("quantizers", __doc__, OUT)
-    add = parser.add_argument
-    add("--artifact", default=ARTIFACT, metavar="F", help=f"(default: {ARTIFACT})")
-    add(
-        "--calib",
-        nargs="+",
-        default=["calib_data"],
-        metavar="P",
-        help="calibration faces (default: calib_data)",
-    )
-    add(
+    add_inputs(parser)
+    parser.add_argument(
         "--data",
         nargs="+",
         default=(),

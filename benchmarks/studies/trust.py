@@ -12,7 +12,6 @@ photo.py holds that it is not trusted, which the best constants of a grid may fo
 """
 
 import argparse
-import json
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -23,6 +22,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from benchmarks.harness.study import report, study_parser
 from benchmarks.harness.table import text_table
 from runtime.errors import needs, run_command
 from runtime.media.photo import CLEAN, NOISY, keep_what_is_known, noise_ratio, trusted
@@ -170,19 +170,15 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _run(given: argparse.Namespace) -> int:
     with needs("train"), Steps() as progress:
         result = measure_trust(given.data, given.checkpoint, given.faces, progress)
-    print(json.dumps(asdict(result)) if given.json else table(result))
-    return 0
+    return report(given, asdict(result), table(result))
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.studies.trust", description=__doc__.split("\n")[0]
-    )
+    parser = study_parser("trust", __doc__)
     add = parser.add_argument
     add("--data", nargs="+", required=True, metavar="TAR_OR_DIR", help="128x128 faces (required)")
     add("--checkpoint", required=True, metavar="F", help="a 64-px model's weights (required)")
     add("--faces", type=int, default=FACES, help=f"so many at most (default: {FACES})")
-    add("--json", action="store_true", help="print one JSON object (default: a table)")
     return parser
 
 

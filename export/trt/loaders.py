@@ -23,7 +23,7 @@ class Loaders:
     """
 
     def __init__(self, builder: str) -> None:
-        self.library: ModuleType = import_library(builder)
+        self.tensorrt: ModuleType = import_library(builder)
         self._builder = builder
         import_polygraphy(builder).config.USE_TENSORRT_RTX = builder == RTX  # before .backend.trt
         self._messages = _listen()
@@ -60,8 +60,8 @@ class Loaders:
         profile = Profile().add(lr.name, *((batch, *tuple(lr.shape)[1:]) for batch in batches))
         options = {
             "profiles": [profile],
-            "memory_pool_limits": {self.library.MemoryPoolType.WORKSPACE: workspace_mib << 20},
-            "profiling_verbosity": self.library.ProfilingVerbosity.DETAILED,
+            "memory_pool_limits": {self.tensorrt.MemoryPoolType.WORKSPACE: workspace_mib << 20},
+            "profiling_verbosity": self.tensorrt.ProfilingVerbosity.DETAILED,
         }
         try:
             config = self._config(options, capabilities)
@@ -86,7 +86,7 @@ class Loaders:
         return PostprocessConfig(config, self._clear_tf32)
 
     def _clear_tf32(self, builder: Any, network: Any, config: Any) -> None:
-        config.clear_flag(self.library.BuilderFlag.TF32)
+        config.clear_flag(self.tensorrt.BuilderFlag.TF32)
 
     def inspect(self, engine: bytes) -> str | None:
         """What the engine's inspector says, as JSON; None if it was built for another GPU."""
@@ -98,7 +98,7 @@ class Loaders:
         except PolygraphyException:
             return None
         information: str = opened.create_engine_inspector().get_engine_information(
-            self.library.LayerInformationFormat.JSON
+            self.tensorrt.LayerInformationFormat.JSON
         )
         return information
 
