@@ -1,6 +1,7 @@
 """The tables of README.md and docs/ are what was measured, and nothing typed by hand."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,11 @@ from test_report import machine, row
 
 ROOT = Path(__file__).parent.parent
 PLACED = ("speed", "latency", "roofline", "quality", "paper", "drift", "quantizers", "coldstart")
+
+
+def test_no_measurement_names_a_place_on_the_machine_that_made_it():
+    for path in (ROOT / "docs" / "measured").glob("*.json"):
+        assert not re.search(r'"/\w+/', path.read_text()), path
 
 
 def scored(artifact, backend, psnr_y, data="val", **more):

@@ -126,7 +126,7 @@ def measure(artifact: str | None, backend: str, wheel: str | None, runs: int = R
                 taken[case].append(command.start(case)[:2])
         return ColdStart(
             rows=tuple(make_row(case, taken[case]) for case in CASES),
-            artifact=str(report["artifact"]) if not wheel else "the one in the wheel",
+            artifact="the one in the wheel" if wheel else _name(str(report["artifact"])),
             backend=f"{report['backend']} {report['backend_version']}",
             precision=str(report["precision"]),
             runs=runs,
@@ -186,6 +186,11 @@ def table(result: ColdStart) -> str:
     if result.packages:
         lines += ["", f"{result.installed_mib:.0f} MiB installed: {' '.join(result.packages)}"]
     return "\n".join(lines)
+
+
+def _name(artifact: str) -> str:
+    """Model and file, wherever they lie: "aminet-edge/int8.onnx"."""
+    return "/".join(Path(artifact).parts[-2:])
 
 
 def main(argv: Sequence[str] | None = None) -> int:
