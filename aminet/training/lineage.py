@@ -28,6 +28,8 @@ def describe(options: TrainOptions) -> dict[str, Any]:
     if not options.qat:  # as it was before there was one: the recipe of a run to be resumed
         options_by_name.pop("qat")
         options_by_name.pop("ranges")
+    if not options.rest:
+        options_by_name.pop("rest")
     if options.gan is not None:
         options_by_name["gan"] |= {
             "vgg": _name(options.gan.vgg),

@@ -133,6 +133,13 @@ class TrainOptions:
         NOT_NEGATIVE,
         metavar="STEPS",
     )
+    rest: int = option(
+        0,
+        "shallowest levels whose blocks are the identity and cost nothing: for the first stages of"
+        " a deep network",
+        NOT_NEGATIVE,
+        metavar="LEVELS",
+    )
     freeze_norms: bool = option(False, "with --init: batch norms keep its statistics")
     teacher: Path | None = option(
         None, "a checkpoint to imitate (distillation)", type=Path, metavar="F"
@@ -189,6 +196,7 @@ class TrainOptions:
             "--fresh": bool(self.fresh),
             "--freeze-norms": self.freeze_norms,  # they are folded
             "--head-start": self.head_start > 0,
+            "--rest": self.rest > 0,
             "--compile": self.compile,
         }
         if found := [flag for flag, given in unfit.items() if given]:

@@ -27,6 +27,7 @@ from aminet.training.criterion import Criterion
 from aminet.training.data import contrast_half
 from aminet.training.discriminator import Adversary
 from aminet.training.distributed import ALONE, World
+from aminet.training.growth import rest
 from aminet.training.lineage import Stage, advance, begin
 from aminet.training.optimizer import ENDS, build_optimizers, set_rate
 from aminet.training.options import TrainOptions
@@ -245,6 +246,8 @@ class Trainer:
         network.load_state_dict(self.average)
         if isinstance(network, QuantizationAware):
             network.mode.grid = CPU
+        else:
+            rest(network, self.options.rest, fresh=False)
         return network.eval()
 
     def save(self) -> None:
@@ -315,6 +318,7 @@ def _start(
     """
     network = AMINet(config)
     if options.init is None:
+        rest(network, options.rest, fresh=True)
         return network, []
     start = load_checkpoint(options.init)
     require_config(start, config, options.model)
@@ -330,6 +334,7 @@ def _start(
             raise EdgeError(
                 f"train: --fresh {part}: {options.model} has no such part", EXIT_USAGE
             ) from error
+    rest(started, options.rest, fresh=False)
     return started, stages
 
 
