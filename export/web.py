@@ -15,30 +15,33 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from export import npm
-from export.web_manifest import HALF, LITERT_FILE, computed_in, describe_site, runtimes
+from export.web_artifacts import BEST, choose_source, measure_artifacts, read_artifacts
+from export.web_manifest import LITERT_FILE, describe_site, runtimes
 from export.web_server import PORT, serve
 from runtime import drift
-from runtime.artifact import MAX_ARTIFACT_BYTES, Artifact, read_artifact
+from runtime.artifact import MAX_ARTIFACT_BYTES, Artifact
 from runtime.atomic import read_bytes, sha256_bytes, write_bytes, writing_folder
-from runtime.backends.open import open_backend
-from runtime.errors import EXIT_DRIFT, EdgeError, run_command
+from runtime.errors import EdgeError, run_command
 from runtime.manifest import Measurement, manifest_path
 from runtime.media.detector import detector_model
+from runtime.places import DEFAULT_MODEL
 from runtime.progress import Progress, Steps
-from runtime.session import DEFAULT_MODEL
-from runtime.verification import describe_failure, measure
 
 MANIFEST = "site.json"
 PAGE = Path(__file__).with_name("site")
-TARGETS = ("any", "cpu")  # whose files a browser can run
 
 
 @dataclass(frozen=True)
 class Site:
-    """The folder, and the fidelity of what it offers first, measured in ONNX Runtime as a proxy."""
+    """The folder, and the fidelity of what it offers first, measured in ONNX Runtime as a proxy.
+
+    `lr_side`: px of the faces that the model reads. `chosen`: why it is this model.
+    """
 
     artifact: str
     model: str
+    lr_side: int
+    chosen: str
     files: int
     bytes: int
     precision: str
@@ -57,19 +60,15 @@ def build(
 ) -> Site:
     """Write the site's folder atomically.
 
-    `artifact` is an ONNX file or a folder of them; with `litert` its litert/int8.tflite is offered
-    as well. `step` hears what is being done. Raises EdgeError: status 3 if one drifts on the
-    probes, 5 without the face detector.
+    `artifact` is an ONNX file or a folder of them, else that of the model that runtime.infer takes
+    for photos; with `litert` its litert/int8.tflite is offered as well. `step` hears what is being
+    done. Raises EdgeError: status 3 if one drifts on the probes, 5 without the face detector.
     """
     out = Path(out)
     _refuse_taken(out, overwrite)
-    artifacts = _read(Path(artifact or Path("artifacts", DEFAULT_MODEL)), litert)
-    measured = {}
-    for each in artifacts:
-        # No processor's kernels stand in for a GPU's, and ONNX Runtime opens no other format.
-        if computed_in(each) != "fp16" and each.path.suffix == ".onnx":
-            step(f"running the probes: {each.path.name}")
-            measured[each.path.name] = _measure(each)
+    source, chosen = choose_source(artifact)
+    artifacts = read_artifacts(source, litert)
+    measured = measure_artifacts(artifacts, step)
     content = _content(artifacts)
     for runtime in runtimes(artifacts):
         package = runtime.package
@@ -88,6 +87,8 @@ def build(
     return Site(
         artifact=str(out),
         model=first.manifest.model,
+        lr_side=first.manifest.lr_side,
+        chosen=chosen,
         files=len(content),
         bytes=sum(map(len, content.values())),
         precision=first.manifest.precision,
@@ -105,61 +106,6 @@ def _refuse_taken(out: Path, overwrite: bool) -> None:
         raise EdgeError(f"{out}: exists and is not a site of this command; give another --out")
     if not overwrite:
         raise EdgeError(f"{out}: exists; give another --out, or --overwrite")
-
-
-def _read(source: Path, litert: bool) -> list[Artifact]:
-    """The artifacts to offer, the one for WebAssembly first."""
-    if not source.exists():
-        raise EdgeError(
-            f"{source}: not found. Create it with: python -m export.onnx, then quantize.int8 and"
-            " quantize.fp16; or give --artifact"
-        )
-    paths = _choose(source) if source.is_dir() else [source]
-    if source.suffix != ".onnx" and not source.is_dir():
-        raise EdgeError(f"{source}: is no ONNX file, expected int8.onnx, fp32.onnx or a folder")
-    if litert:
-        paths.append(_lite_file(source))
-    artifacts = [read_artifact(path) for path in paths]
-    for path, artifact in zip(paths, artifacts, strict=True):
-        beside_others = path.name in (HALF, Path(LITERT_FILE).name) and len(paths) > 1
-        if artifact.manifest.target not in TARGETS and not beside_others:
-            raise EdgeError(
-                f"{path}: was made for {artifact.manifest.target}, expected a file for"
-                f" {' or '.join(TARGETS)}; take int8.onnx or fp32.onnx"
-            )
-    if len({artifact.manifest.checkpoint_sha256 for artifact in artifacts}) > 1:
-        raise EdgeError(
-            f"{source}: holds files of different weights; export and quantize again:"
-            " python -m export.onnx"
-        )
-    return artifacts
-
-
-def _choose(folder: Path) -> list[Path]:
-    """int8.onnx, what computes in FP32 (the smaller file), and for GPUs what computes in FP16."""
-    light = folder / "fp16.onnx"
-    paths = [folder / "int8.onnx", light if light.is_file() else folder / "fp32.onnx"]
-    for path, command in zip(paths, ("quantize.int8", "export.onnx"), strict=True):
-        if not path.is_file():
-            raise EdgeError(f"{path}: not found. Create it with: python -m {command}")
-    half = folder / HALF
-    return [*paths, half] if half.is_file() else paths
-
-
-def _lite_file(source: Path) -> Path:
-    path = (source if source.is_dir() else source.parent) / LITERT_FILE
-    if not path.is_file():
-        raise EdgeError(f"{path}: not found. Create it with: python -m export.litert")
-    return path
-
-
-def _measure(artifact: Artifact) -> Measurement:
-    """The fidelity here, in ONNX Runtime; EdgeError with status 3 if the file drifts already."""
-    with open_backend("onnxruntime", artifact) as runner:
-        verdict = measure(runner, artifact)
-        if not verdict.passed:
-            raise EdgeError(describe_failure(artifact, runner.name, verdict), EXIT_DRIFT)
-        return Measurement.of(verdict.fidelity, runner.name, runner.version, emulated=True)
 
 
 def _content(artifacts: Sequence[Artifact]) -> dict[str, bytes]:
@@ -204,7 +150,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _run(arguments: argparse.Namespace) -> int:
     out = Path(arguments.out)
-    if arguments.serve is None or arguments.overwrite or not (out / MANIFEST).is_file():
+    there = (out / MANIFEST).is_file()
+    if there and arguments.serve is not None and not arguments.overwrite:
+        if arguments.artifact or arguments.litert:
+            raise EdgeError(f"{out}: exists and would be served as it is; add --overwrite")
+    else:
         with Steps() as steps:
             site = build(
                 out,
@@ -219,14 +169,24 @@ def _run(arguments: argparse.Namespace) -> int:
         else:
             print(_describe(site), flush=True)
     if arguments.serve is not None:
-        serve(out, arguments.serve)
+        serve(out, arguments.serve, _model_of(out))
     return 0
+
+
+def _model_of(site: Path) -> str:
+    """The model of a site that is there; EdgeError if its manifest is damaged."""
+    path = site / MANIFEST
+    try:
+        return str(json.loads(read_bytes(path, MAX_ARTIFACT_BYTES))["model"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise EdgeError(f"{path}: is damaged; make the site again: --overwrite") from error
 
 
 def _describe(site: Site) -> str:
     return (
-        f"{site.artifact}: {site.files} files, {site.bytes / 1e6:.1f} MB, {site.model};"
+        f"{site.artifact}: {site.files} files, {site.bytes / 1e6:.1f} MB;"
         f" {site.precision} is {site.fidelity_db:.1f} dB to FP32 in ONNX Runtime here\n"
+        f"{site.model}, faces of {site.lr_side} px: {site.chosen}\n"
         f"python -m export.web --serve --out {site.artifact}"
     )
 
@@ -240,7 +200,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--artifact",
         metavar="F_OR_DIR",
-        help=f"an ONNX file or a folder of them (default: artifacts/{DEFAULT_MODEL})",
+        help=f"an ONNX file or a folder of them (default: artifacts/{BEST}, else {DEFAULT_MODEL})",
     )
     parser.add_argument(
         "--litert",

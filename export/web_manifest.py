@@ -9,7 +9,7 @@ from typing import Any
 from export import npm
 from runtime.artifact import Artifact
 from runtime.atomic import sha256_bytes
-from runtime.image import SR_SIDE, face_sides
+from runtime.image import MAX_LR_SIDE, SR_SIDE, face_sides
 from runtime.manifest import Measurement
 
 SCHEMA_VERSION = 1
@@ -74,6 +74,7 @@ class Route:
     """A file in a backend of the browser; `precision` is what it is computed in.
 
     `needs` are features that the GPU must have. `spare`: only for a page that is asked for FP32.
+    `int8_mac_share`: of the multiply-adds, those that the file computes in INT8, if it is known.
     """
 
     artifact: str
@@ -83,6 +84,7 @@ class Route:
     needs: tuple[str, ...] = ()
     spare: bool = False
     runtime: str = ONNXRUNTIME.package.name
+    int8_mac_share: float | None = None
 
 
 def runtimes(artifacts: Sequence[Artifact]) -> list[Runtime]:
@@ -108,6 +110,7 @@ def describe_site(
         "lr_side": side,
         "sr_side": SR_SIDE,
         "face_px": face_sides(side),
+        "face_image_px": MAX_LR_SIDE,  # larger images are photos, whose faces are found first
         "routes": [asdict(route) for route in _routes(artifacts)],
         "runtimes": {
             runtime.package.name: {
@@ -184,4 +187,5 @@ def _route(
         needs=needs,
         spare=spare,
         runtime=runtime.package.name,
+        int8_mac_share=artifact.manifest.flags.get("int8_mac_share"),
     )

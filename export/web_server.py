@@ -74,11 +74,11 @@ def make_server(
         ) from error
 
 
-def serve(site: Path, port: int) -> None:
-    """Serve a site until it is interrupted."""
+def serve(site: Path, port: int, model: str) -> None:
+    """Serve a site until it is interrupted, and say of which model it is."""
     with make_server(site, port) as server:
         print(  # noqa: T201
-            f"http://{HOST}:{server.server_address[1]}/ serves {site}; Ctrl-C ends it",
+            f"http://{HOST}:{server.server_address[1]}/ serves {site}, {model}; Ctrl-C ends it",
             file=sys.stderr,
             flush=True,
         )

@@ -47,6 +47,15 @@ def find_artifacts(
     )
 
 
+def find_model(names: Sequence[str], *, packed: bool = True) -> Path | None:
+    """The folder of the first of these models that is here: in ./artifacts, or in the wheel."""
+    for name in names:
+        for folder in (FOLDER.with_name(name), *([PACKED.with_name(name)] if packed else [])):
+            if any((folder / file).is_file() for file in PREFERENCE):
+                return folder
+    return None
+
+
 def find_routes(paths: Sequence[Path], backends: Sequence[str]) -> list[Route]:
     """Each artifact in each backend that it is made for; all of them if that leaves none."""
     everything = [(path, backend) for path in paths for backend in backends]

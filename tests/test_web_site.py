@@ -20,12 +20,14 @@ import pytest
 import tiny_artifact
 from benchmarks.harness.browser_peer import MODELS
 from export import npm, web, web_manifest
+from export.web_artifacts import choose_source
 from export.web_server import make_server
 from runtime.atomic import sha256_bytes, sha256_file
 from runtime.drift import read_probes
 from runtime.errors import EXIT_DRIFT, EXIT_ERROR, EXIT_MISSING, EXIT_USAGE
 from runtime.manifest import read_manifest, write_manifest
 from runtime.media import photo
+from runtime.media.models import ModelOptions, Models
 
 ROOT = Path(__file__).parent.parent
 PARTS = [name.rpartition("/")[2] for name in web_manifest.ONNXRUNTIME.members]
@@ -86,6 +88,7 @@ def test_the_site_is_complete_and_its_manifest_describes_it(run, artifacts, tmp_
     assert status == 0
     made = json.loads(run.out)
     assert (made["precision"], made["model"]) == ("int8", "tiny")
+    assert (made["lr_side"], made["chosen"]) == (16, "named by --artifact")
     assert made["fidelity_db"] > 50
     manifest = json.loads((site / "site.json").read_bytes())
     files = {
@@ -106,6 +109,25 @@ def test_the_site_is_complete_and_its_manifest_describes_it(run, artifacts, tmp_
     assert (manifest["target"], manifest["lr_side"], manifest["sr_side"]) == ("web", 16, 128)
     assert manifest["tools"]["onnxruntime-web"] == "1.30.0"
     assert [each["emulated"] for each in manifest["measured_on"]] == [True, True]
+
+
+@pytest.mark.parametrize(
+    ("model", "why"),
+    [
+        ("aminet-real", "what runtime.infer takes for photos; --artifact takes another model"),
+        ("aminet-edge", "artifacts/aminet-real, which is made for photos, is not here: python -m"
+         " export.onnx --model aminet-real"),
+    ],
+)  # fmt: skip
+def test_the_page_has_the_model_that_infer_takes_for_photos(
+    artifact, artifact_64, tmp_path, monkeypatch, model, why
+):
+    monkeypatch.chdir(tmp_path)
+    if model != "aminet-real":
+        shutil.rmtree(artifact_64.parent)
+    with Models(ModelOptions(), print) as models:
+        assert models.for_photos().artifact.parent == Path("artifacts", model)
+    assert choose_source(None) == (Path("artifacts", model), why)
 
 
 def test_the_models_and_their_manifests_are_the_artifacts(run, artifacts, tmp_path):
@@ -215,10 +237,11 @@ def drifted(folder):
         (of_other_weights, EXIT_ERROR, "holds files of different weights"),
         (damaged, EXIT_ERROR, "int8.onnx: is not the file that its manifest describes"),
         (drifted, EXIT_DRIFT, "int8.onnx: drifts from FP32"),
-        (lambda folder: (folder / "int8.onnx").unlink(), EXIT_ERROR, "python -m quantize.int8"),
+        (lambda folder: (folder / "int8.onnx").unlink(), EXIT_ERROR,
+         "python -m quantize.int8 --artifact "),
         (shutil.rmtree, EXIT_ERROR, "artifacts: not found. Create it with: python -m export.onnx"),
     ],
-)
+)  # fmt: skip
 def test_artifacts_that_will_not_do_are_named(run, artifacts, tmp_path, spoil, status, expected):
     spoil(artifacts)
     found, (line,) = run()
@@ -321,12 +344,19 @@ def test_the_server_serves_the_site_and_nothing_else(served, path, status, kind)
     assert kind in (None, response.headers["Content-Type"])
 
 
-def test_a_port_in_use_is_named(run, tmp_path):
+def test_a_port_in_use_is_named(run, tmp_path, capsys):
     assert run()[0] == 0
     with make_server(tmp_path / "site", 0) as server:
-        status, lines = run("--serve", server.server_address[1])
-    assert status == EXIT_ERROR
-    assert "cannot be used (address already in use); name another: --serve PORT" in lines[-1]
+        port = str(server.server_address[1])
+        assert web.main(["--out", str(tmp_path / "site"), "--serve", port]) == EXIT_ERROR
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "cannot be used (address already in use); name another: --serve PORT" in line
+
+
+def test_a_site_that_is_there_is_not_served_in_the_place_of_another(run, tmp_path):
+    assert run()[0] == 0
+    expected = f"error: {tmp_path / 'site'}: exists and would be served as it is; add --overwrite"
+    assert run("--serve", 0) == (EXIT_ERROR, [expected])
 
 
 def test_serving_from_the_command_line(run, tmp_path):
@@ -337,7 +367,7 @@ def test_serving_from_the_command_line(run, tmp_path):
         line = process.stderr.readline()
         process.terminate()
     assert line.startswith("http://127.0.0.1:")
-    assert line.endswith("Ctrl-C ends it\n")
+    assert line.endswith("site, tiny; Ctrl-C ends it\n")
 
 
 @pytest.mark.parametrize(

@@ -92,7 +92,7 @@ function closeConnections() {
 
 function takePhotos(site, engine, probes) {
   const result = new Result(engine, site);
-  element("sizes").textContent = `Its small faces are upscaled, from 8 px across; an image of up to ${site.face_px[1]} px is taken for a face.`;
+  element("sizes").textContent = `Its small faces are upscaled, from 8 px across; a square image of up to ${site.face_image_px} px is taken for a face.`;
   element("input").inert = false;
   listenForPhotos(element("drop"), [element("file"), element("camera")], async (file) => {
     try {
@@ -111,7 +111,7 @@ function showSamples(probes, result) {
     button.type = "button";
     button.setAttribute("aria-label", `Synthetic face ${number + 1}`);
     button.append(result.draw(document.createElement("canvas"), result.fromRgb(face)));
-    button.onclick = () => result.show(result.fromRgb(face), `synthetic-face-${number + 1}`);
+    button.onclick = () => result.show(result.fromRgb(face), `synthetic-face-${number + 1}`, true);
     element("samples").append(button);
   });
   element("samples").parentElement.hidden = false;

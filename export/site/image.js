@@ -183,8 +183,8 @@ function cubic(v1, v2, v3, v4, d) {
   return v2 + d * (p2 + d * (p3 + d * p4));
 }
 
-/** The network's input of a face image: its central square, resampled. Throws what is wrong. */
-export function fitFace(image, lrSide, least) {
+/** The central square of a face image. Throws what is wrong with it. */
+export function cropFace(image, least) {
   const { width, height } = image;
   const side = Math.min(width, height);
   const size = `The image is ${width}x${height}`;
@@ -194,7 +194,7 @@ export function fitFace(image, lrSide, least) {
   }
   const left = Math.floor((width - side) / 2);
   const top = Math.floor((height - side) / 2);
-  return resize(image.crop(left, top, side, side), lrSide, lrSide);
+  return image.crop(left, top, side, side);
 }
 
 /** uint8 images of one size to float32 (N, 3, H, W) in [0, 1]. */

@@ -63,8 +63,9 @@ export async function upscalePhoto(photo, { run, detector, lrSide, srSide }, wat
 /** The upscaled face, changed by a `share` of the difference so that it shrinks to what was seen. */
 export function keepWhatIsKnown(sr, seen, share = 1) {
   const added = resize(missing(sr, seen), sr.width, sr.height);
+  const part = Math.fround(share);
   const kept = Uint8Array.from(sr.data, (v, i) =>
-    roundEven(clamp(Math.fround(v + Math.fround(share * added.data[i])), 0, 255)));
+    roundEven(clamp(Math.fround(v + Math.fround(part * added.data[i])), 0, 255)));
   return new Pixels(sr.width, sr.height, kept);
 }
 

@@ -24,14 +24,15 @@ export class Result {
     cut.addEventListener("pointermove", (event) => { // follows the finger or mouse from anywhere
       if (event.buttons) this.cutAt((100 * event.offsetX) / cut.clientWidth);
     });
-    element("shrink").addEventListener("click", () => this.#run(Number(element("shrink").value)));
+    element("shrink").addEventListener("click", () => this.#run({ shrinkTo: Number(element("shrink").value) }));
+    element("whole").addEventListener("click", () => this.#run({ asFace: true }));
   }
 
-  /** Upscale a decoded image and show what became of it. */
-  show(photo, name) {
+  /** Upscale a decoded image and show what became of it; `asFace`: it is a face, whatever its size. */
+  show(photo, name, asFace = false) {
     this.#photo = photo;
     this.#name = name;
-    return this.#run(null);
+    return this.#run({ asFace });
   }
 
   fail(message) {
@@ -39,10 +40,10 @@ export class Result {
     this.#end(message, true);
   }
 
-  async #run(shrinkTo) {
+  async #run({ shrinkTo = null, asFace = false }) {
     const number = this.#begin();
     const { rgba, width, height, shrunkFrom } = this.#photo;
-    const isPhoto = !this.#isFace(width, height);
+    const isPhoto = !asFace && !isFace(this.#photo, this.site.face_image_px);
     const argument = { rgba, width, height, isPhoto, shrinkTo };
     try {
       const result = await this.engine.call("upscale", argument, (progress) => this.#watch(progress));
@@ -52,14 +53,8 @@ export class Result {
     }
   }
 
-  /** About square and small enough: a face, not a photo. */
-  #isFace(width, height) {
-    const [shorter, longer] = [Math.min(width, height), Math.max(width, height)];
-    return longer <= this.site.face_px[1] && longer <= MAX_ASPECT * shorter;
-  }
-
   #begin() {
-    for (const id of ["compare", "save", "shrink"]) element(id).hidden = true;
+    for (const id of ["compare", "save", "shrink", "whole"]) element(id).hidden = true;
     element("faces").replaceChildren();
     URL.revokeObjectURL(element("download").href);
     element("download").removeAttribute("href");
@@ -98,6 +93,7 @@ export class Result {
     shrink.hidden = !result.shrinkTo;
     shrink.value = result.shrinkTo ?? "";
     shrink.textContent = `Shrink the photo to ${this.site.lr_side} px faces and upscale those`;
+    element("whole").hidden = !isPhoto || faces.length > 0 || !isFace(this.#photo, this.site.face_px[1]);
   }
 
   #item(face) {
@@ -136,6 +132,12 @@ export class Result {
   fromRgb(image) {
     return { rgba: toRgba(image), width: image.width, height: image.height, shrunkFrom: null };
   }
+}
+
+/** Whether an image may be a face itself: about square, and not larger. */
+function isFace({ width, height }, largest) {
+  const [shorter, longer] = [Math.min(width, height), Math.max(width, height)];
+  return longer <= largest && longer <= MAX_ASPECT * shorter;
 }
 
 /** Where the cut begins, in percent of the width: in the largest face that was upscaled. */

@@ -35,13 +35,18 @@ export function showSelection(site, device, { chosen, attempts }, canFallBack) {
   say("verified", `Verified: ${db(fidelity.fidelity_db)} to FP32 on this device`);
   const where = threads > 1 && route.provider !== "webgpu" ? `WebAssembly, ${threads} threads` : providerName(route.provider);
   const parts = [`${route.label} in ${where}`, `${milliseconds(ms)} a face`];
-  element("about").textContent = `${parts.join(", ")}. ${threadsNote(device, chosen)}`;
+  element("about").textContent = [`${parts.join(", ")}.`, shareNote(route), threadsNote(device, chosen)].filter(Boolean).join(" ");
 }
 
 export function showFailure(message) {
   element("progress").hidden = true;
   say("failed", "Stopped");
   element("about").textContent = message;
+}
+
+/** How much of an INT8 file is INT8: some layers are kept in FP32. */
+function shareNote({ int8_mac_share: share }) {
+  return share ? `${Math.floor(share * 100)} % of its multiply-adds are INT8, the others FP32.` : "";
 }
 
 function threadsNote(device, { route }) {

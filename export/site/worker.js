@@ -2,7 +2,7 @@
 
 import { Detector } from "./detector.js";
 import { allows, decodeProbes, limit, measure } from "./drift.js";
-import { fitFace, fromRgba, resize, toPixels, toRgba, toTensor } from "./image.js";
+import { cropFace, fromRgba, resize, toPixels, toRgba, toTensor } from "./image.js";
 import { upscalePhoto, widthForFaces } from "./photo.js";
 import * as litert from "./runtimes/litert.js";
 import * as onnxruntime from "./runtimes/onnxruntime.js";
@@ -75,12 +75,11 @@ async function photo(image, shrinkTo, watch) {
 
 async function face(image) {
   const { lrSide, srSide, faces: sides } = network;
-  const lr = fitFace(image, lrSide, sides[0]);
+  const seen = cropFace(image, sides[0]);
   const started = performance.now();
-  const [after] = toPixels(await network.run(toTensor([lr])));
+  const [after] = toPixels(await network.run(toTensor([resize(seen, lrSide, lrSide)])));
   const ms = performance.now() - started;
-  const width = Math.min(image.width, image.height);
-  return { before: resize(lr, srSide, srSide), after, scale: srSide / lrSide, faces: [{ ms, width }] };
+  return { before: resize(seen, srSide, srSide), after, scale: srSide / seen.width, faces: [{ ms, width: seen.width }] };
 }
 
 /** The memory of drawable images, which is handed over instead of copied. */

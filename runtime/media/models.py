@@ -112,10 +112,8 @@ class Models:
 
     def _find(self, names: tuple[str, ...]) -> str:
         """The folder of the first model that is there; "" leaves it to open_session."""
-        for name in names:
-            for folder in (Path("artifacts", name), places.PACKED.with_name(name)):
-                if any((folder / file).is_file() for file in PREFERENCE):
-                    return str(folder)
+        if found := places.find_model(names):
+            return str(found)
         if self._options.style == NATURAL:
             return ""
         raise EdgeError(
