@@ -44,12 +44,14 @@ bench: setup
 	$(if $(FACES),$(BIN)/python -m benchmarks.studies.quantizers --data $(VAL) --out $(MEASURED)/quantizers.json)
 	$(if $(FACES),$(BIN)/python -m benchmarks.studies.engines --data $(VAL) --out $(MEASURED)/engines.json)
 	$(if $(FACES),$(BIN)/python -m benchmarks.studies.ablation --data $(VAL) --out $(MEASURED)/ablation.json)
-	$(if $(FACES),$(BIN)/python -m benchmarks.studies.browser --data $(VAL) --peer --out $(MEASURED)/web.json)
+	$(if $(FACES),$(BIN)/python -m benchmarks.studies.browser --artifact $(MODELS) --data $(VAL) --peer --out $(MEASURED)/web.json)
+	$(if $(FACES),$(BIN)/python -m benchmarks.studies.targets --folder $(MODELS) --data $(VAL) --out $(MEASURED)/targets.json)
 	$(if $(FACES),$(WILD) --data $(addprefix $(FACES)/,celeba-test.tar lfw-test.tar helen-test.tar) --faces 60 $(REAL_INT8) --out $(MEASURED)/wild.json)
 	$(if $(FACES),$(WILD) --data $(FACES)/celeba-test.tar --faces 24 --sizes 16 24 32 48 --metrics lpips identity --realesrgan $(REAL_INT8) --out $(MEASURED)/wild-perceptual.json)
 	$(if $(FACES),$(WILD) --data $(FACES)/celeba-test.tar --sizes 16 24 32 48 --turn 15 --out $(MEASURED)/wild-turned.json)
 	$(BIN)/python -m benchmarks.publish
 REAL_INT8 := --artifact artifacts/aminet-real/int8.onnx --backend onnxruntime
+MODELS := artifacts/aminet-edge artifacts/aminet-real
 WILD := $(BIN)/python -m benchmarks.wild --photo-mode --checkpoint $(wildcard aminet/weights/*.safetensors)
 VAL = $(FACES)/celeba-val.tar
 TESTS := celeba-test.tar fsrnet-celeba-test.tar helen-test.tar lfw-test.tar

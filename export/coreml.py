@@ -22,8 +22,8 @@ from runtime.errors import needs
 TOOLS = ("onnx", "coremltools", "torch")
 NOT_RUN = "converted and interpreted; not run (needs a Mac)"
 DESCRIPTION = (
-    "{model}, face super-resolution: lr (1, 3, S, S), RGB in [0, 1], to sr (1, 3, 128, 128), RGB to"
-    " be clipped to [0, 1]"
+    "{model}, face super-resolution: lr (1, 3, {side}, {side}), RGB in [0, 1], to sr (1, 3, 128,"
+    " 128), RGB to be clipped to [0, 1]"
 )
 BACKEND = "coreml, interpreted"
 
@@ -47,7 +47,8 @@ def export(source: Artifact, folder: Path, precision: str) -> DeviceFile:
     path = folder / f"{precision}.mlpackage"
     with silenced():
         program = write_program(graph, str(source.path))
-        files = make_package(program, DESCRIPTION.format(model=source.manifest.model))
+        facts = {"model": source.manifest.model, "side": source.manifest.lr_side}
+        files = make_package(program, DESCRIPTION.format(**facts))
         package = InterpretedPackage(files)
     share = int8_mac_share(Graph(graph, str(source.path)))
     computed = f"int8, {share:.1%} of the multiply-adds" if precision == "int8" else precision

@@ -21,9 +21,10 @@ from runtime.artifact import MAX_ARTIFACT_BYTES, read_artifact
 from runtime.atomic import read_bytes, sha256_file, writing
 from runtime.errors import EdgeError, needs, run_command
 from runtime.formats import ONNX, format_of
+from runtime.image import LR_SIDE, MAX_LR_SIDE, encode_image, face_sides
 from runtime.session import DEFAULT_MODEL
 
-FACE = Path(__file__).with_name("face.png")  # synthetic, 16x16
+FACE = Path(__file__).with_name("face.png")  # synthetic, of LR_SIDE
 SAMPLES = Path(__file__).with_name("samples")
 TRITON_INSTANCES = 2  # the README says to set the server's cores
 EPOCH = (1980, 1, 1, 0, 0, 0)  # a zip's first moment, for all files
@@ -34,8 +35,10 @@ README = """# {model} for {target}
 | --- | --- | --- | --- | --- |
 {rows}
 
-The manifests (`.json`) say what each file was made of and how it did. The probes are images of
-synthetic faces with what FP32 makes of them: by them the device proves that it computes the same.
+The model reads RGB faces of {side}x{side} px, to which images of {least} to {most} px are
+resampled, and makes 128x128. The manifests (`.json`) say what each file was made of and how it did
+where. The probes are images of synthetic faces with what FP32 makes of them: by them the device
+proves that it computes the same.
 {text}"""
 
 
@@ -96,7 +99,9 @@ def _read(folder: Path, target: str) -> list[PackedArtifact]:
         paths = [folder / name for name in names.split("|")]
         path = next((path for path in paths if path.exists()), None)
         if path is None:
-            raise EdgeError(f"{paths[0]}: not found. Create it with: {_maker(paths[0], target)}")
+            raise EdgeError(
+                f"{paths[0]}: not found. Create it with: {_maker(paths[0], folder, target)}"
+            )
         artifact = read_packed(path)
         if TARGETS[target].tensorrt:
             from export.gate import check_for_tensorrt, read_graph
@@ -111,10 +116,11 @@ def _read(folder: Path, target: str) -> list[PackedArtifact]:
     return artifacts
 
 
-def _maker(path: Path, target: str) -> str:
+def _maker(path: Path, folder: Path, target: str) -> str:
     if (kind := format_of(path)) is not ONNX:
-        return kind.make
-    kinds = "python -m export.onnx, python -m quantize.fp16 or python -m quantize.int8"
+        return f"{kind.make} --artifact {folder}"
+    kinds = "python -m export.onnx, then python -m quantize.fp16 or python -m quantize.int8"
+    kinds += f" --artifact {folder / 'fp32.onnx'}"
     return f"{kinds} --target {target}" if target in ("tensorrt", "openvino", "cpu") else kinds
 
 
@@ -123,7 +129,7 @@ def _content(
 ) -> dict[str, bytes]:
     """All files by their names in the zip, but for the wheel and the README."""
     model = artifacts[0].manifest.model
-    content = {"face.png": read_bytes(FACE, MAX_ARTIFACT_BYTES)}
+    content = {"face.png": _face(artifacts[0])}
     content[f"{model}/probes.npz"] = artifacts[0].probes
     for artifact in artifacts:
         place = f"{model}/{artifact.path.parent.relative_to(folder).as_posix()}"
@@ -143,13 +149,21 @@ def _content(
     return content
 
 
+def _face(artifact: PackedArtifact) -> bytes:
+    """A synthetic face of the size that the model reads, as PNG."""
+    if artifact.manifest.lr_side == LR_SIDE:
+        return read_bytes(FACE, MAX_ARTIFACT_BYTES)
+    probes = drift.decode_probes(artifact.probes, "the probes")
+    return b"".join(encode_image(probes.lr[0], FACE.suffix))
+
+
 def _readme(target: str, wheel: str, folder: Path, artifacts: Sequence[PackedArtifact]) -> str:
-    model = artifacts[0].manifest.model
+    model, side = artifacts[0].manifest.model, artifacts[0].manifest.lr_side
+    least, most = face_sides(side)
     names = [f"{model}/{each.path.relative_to(folder).as_posix()}" for each in artifacts]
     rows = [
-        f"| {name} | {artifact.manifest.precision} | {artifact.bytes:,} |"
-        f" {drift.limit(artifact.manifest, TARGETS[target].backend).fidelity_db:.1f} dB |"
-        f" {artifact.manifest.sha256[:16]} |"
+        f"| {name} | {_computes(artifact)} | {artifact.bytes:,} |"
+        f" {_limit(artifact, target).fidelity_db:.1f} dB | {artifact.manifest.sha256[:16]} |"
         for name, artifact in zip(names, artifacts, strict=True)
     ]
     text = TARGETS[target].text.format(
@@ -158,8 +172,32 @@ def _readme(target: str, wheel: str, folder: Path, artifacts: Sequence[PackedArt
         sources=" ".join(names),
         best=artifacts[min(1, len(artifacts) - 1)].path.stem,
         small=names[-1],
+        side=side,
+        # A larger image would be taken for a photo where the face detector is installed.
+        face="face.png --mode face" if side > MAX_LR_SIDE else "face.png",
     )
-    return README.format(model=model, target=target, rows="\n".join(rows), text=text)
+    return README.format(
+        model=model,
+        target=target,
+        side=side,
+        least=least,
+        most=most,
+        rows="\n".join(rows),
+        text=text,
+    )
+
+
+def _computes(artifact: PackedArtifact) -> str:
+    """The precision, and of INT8 how much."""
+    precision, share = artifact.manifest.precision, artifact.manifest.flags.get("int8_mac_share")
+    return f"{precision}, {share:.1%} of the multiply-adds" if share else precision
+
+
+def _limit(artifact: PackedArtifact, target: str) -> drift.Limit:
+    """Of a device's own format, that of its runtime; of ONNX files, that of the pack's backend."""
+    is_onnx = format_of(artifact.path) is ONNX
+    backend = TARGETS[target].backend if is_onnx else artifact.manifest.target
+    return drift.limit(artifact.manifest, backend)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

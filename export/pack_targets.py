@@ -13,9 +13,10 @@ class PackTarget:
     """A kind of device.
 
     `files`: artifacts by their names in the model's folder, the first that is there of those joined
-    by '|'. `backend`: the one whose limits its table shows. `samples`: files of export/samples,
-    which run the probes before the first face. `text`: the README after the table, with {wheel},
-    {model}, {sources}, {best} and {small} to be filled in.
+    by '|'. `backend`: the one whose limits its table shows for ONNX files. `samples`: files of
+    export/samples, which run the probes before the first face. `text`: the README after the table,
+    with {wheel}, {model}, {side} (px that it reads), {face} (the sample, as runtime.infer takes
+    it), {sources}, {best} and {small} to be filled in.
     """
 
     files: tuple[str, ...]
@@ -31,7 +32,7 @@ EVERYWHERE = """
 ## Everywhere: check and upscale with ONNX Runtime
 
     python -m runtime.check {model}/fp32.onnx --backend onnxruntime
-    python -m runtime.infer face.png --artifact {model}/fp32.onnx --backend onnxruntime
+    python -m runtime.infer {face} --artifact {model}/fp32.onnx --backend onnxruntime
 """
 TENSORRT = (
     """
@@ -53,7 +54,7 @@ device. Each build is a line for each precision, and says where the engine is.
 
     python -m export.tensorrt --artifact {sources}
     python -m runtime.check {model}/trt/*/{best}.engine
-    python -m runtime.infer face.png --artifact {model}/trt/*/{best}.engine
+    python -m runtime.infer {face} --artifact {model}/trt/*/{best}.engine
 """
 )
 OPENVINO = (
@@ -67,7 +68,7 @@ OPENVINO = (
 ## With OpenVINO
 
     python -m runtime.check {small} --backend openvino
-    python -m runtime.infer face.png --artifact {small} --backend openvino
+    python -m runtime.infer {face} --artifact {small} --backend openvino
 """
 )
 CPU = (
@@ -81,7 +82,7 @@ CPU = (
 ## In INT8
 
     python -m runtime.check {small} --backend onnxruntime
-    python -m runtime.infer face.png --artifact {small} --backend onnxruntime
+    python -m runtime.infer {face} --artifact {small} --backend onnxruntime
 """
 )
 RASPBERRY_PI = """
@@ -89,7 +90,7 @@ RASPBERRY_PI = """
 
     python -m pip install {wheel} ai-edge-litert
     python -m runtime.check {model}/litert/int8.tflite
-    python -m runtime.infer face.png --artifact {model}/litert/int8.tflite
+    python -m runtime.infer {face} --artifact {model}/litert/int8.tflite
     python upscale.py face.png
 
 The check proves on the device itself, on the probes, that LiteRT computes what it did where the
@@ -98,7 +99,8 @@ file was made; over the limit it exits 3. `upscale.py` is the same in 46 lines o
 ## In C++, with ncnn
 
 ncnn is built from its source (https://github.com/Tencent/ncnn); `upscale.cpp` runs the probes
-first, and exits 3 over their limits.
+first, and exits 3 over their limits. With `face.ppm sr.ppm` after the probes it upscales a face of
+{side}x{side} px.
 
     cmake -S . -B build -Dncnn_DIR=.../lib/cmake/ncnn && cmake --build build
     build/upscale {model}/ncnn/int8.param {model}/ncnn/int8.bin {model}/ncnn/int8.probes.bin
@@ -113,9 +115,9 @@ ANDROID = """
 3. Take `FaceUpscaler.kt`. It runs the probes on the phone before the first face, and throws a
    `DriftException` over their limits: show the face as it is then, not a wrong one.
 
-The file reads RGB (1, S, S, 3) in [0, 1] and makes (1, 128, 128, 3), to be clipped; its metadata
-says so to Android Studio. `FaceUpscaler.kt` was not compiled where it was written: no Android SDK
-was there. The same file was run in LiteRT on x86 and, emulated, on Arm processors.
+The file reads RGB (1, {side}, {side}, 3) in [0, 1] and makes (1, 128, 128, 3), to be clipped; its
+metadata says so to Android Studio. `FaceUpscaler.kt` was not compiled where it was written: no
+Android SDK was there. Where the file itself was run in LiteRT, its manifest says.
 """
 IOS = """
 ## On a Mac: check the packages
@@ -144,8 +146,8 @@ one thread an instance, dynamic batching, warmed up by a probe.
 
 `instance_group` in `models/{model}/config.pbtxt` counts the instances: set the server's cores.
 
-Clients send lr (3, S, S) float32 in [0, 1] and clip sr (3, 128, 128) themselves. Triton runs no
-probes: check the machine once, with the wheel.
+Clients send lr (3, {side}, {side}) float32 in [0, 1] and clip sr (3, 128, 128) themselves. Triton
+runs no probes: check the machine once, with the wheel.
 
     python -m pip install {wheel}
     python -m runtime.check {small} --backend onnxruntime

@@ -120,15 +120,26 @@ def edge_int8(edge_quantized, edge_artifact):
 @pytest.fixture(scope="session")
 def tiny_model(tmp_path_factory):
     """A folder with a tiny AMINet's checkpoint.safetensors, fp32.onnx and int8.onnx."""
+    return make_tiny_model(tmp_path_factory.mktemp("tiny-model"), "BATCHED")
+
+
+@pytest.fixture(scope="session")
+def tiny_model_64(tmp_path_factory):
+    """The same of one that reads faces of 64x64, as aminet-real."""
+    return make_tiny_model(tmp_path_factory.mktemp("tiny-model-64"), "BLOCKED")
+
+
+def make_tiny_model(folder, config):
+    """Export and quantize a network of tiny_networks into a folder."""
     export = pytest.importorskip("export.exporter")
     int8 = pytest.importorskip("quantize.int8")
     options = pytest.importorskip("quantize.options")
-    from tiny_networks import BATCHED, traced, write_checkpoint
+    import tiny_networks as networks
 
-    folder = tmp_path_factory.mktemp("tiny-model")
-    checkpoint = write_checkpoint(folder / "checkpoint.safetensors", BATCHED)
+    network = getattr(networks, config)
+    checkpoint = networks.write_checkpoint(folder / "checkpoint.safetensors", network)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(export, "trace", lambda network: traced(BATCHED))  # traced once a run
+        patch.setattr(export, "trace", lambda _: networks.traced(network))  # traced once a run
         fp32 = export.export(checkpoint=checkpoint, out=folder / "fp32.onnx").artifact
     for number, face in enumerate(draw_faces(read_statistics(), seed=9, count=24)):
         Image.fromarray(face).save(folder / f"face-{number:02}.png")
@@ -159,9 +170,21 @@ def source(artifact, monkeypatch):
 @pytest.fixture(scope="session")
 def device_model(tiny_model, tmp_path_factory):
     """The same folder with the files for LiteRT, ncnn and Core ML; to be copied, not changed."""
-    commands = [pytest.importorskip(f"export.{name}").main for name in ("litert", "ncnn", "coreml")]
     folder = tmp_path_factory.mktemp("device-model") / "tiny"
-    shutil.copytree(tiny_model, folder)
+    return add_device_files(tiny_model, folder, "litert", "ncnn", "coreml")
+
+
+@pytest.fixture(scope="session")
+def device_model_64(tiny_model_64, tmp_path_factory):
+    """The same of a model that reads faces of 64x64, but for Core ML's, which take 10 s."""
+    folder = tmp_path_factory.mktemp("device-model-64") / "tiny"
+    return add_device_files(tiny_model_64, folder, "litert", "ncnn")
+
+
+def add_device_files(model, folder, *formats):
+    """Copy a model's folder and write the files of devices into it."""
+    commands = [pytest.importorskip(f"export.{name}").main for name in formats]
+    shutil.copytree(model, folder)
     for command in commands:
         assert command(["--artifact", str(folder)]) == 0
     return folder

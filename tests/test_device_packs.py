@@ -16,6 +16,8 @@ from PIL import Image
 from export import pack
 from export.pack_targets import TARGETS
 from export.packed import encode_probes
+from runtime import check, infer
+from runtime.backends import installed
 from runtime.drift import Limit, read_probes
 from runtime.errors import EXIT_DRIFT, EdgeError
 from runtime.image import read_image
@@ -24,11 +26,14 @@ from runtime.manifest import read_manifest, write_manifest
 ROOT = Path(__file__).parent.parent
 SAMPLES = ROOT / "export" / "samples"
 NCNN_SDK = os.environ.get("NCNN_DIR", "")  # .../lib/cmake/ncnn
+MODELS = {"device_model": 16, "device_model_64": 64}  # the faces that each reads, in px
 FILES = {
     "android": {"litert/int8.tflite", "litert/int8.probes.bin"},
     "ios": {"coreml/int8.mlpackage/Manifest.json", "coreml/fp16.probes.bin"},
     "raspberrypi": {"litert/int8.tflite", "ncnn/int8.param", "ncnn/int8.bin"},
 }
+PACKS = [(model, target) for model in MODELS for target in FILES]
+PACKS.remove(("device_model_64", "ios"))  # it has no Core ML packages
 
 
 @pytest.fixture(scope="module")
@@ -37,6 +42,12 @@ def wheel(tmp_path_factory):
     path = tmp_path_factory.mktemp("dist") / "aminet_edge-1-py3-none-any.whl"
     path.write_bytes(b"a wheel")
     return path
+
+
+@pytest.fixture(params=MODELS)
+def model(request):
+    """A model's folder, and the px of the faces that it reads."""
+    return request.getfixturevalue(request.param), MODELS[request.param]
 
 
 def unpack(target, folder, wheel, place):
@@ -51,17 +62,23 @@ def run(command, cwd):
     return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True)
 
 
-@pytest.mark.parametrize("target", FILES)
-def test_a_pack_holds_the_files_that_its_readme_names(device_model, wheel, tmp_path, target):
-    made = pack.pack(target, device_model, wheel, tmp_path / "a.zip")
-    assert made.sha256 == pack.pack(target, device_model, wheel, tmp_path / "b.zip").sha256
-    model = read_manifest(device_model / "fp32.onnx").model
-    assert {f"{model}/{name}" for name in FILES[target]} <= set(made.files)
+@pytest.mark.parametrize(("model", "target"), PACKS, indirect=["model"])
+def test_a_pack_holds_the_files_that_its_readme_names(model, wheel, tmp_path, target):
+    folder, side = model
+    made = pack.pack(target, folder, wheel, tmp_path / "a.zip")
+    assert made.sha256 == pack.pack(target, folder, wheel, tmp_path / "b.zip").sha256
+    assert {f"tiny/{name}" for name in FILES[target]} <= set(made.files)
     assert set(TARGETS[target].samples) <= set(made.files)
     assert (wheel.name in made.files) == (target == "raspberrypi")
     with zipfile.ZipFile(made.archive) as archive:
         readme = archive.read("README.md").decode()
-    named = set(re.findall(rf"{model}/[\w/.]+\.(?:tflite|param|bin|mlpackage)\b", readme))
+        sizes = [archive.read(name)[16:20] for name in made.files if name.endswith(".probes.bin")]
+        with archive.open("face.png") as file:
+            assert Image.open(file).size == (side, side)
+    assert {struct.unpack("<i", size) for size in sizes} == {(side,)}
+    assert f"reads RGB faces of {side}x{side} px" in readme
+    assert ("16x16" in readme, "64x64" in readme) == (side == 16, side == 64)
+    named = set(re.findall(r"tiny/[\w/.]+\.(?:tflite|param|bin|mlpackage)\b", readme))
     assert named
     assert all(any(each.startswith(name) for each in made.files) for name in named)
     assert "{" not in readme.replace('{ noCompress += "tflite" }', "")
@@ -71,14 +88,17 @@ def test_a_jetson_takes_what_tensorrt_takes():
     assert TARGETS["jetson"] is TARGETS["tensorrt"]
 
 
-def test_a_pack_for_triton_has_a_model_repository(device_model, wheel, tmp_path):
-    made = pack.pack("triton", device_model, wheel, tmp_path / "a.zip")
-    model = read_manifest(device_model / "int8.onnx").model
-    served = {f"models/{model}/{name}" for name in ("config.pbtxt", "1/model.onnx", "warmup/lr")}
+def test_a_pack_for_triton_has_a_model_repository(model, wheel, tmp_path):
+    folder, side = model
+    made = pack.pack("triton", folder, wheel, tmp_path / "a.zip")
+    place = "models/tiny"
+    served = {f"{place}/{name}" for name in ("config.pbtxt", "1/model.onnx", "warmup/lr")}
     assert served <= set(made.files)
     with zipfile.ZipFile(made.archive) as archive:
-        served_model = archive.read(f"models/{model}/1/model.onnx")
-    assert served_model == (device_model / "int8.onnx").read_bytes()
+        assert archive.read(f"{place}/1/model.onnx") == (folder / "int8.onnx").read_bytes()
+        assert len(archive.read(f"{place}/warmup/lr")) == 3 * side * side * 4
+        assert f"dims: [ 3, {side}, {side} ]".encode() in archive.read(f"{place}/config.pbtxt")
+        assert f"lr (3, {side}, {side})".encode() in archive.read("README.md")
 
 
 def test_probes_for_samples_are_those_of_numpy_with_the_limits(device_model):
@@ -102,12 +122,26 @@ def test_a_package_that_was_changed_is_not_packed(device_model, wheel, tmp_path)
 
 
 def test_what_is_missing_is_named_with_its_command(artifact, wheel, tmp_path):
-    with pytest.raises(EdgeError, match=r"int8\.tflite: not found. Create it with: python -m"):
+    made_by = rf"int8\.tflite: not found. Create it with: .* --artifact {artifact.parent}"
+    with pytest.raises(EdgeError, match=made_by):
         pack.pack("android", artifact.parent, wheel, tmp_path / "a.zip")
 
 
-def test_the_python_sample_upscales_after_the_probes(device_model, wheel, tmp_path):
-    folder = unpack("raspberrypi", device_model, wheel, tmp_path)
+def test_the_readme_s_commands_check_and_upscale(model, wheel, tmp_path, monkeypatch):
+    packages = {"onnxruntime": "onnxruntime", "litert": "ai_edge_litert"}
+    monkeypatch.setattr(installed, "PACKAGES", packages)
+    monkeypatch.chdir(unpack("raspberrypi", model[0], wheel, tmp_path))
+    commands = re.findall(
+        r"^    python -m runtime\.(\w+) (.+)$", Path("README.md").read_text(), re.M
+    )
+    assert [name for name, _ in commands] == ["check", "infer"]
+    for name, words in commands:
+        assert {"check": check, "infer": infer}[name].main(words.split()) == 0
+    assert read_image("face_sr.png").shape == (128, 128, 3)
+
+
+def test_the_python_sample_upscales_after_the_probes(model, wheel, tmp_path):
+    folder = unpack("raspberrypi", model[0], wheel, tmp_path)
     done = run([sys.executable, "upscale.py", "face.png"], folder)
     assert done.returncode == 0, done.stderr
     assert "dB to FP32 on this device, at least" in done.stdout

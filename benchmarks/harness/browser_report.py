@@ -34,7 +34,10 @@ class Speed:
 
 @dataclass(frozen=True)
 class BrowserReport:
-    """`browser` is its name and version; `note` says what the speeds are worth."""
+    """Rows and speeds are of the same backends in the same order.
+
+    `browser` is its name and version; `note` says what the speeds are worth.
+    """
 
     rows: tuple[TargetRow, ...]
     speeds: tuple[Speed, ...]
@@ -63,7 +66,7 @@ def target_row(
         target=f"{RUNTIMES[attempt['route']['runtime']]} {attempt['version']}, {backend}",
         file=f"{manifest['model']}/{Path(file).name}",
         bytes=manifest["files"][file]["bytes"],
-        precision=_computes(attempt["route"]).replace("INT8", "int8").replace("FP32", "fp32"),
+        precision=_precision(attempt["route"]),
         fidelity_db=fidelity["fidelity_db"],
         worst_fidelity_db=fidelity["worst_fidelity_db"],
         extremes_fidelity_db=fidelity["extremes_fidelity_db"],
@@ -79,6 +82,13 @@ def _computes(route: Mapping[str, Any]) -> str:
     """As the page says it, without the runtime."""
     label: str = route["label"]
     return label.partition(" by ")[0]
+
+
+def _precision(route: Mapping[str, Any]) -> str:
+    """The same as other targets say it, with what is INT8 in the file."""
+    computes = _computes(route).replace("INT8", "int8").replace("FP32", "fp32")
+    share = route["int8_mac_share"]
+    return f"{computes}, {share:.1%} of the multiply-adds, as the file says" if share else computes
 
 
 def speed_of(
@@ -106,13 +116,13 @@ def speed_of(
 def browser_tables(content: Mapping[str, Any]) -> str:
     """The tables of docs/browser.md, from the JSON that --out writes."""
     lines = [
-        "| runtime | backend | computes in | threads | ms a face | MB loaded |",
-        "| --- | --- | --- | ---: | ---: | ---: |",
+        "| file | runtime | backend | computes in | threads | ms a face | MB loaded |",
+        "| --- | --- | --- | --- | ---: | ---: | ---: |",
     ]
     lines += [
-        f"| {each['runtime']} | {each['backend']} | {each['computes']} | {each['threads']} |"
-        f" {each['ms']:.0f} | {each['loaded_bytes'] / 1e6:.1f} |"
-        for each in content["speeds"]
+        f"| `{row['file']}` | {each['runtime']} | {each['backend']} | {each['computes']} |"
+        f" {each['threads']} | {each['ms']:.0f} | {each['loaded_bytes'] / 1e6:.1f} |"
+        for row, each in zip(content["rows"], content["speeds"], strict=True)
         if "emulated" not in each["backend"]  # says nothing of a GPU
     ]
     rows = [TargetRow(**row) for row in content["rows"]]

@@ -1,9 +1,11 @@
-"""Check a model's files for every kind of device, and write the rows of the table of targets.
+"""Check the models' files for every kind of device, and write the rows of the table of targets.
 
     python -m benchmarks.studies.targets [--data celeba-val.tar] [--out docs/measured/targets.json]
 
-Each file runs its probes in the runtime it was made for, and the faces of `--data` if given. What
-cannot run here (Core ML, TensorRT without a GPU) gets a row that says so.
+`--folder artifacts/aminet-edge artifacts/aminet-real` writes the rows of both models. Each file
+runs its probes in the runtime it was made for, and the faces of `--data` if given, shrunk to the
+size that the model reads. What cannot run here (Core ML, TensorRT without a GPU) gets a row that
+says so.
 """
 
 import argparse
@@ -20,10 +22,9 @@ from runtime.check import check
 from runtime.errors import EdgeError, run_command
 from runtime.formats import format_of
 from runtime.manifest import Manifest, read_manifest
+from runtime.places import FOLDER
 from runtime.progress import Progress, Steps, silent
-from runtime.session import DEFAULT_MODEL
 
-FOLDER = Path("artifacts", DEFAULT_MODEL)
 OUT = Path("docs", "measured", "targets.json")
 FILES = (  # of the model's folder, and the backend that each is made for
     ("fp32.onnx", "onnxruntime"),
@@ -56,14 +57,14 @@ def measure_targets(
     rows = []
     for name, backend in FILES:
         if (folder / name).is_file():
-            progress(name)
+            progress(f"{folder.name}/{name}")
             rows.append(_measured(folder, name, backend, data))
     for pattern, (target, reason) in NOT_RUN.items():
         rows += [_not_run(folder, path, target, reason) for path in sorted(folder.glob(pattern))]
     if not rows:
         raise EdgeError(
             f"{folder}: holds none of {', '.join(name for name, _ in FILES)}; make them:"
-            " python -m export.onnx, then export.litert, export.ncnn, export.coreml"
+            f" python -m export.onnx, then export.litert, ncnn and coreml --artifact {folder}"
         )
     return rows
 
@@ -131,7 +132,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _run(arguments: argparse.Namespace) -> int:
     with Steps() as steps:
-        rows = measure_targets(Path(arguments.folder), arguments.data, steps)
+        rows = [
+            row
+            for folder in arguments.folder
+            for row in measure_targets(folder, arguments.data, steps)
+        ]
     write_rows(arguments.out, rows, {"machine": asdict(machine())})
     if arguments.json:
         print(json.dumps({"rows": [asdict(row) for row in rows], "out": str(arguments.out)}))
@@ -143,9 +148,16 @@ def _run(arguments: argparse.Namespace) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.studies.targets",
-        description="Check a model's files for every device; write the table of targets' rows.",
+        description="Check models' files for every device; write the table of targets' rows.",
     )
-    parser.add_argument("--folder", default=str(FOLDER), metavar="DIR", help=f"default: {FOLDER}")
+    parser.add_argument(
+        "--folder",
+        nargs="+",
+        type=Path,
+        default=[FOLDER],
+        metavar="DIR",
+        help=f"of the models, the first of which README shows (default: {FOLDER})",
+    )
     parser.add_argument(
         "--data", nargs="+", default=(), metavar="TAR_OR_DIR", help="faces of 128x128: the drift"
     )
