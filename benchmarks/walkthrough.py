@@ -23,6 +23,7 @@ from export.tensorrt import SOURCES
 from export.trt.build import Engine, compile_engines
 from quantize.fp16 import convert
 from quantize.int8 import quantize
+from quantize.targets import TARGETS
 from runtime.backends import openvino
 from runtime.errors import EXIT_MISSING, EdgeError
 from runtime.image import LR_SIDE, Pixels, psnr_y, read_image, shrink, upscale_bicubic
@@ -69,6 +70,8 @@ def demo(out: str | Path, log: Log = silent, progress: Progress = silent) -> Dem
     for model in trained_models():
         routes = make_artifacts(model, log, progress)
         engines += compile_for_gpus(model, routes[0][0].parent, log, progress)
+        for sharp in sharp_versions(model):
+            routes.append(make_sharp(sharp, log, progress))
         with ExitStack() as stack:
             sessions = [stack.enter_context(open_session(*route)) for route in routes]
             path = image_path(out, model)
@@ -96,6 +99,24 @@ def trained_models() -> list[str]:
             " python -m aminet.train --help"
         )
     return trained
+
+
+def sharp_versions(model: str) -> list[str]:
+    """Those of a model that have weights: the same network, trained with AMIGAN's losses."""
+    return [s for s, natural in NATURAL.items() if natural == model and weights_path(s).is_file()]
+
+
+def make_sharp(model: str, log: Log, progress: Progress) -> Route:
+    """What `runtime.infer --style sharp` runs: FP32 exported, and INT8 in ONNX Runtime."""
+    progress(f"{model}: exporting")
+    fp32 = Path(export(model, progress=progress).artifact)
+    progress(f"{model}: quantizing to INT8")
+    quantized = quantize(fp32, [CALIBRATION], [TARGETS["cpu"]], progress=progress)
+    for line in (*quantized.notes, *quantized.failures):
+        log(f"{model}: {line}")
+    files = [Path(one.artifact) for one in quantized.artifacts]
+    log(f"{model}: exported and quantized {_names(map(str, files))}, for --style sharp")
+    return (files or [fp32])[0], "onnxruntime"
 
 
 def make_artifacts(model: str, log: Log, progress: Progress) -> list[Route]:
@@ -198,24 +219,27 @@ def _name(session: Session) -> str:
 
 
 def columns(sessions: Sequence[Session]) -> tuple[Column, ...]:
-    """Input, bicubic, the model's smallest ONNX artifact, and the original where there is one.
+    """Input, bicubic, each model's smallest ONNX artifact, and the original where there is one.
 
     A model of 16x16 faces upscales the astronaut, shrunk, and synthetic faces; any other her face
     as a camera would show it, small and noisy.
     """
     original = aligned_astronaut()
     onnx = [session for session in sessions if session.artifact.suffix == ".onnx"]
-    smallest = min(onnx, key=lambda session: session.artifact.stat().st_size)
+    onnx.sort(key=lambda session: session.artifact.stat().st_size, reverse=True)
+    smallest = {session.manifest.model: session for session in onnx}  # of each model
+    lr_side = onnx[0].lr_side
     inputs: tuple[Pixels, ...] = (camera_face(CAMERA_FACE_SIDE),)
     title = f"input, {CAMERA_FACE_SIDE} px, camera noise"
-    if smallest.lr_side == LR_SIDE:
+    if lr_side == LR_SIDE:
         synthetic = unstrip(read_image(PROBE_STRIP))[:SYNTHETIC_FACES]
         inputs, title = (shrink(original), *synthetic), f"input, {LR_SIDE}x{LR_SIDE}"
     none = ("",) * (len(inputs) - 1)
     upscaled = {
         "bicubic": tuple(upscale_bicubic(face) for face in inputs),
-        smallest.manifest.model: tuple(smallest.upscale(face) for face in inputs),
     }
+    for model in sorted(smallest, key=lambda model: model in NATURAL):
+        upscaled[model] = tuple(smallest[model].upscale(face) for face in inputs)
     return (
         Column(title, inputs, ("", *none)),
         *(

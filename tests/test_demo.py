@@ -38,17 +38,21 @@ def test_a_camera_shows_her_face_small_and_noisy():
     [(16, "input, 16x16", 3), (64, "input, 24 px, camera noise", 1)],
 )
 def test_image_has_a_column_for_each_way_to_upscale(artifact, tmp_path, lr_side, title, faces):
-    model = SimpleNamespace(
-        manifest=SimpleNamespace(model="m"),
-        artifact=artifact,
-        lr_side=lr_side,
-        upscale=upscale_bicubic,
-    )
-    columns = walkthrough.columns([model])
-    assert [column.title for column in columns] == [title, "bicubic", "m", "original"]
+    sessions = [
+        SimpleNamespace(
+            manifest=SimpleNamespace(model=model),
+            artifact=artifact,
+            lr_side=lr_side,
+            upscale=upscale_bicubic,
+        )
+        for model in ("amigan-real", "m", "m")
+    ]
+    columns = walkthrough.columns(sessions)
+    titles = [title, "bicubic", "m", "amigan-real", "original"]
+    assert [column.title for column in columns] == titles
     draw(columns, tmp_path / "demo.png")
     height, width, _ = read_image(tmp_path / "demo.png").shape
-    assert width == 4 * (CELL + BAND) + BAND
+    assert width == 5 * (CELL + BAND) + BAND
     assert height == faces * (CELL + BAND) + 2 * BAND
 
 
