@@ -49,6 +49,7 @@ bench: setup
 	$(if $(FACES),$(WILD) --data $(addprefix $(FACES)/,celeba-test.tar lfw-test.tar helen-test.tar) --faces 60 $(REAL_INT8) --out $(MEASURED)/wild.json)
 	$(if $(FACES),$(WILD) --data $(FACES)/celeba-test.tar --faces 24 --sizes 16 24 32 48 --metrics lpips identity --realesrgan $(REAL_INT8) --out $(MEASURED)/wild-perceptual.json)
 	$(if $(FACES),$(WILD) --data $(FACES)/celeba-test.tar --sizes 16 24 32 48 --turn 15 --out $(MEASURED)/wild-turned.json)
+	$(if $(FACES),$(BIN)/python -m benchmarks.studies.flicker --data $(FACES)/celeba-test.tar --checkpoint $(wildcard aminet/weights/*-real.safetensors) --out $(MEASURED)/flicker.json)
 	$(BIN)/python -m benchmarks.publish
 REAL_INT8 := --artifact artifacts/aminet-real/int8.onnx --backend onnxruntime
 MODELS := artifacts/aminet-edge artifacts/aminet-real

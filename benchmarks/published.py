@@ -21,6 +21,7 @@ from benchmarks.studies.coldstart import ColdStart, ColdStartRow
 from benchmarks.studies.engine_steps import StepRow
 from benchmarks.studies.engine_tables import engines_table, steps_table
 from benchmarks.studies.engines import EngineComparison, EngineRow
+from benchmarks.studies.flicker import Flicker, FlickerRow, flicker_table
 from benchmarks.studies.formats import FormatComparison, FormatRow, formats_table
 from benchmarks.studies.profile import ArtifactProfile, OperatorShare
 from benchmarks.studies.quantizers import QuantizerComparison, QuantizerRow
@@ -75,6 +76,12 @@ def _roofline(path: Path) -> str:
 
 def _sharp(_: Path) -> str:
     return results.sharp_table()
+
+
+def _flicker(path: Path) -> str:
+    content = _read(path)
+    rows = tuple(FlickerRow(**row) for row in content["rows"])
+    return flicker_table(Flicker(**{**content, "rows": rows}))
 
 
 def _cost(_: Path) -> str:
@@ -282,6 +289,14 @@ TABLES: dict[str, tuple[str, str, Callable[[Path], str]]] = {
         "python -m benchmarks.release --checkpoint runs/amigan-edge/best.safetensors"
         " --data celeba-val.tar",
         _sharp,
+    ),
+    "flicker": (
+        *_study(
+            "flicker",
+            "flicker.json",
+            " --data celeba-test.tar --checkpoint aminet/weights/*-real.safetensors",
+        ),
+        _flicker,
     ),
     "models": ("", "python -m aminet.info", _models),
     "drift": (*_study("real_faces", "drift.json", " --data celeba-test.tar"), _drift),

@@ -18,7 +18,7 @@ from itertools import product
 import numpy as np
 
 from benchmarks.harness.study import report, study_parser
-from benchmarks.harness.table import text_table
+from benchmarks.harness.table import markdown_table, text_table
 from runtime.errors import needs, run_command
 from runtime.image import SR_SIDE, Pixels, luma
 from runtime.progress import Progress, Steps, silent
@@ -133,14 +133,23 @@ def _mean(values: Sequence[float]) -> float:
 
 
 def table(result: Flicker) -> str:
+    title = f"levels of luma, {result.faces} faces of {result.frames} frames"
+    return f"{title}\n{text_table(*_cells(result))}"
+
+
+def flicker_table(result: Flicker) -> str:
+    """The same as Markdown."""
+    return markdown_table(*_cells(result))
+
+
+def _cells(result: Flicker) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
     names = list(dict.fromkeys(row.upscaler for row in result.rows))
     found = {(row.kind, row.size, row.upscaler): row.flicker for row in result.rows}
     lines = [
         (kind, f"{size} px", *(f"{found[kind, size, name]:.2f}" for name in names))
         for kind, size in dict.fromkeys((row.kind, row.size) for row in result.rows)
     ]
-    title = f"levels of luma, {result.faces} faces of {result.frames} frames"
-    return f"{title}\n{text_table(('kind', 'frame', *names), lines)}"
+    return ("kind", "frame", *names), lines
 
 
 def main(argv: Sequence[str] | None = None) -> int:
