@@ -46,11 +46,18 @@ class Calibrated:
 
 
 def calibrate(
-    model: ModelProto, layers: Sequence[Layer], faces: Pixels, feed: Feed = to_tensor
+    model: ModelProto,
+    layers: Sequence[Layer],
+    faces: Pixels,
+    feed: Feed = to_tensor,
+    fixed: Collection[str] = (),
 ) -> Calibrated:
-    """Run the contrast-augmented set once, and equalize the graph to what it shows."""
+    """Run the contrast-augmented set once, and equalize the graph to what it shows.
+
+    The results of the convolutions `fixed`, by their modules' names, keep their channels.
+    """
     extremes = find_extremes(model, layers, faces, feed)
-    equalized = equalize(model, {name: found.sizes for name, found in extremes.items()})
+    equalized = equalize(model, {name: found.sizes for name, found in extremes.items()}, fixed)
     extremes = {name: found.times(equalized.factors[name]) for name, found in extremes.items()}
     sizes = {name: found.sizes for name, found in extremes.items()}
     model, layers, scaled = scale_inputs(equalized.model, layers, sizes)

@@ -8,7 +8,7 @@ by s, those that read them divided by s, and weights have a scale per channel an
 operators fix their channels; there a Mul before the layer scales them, inserted only where it pays.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -46,13 +46,16 @@ class Equalized:
     classes: Mapping[str, tuple[Ids, Ids]]
 
 
-def equalize(model: ModelProto, sizes: Mapping[str, Sizes]) -> Equalized:
+def equalize(
+    model: ModelProto, sizes: Mapping[str, Sizes], fixed: Collection[str] = ()
+) -> Equalized:
     """Scale the channels of these activations towards their largest, where that costs nothing.
 
     `sizes`: the largest magnitude of each channel of the activations that are to be quantized.
+    `fixed`: modules whose convolutions' results are not scaled.
     """
     model = copy(model)
-    channels = _Channels(model)
+    channels = _Channels(model, fixed)
     factors = channels.factors(sizes)
     constants = {tensor.name: tensor for tensor in model.graph.initializer}
     convolutions, classes = {}, {}
@@ -145,7 +148,7 @@ def _scale_convolution(
 class _Channels:
     """Which channels of a graph must have one factor: the class of each activation's channels."""
 
-    def __init__(self, model: ModelProto) -> None:
+    def __init__(self, model: ModelProto, fixed: Collection[str] = ()) -> None:
         self._shapes = activation_shapes(model)
         self._constants = {tensor.name: tensor for tensor in model.graph.initializer}
         self._parents = [FIXED]
@@ -154,6 +157,8 @@ class _Channels:
         self._shared = {name for name in self._constants if uses.count(name) > 1}
         for node in model.graph.node:
             self._follow(node)
+            if node.op_type == "Conv" and module_name(node) in fixed:
+                self._fix(node.output[0])
         for value in model.graph.output:
             self._fix(value.name)
 

@@ -41,13 +41,18 @@ def write_ranges(
     with needs("quantize"):
         from quantize.activations import calibrate
         from quantize.calibration import read_calibration
+        from quantize.layers import module_name
         from quantize.source import read_source
 
     source = read_source(artifact)
     if source.trained is not None:
         raise EdgeError(f"{artifact}: carries ranges of a quantization-aware training already")
     calibration = read_calibration(calib, source.reads)
-    found = calibrate(source.model, source.layers, calibration.faces, source.feed)
+    # What has no bias is not trained: the transforms of the input, whose kernels are constants.
+    convolutions = [node for node in source.model.graph.node if node.op_type == "Conv"]
+    fixed = {module_name(node) for node in convolutions if len(node.input) < 3}
+    layers = [layer for layer in source.layers if layer.name not in fixed]
+    found = calibrate(source.model, layers, calibration.faces, source.feed, fixed)
     content = RangeFile(
         source.manifest.model,
         source.manifest.checkpoint_sha256,

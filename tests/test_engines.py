@@ -1,6 +1,7 @@
 """INT8 engines: the project's own and NNCF under one budget, and which file is kept."""
 
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import onnx
@@ -8,6 +9,7 @@ import pytest
 from onnx import numpy_helper, parser
 
 import tiny_artifact
+from benchmarks.studies import engine_steps
 from benchmarks.studies.accuracy_control import NAME
 from benchmarks.studies.engine_steps import EQUALIZED_STEPS, NNCF_STEPS
 from benchmarks.studies.engine_tables import engines_table, steps_table
@@ -135,6 +137,30 @@ def test_the_study_has_a_row_for_each_file_each_step_and_nncfs_own_loop(source, 
     assert len(found.steps) == 3 * (3 + len(NNCF_STEPS) + len(EQUALIZED_STEPS))
     assert steps_table(found).count("\n| ") == 2 + len(found.steps) / 3
     assert set(found.choices) == set(TARGETS)
+
+
+def test_a_recipe_that_fails_in_its_library_is_a_row_and_ends_nothing(monkeypatch):
+    class Quantizer:
+        def attempt(self, engine, target, layers):
+            if engine.name == "nncf" and engine.version == "broken":
+                raise KeyError("node_conv2d_1")
+            return candidate(engine.name, 55.0)
+
+        def evaluate(self, target, content, layers):
+            return candidate("", 54.0)
+
+    engines = [("min/max", "native", ""), ("as it is", "nncf", ""), ("accurate", "nncf", "broken")]
+    monkeypatch.setattr(
+        engine_steps,
+        "recipes",
+        lambda *_: [(step, SimpleNamespace(name=n, version=v)) for step, n, v in engines],
+    )
+    layers = {TARGETS[name]: () for name in ("cpu", "openvino")}
+    rows = tuple(engine_steps.compare_steps(None, None, Quantizer(), layers))
+    table = steps_table(SimpleNamespace(steps=rows))
+    assert "| nncf | accurate | failed | failed |" in table
+    assert "nncf, accurate, for cpu: KeyError: 'node_conv2d_1'." in table
+    assert "| nncf | as it is | 55.0 (55.0) | 54.0 (54.0) |" in table
 
 
 def candidate(engine, fidelity_db):

@@ -26,17 +26,18 @@ from quantize.targets import Target
 class StepRow:
     """A recipe's file for a target, with the same `layers` in INT8 as all others of the target.
 
-    The drift is None without real faces.
+    The drift is None without real faces, and all figures are where the library failed.
     """
 
     engine: str
     step: str
     target: str
     layers: int
-    fidelity_db: float
-    worst_fidelity_db: float
+    fidelity_db: float | None = None
+    worst_fidelity_db: float | None = None
     drift_db: float | None = None
     worst_drift_db: float | None = None
+    failure: str | None = None
 
 
 class MinMax:
@@ -98,11 +99,19 @@ def compare_steps(
     for step, engine in recipes(source, calibration):
         made: dict[str, Int8Candidate] = {}
         for target, chosen in layers.items():
-            if target.shares in made:
+            if target.shares and target.shares not in made:
+                continue  # the file could not be made
+            if target.shares:
                 shared = quantizer.evaluate(target, made[target.shares].content, chosen)
                 candidate = replace(shared, engine=engine.name)
             else:
-                candidate = made[target.file] = quantizer.attempt(engine, target, chosen)
+                try:
+                    candidate = quantizer.attempt(engine, target, chosen)
+                except Exception as error:  # NNCF's own: a recipe that is compared may not run
+                    failure = f"{type(error).__name__}: {error}"
+                    yield StepRow(engine.name, step, target.name, len(chosen), failure=failure)
+                    continue
+                made[target.file] = candidate
             yield _row(step, target, candidate)
 
 

@@ -59,7 +59,10 @@ def steps_table(found: "EngineComparison") -> str:
     for engine, step in recipes:
         cells = []
         for target in targets:
-            row = by_place[engine, step, target]
+            row = by_place.get((engine, step, target))
+            if row is None or row.fidelity_db is None:
+                cells += ["failed", ""] if measured else ["failed"]
+                continue
             cells.append(f"{row.fidelity_db:.1f} ({row.worst_fidelity_db:.1f})")
             if row.drift_db is not None:
                 cells.append(f"{row.drift_db:.4f} ({row.worst_drift_db:.3f})")
@@ -70,6 +73,11 @@ def steps_table(found: "EngineComparison") -> str:
             f"The layers that the native file has in INT8: {layers}.\n",
             markdown_table(tuple(columns), lines),
             *(f"\n{_margin(found, target)}" for target in targets),
+            *(
+                f"\n{row.engine}, {row.step}, for {row.target}: {row.failure}."
+                for row in found.steps
+                if row.failure
+            ),
         ]
     )
 
@@ -77,16 +85,20 @@ def steps_table(found: "EngineComparison") -> str:
 def _margin(found: "EngineComparison", target: str) -> str:
     """How the native recipe compares with the best of NNCF's of the same layers."""
     native, nncf = (
-        [row for row in found.steps if (row.engine, row.target) == (engine, target)]
+        [
+            (row.fidelity_db, row)
+            for row in found.steps
+            if (row.engine, row.target) == (engine, target) and row.fidelity_db is not None
+        ]
         for engine in ("native", "nncf")
     )
-    own, best = native[-1], max(nncf, key=lambda row: row.fidelity_db)
-    difference_db = own.fidelity_db - best.fidelity_db
+    (own_db, own), (best_db, best) = native[-1], max(nncf, key=lambda pair: pair[0])
+    difference_db = own_db - best_db
     said = (
         f"For {target}, native's whole recipe is {abs(difference_db):.1f} dB"
         f" {'above' if difference_db >= 0 else 'below'} the best of NNCF's ({best.step})"
     )
-    drifts_db = [row.worst_drift_db for row in nncf if row.worst_drift_db is not None]
+    drifts_db = [row.worst_drift_db for _, row in nncf if row.worst_drift_db is not None]
     if own.worst_drift_db is None or not drifts_db:
         return f"{said}."
     return (
