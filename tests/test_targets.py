@@ -56,7 +56,8 @@ def test_every_file_of_a_model_has_a_row(device_model):
     for name in ("litert/int8.tflite", "ncnn/int8.param"):
         row = rows[f"{device_model.name}/{name}"]
         assert row.fidelity_db is not None
-        assert row.precision.startswith("int8")
+        assert row.precision.startswith("int8, ")
+        assert "% of the multiply-adds" in row.precision
     packages = [row for row in rows.values() if row.file.endswith(".mlpackage")]
     assert len(packages) == 2
     assert all(row.not_run.startswith("needs a Mac; coreml, interpreted: ") for row in packages)

@@ -525,6 +525,8 @@ def test_a_network_of_64_px_reads_its_own_faces(browser, tarball, artifact_64, t
             said = upscaled(page, lambda path=path: page.choose_file("#file", path))
             if name == "whole":
                 assert said == "No face was found."
+                for hidden in ("compare", "download"):
+                    assert page.evaluate(f"document.getElementById('{hidden}').hidden")
                 upscaled(page, lambda: page.evaluate("document.getElementById('whole').click()"))
             assert np.abs(shown(page, "after").astype(int) - expected[name]).max() <= 2, name
         assert page.evaluate("document.getElementById('whole').hidden")

@@ -78,7 +78,7 @@ def _measured(folder: Path, name: str, backend: str, data: Sequence[str]) -> Tar
         target=f"{NAMES[backend]} {report.backend_version}",
         file=f"{folder.name}/{name}",
         bytes=_bytes(path, read_manifest(path)),
-        precision=report.precision,
+        precision=report.executes_as,
         fidelity_db=report.fidelity_db,
         worst_fidelity_db=report.worst_fidelity_db,
         extremes_fidelity_db=report.extremes_fidelity_db,

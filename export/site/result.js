@@ -81,13 +81,16 @@ export class Result {
   #present(result, isPhoto, shrunkFrom, shrinkTo) {
     const { before, after, faces } = result;
     this.#end(describe(result, isPhoto, shrunkFrom, shrinkTo));
-    this.draw(element("before"), before);
-    this.draw(element("after"), after);
-    element("compare").querySelector(".frame").classList.toggle("small", !isPhoto);
-    element("compare").hidden = false;
-    this.cutAt(middleOf(result));
     element("save").hidden = false;
-    this.#offerDownload(after);
+    const isDone = !isPhoto || faces.some((face) => face.after);
+    element("compare").hidden = element("download").hidden = !isDone;
+    if (isDone) {
+      this.draw(element("before"), before);
+      this.draw(element("after"), after);
+      element("compare").querySelector(".frame").classList.toggle("small", !isPhoto);
+      this.cutAt(middleOf(result));
+      this.#offerDownload(after);
+    }
     if (isPhoto) element("faces").replaceChildren(...faces.filter((face) => face.after).map((face) => this.#item(face)));
     const shrink = element("shrink");
     shrink.hidden = !result.shrinkTo;
