@@ -251,7 +251,7 @@ def describe_models(models: Sequence[ModelInfo]) -> str:
     for model in models:
         weights = "not trained yet"
         if model.psnr_y is not None:
-            trained = f", after {model.minutes:.0f} minutes of training"
+            trained = f", after {model.minutes:.0f} min"
             config = MODELS.get(model.model)
             faces = "degraded faces of " if config and config.lr_side != LR_SIDE else ""
             lpips = "" if model.lpips is None else f", LPIPS {model.lpips:.3f}"

@@ -177,7 +177,7 @@ def test_models_are_what_their_weights_report():
         ModelInfo("large", 15_800_000, 15_570_000_000),
     ]
     small, large = results.describe_models(models).splitlines()[2:]
-    weights = "27.44 dB PSNR-Y on celeba-val, after 472 minutes of training"
+    weights = "27.44 dB PSNR-Y on celeba-val, after 472 min"
     assert small == f"| small | 3.69 M | 0.79 G | {weights} |"
     assert large == "| large | 15.80 M | 15.57 G | not trained yet |"
 
