@@ -660,6 +660,12 @@ def test_the_peer_needs_faces(artifacts, capsys):
     assert "--peer needs --data" in capsys.readouterr().err
 
 
+def test_the_peer_is_compared_with_a_model_of_its_own_faces(artifact_64, hr_faces, capsys):
+    words = ["--artifact", str(artifact_64.parent), "--peer", "--data", str(hr_faces)]
+    assert browser_study.main(words) == EXIT_USAGE
+    assert "aminet-real reads 64 px; name artifacts/aminet-edge first" in capsys.readouterr().err
+
+
 @pytest.mark.soak
 def test_the_peer_upscales_the_same_faces(artifacts, tarball, hr_faces, monkeypatch):
     """Its packages are downloaded once a checkout, 57 MB."""

@@ -40,6 +40,7 @@ from runtime.dataset import load_faces
 from runtime.errors import EXIT_MISSING, EXIT_USAGE, EdgeError, run_command
 from runtime.evaluation import Evaluator
 from runtime.image import LR_SIDE, SR_SIDE, Pixels, shrink, to_pixels, to_tensor
+from runtime.manifest import read_manifest
 from runtime.places import FOLDER
 from runtime.session import open_session
 
@@ -81,11 +82,11 @@ def measure(
 
     EdgeError, status 5, without Chromium, and 3 if one drifts.
     """
+    if peer:
+        _check_comparable(artifacts[0], data)
     chromium = find_chromium()
     if chromium is None:
         raise EdgeError("no Chromium found; apt-get install chromium", EXIT_MISSING)
-    if peer and not data:
-        raise EdgeError("--peer needs --data: faces to upscale", EXIT_USAGE)
     loads = [os.getloadavg()[0]]
     flags = SOFTWARE_WEBGPU if any("webgpu" in query for query in backends) else NO_GPU
     with tempfile.TemporaryDirectory() as folder, open_page(chromium, flags) as page:
@@ -96,7 +97,6 @@ def measure(
         ]
         peers = None
         if peer and hr is not None:
-            _check_comparable(sites[0])
             peers = BrowserPeer(page, hr[:PEER_FACES], Path(folder))
         seen = [_take_turn(page, sites, peers, evaluate=turn == 0) for turn in range(turns)]
         _, _, version = page.ask("Browser.getVersion")["product"].partition("/")
@@ -133,11 +133,14 @@ def _make_site(
     return ModelSite(folder, manifest, evaluator, {**backends, **(LITERT if litert else {})})
 
 
-def _check_comparable(site: ModelSite) -> None:
-    if site.manifest["lr_side"] != LR_SIDE:
+def _check_comparable(artifacts: Path, data: Sequence[Path]) -> None:
+    if not data:
+        raise EdgeError("--peer needs --data: faces to upscale", EXIT_USAGE)
+    side = read_manifest(artifacts / "fp32.onnx").lr_side
+    if side != LR_SIDE:
         raise EdgeError(
-            f"--peer upscales faces of {LR_SIDE} px, and {site.manifest['model']} reads"
-            f" {site.manifest['lr_side']} px; name {FOLDER} first",
+            f"--peer upscales faces of {LR_SIDE} px, and {artifacts} reads {side} px; name"
+            f" {FOLDER} first",
             EXIT_USAGE,
         )
 
