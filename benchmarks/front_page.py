@@ -12,9 +12,11 @@ from benchmarks.results import times
 from benchmarks.studies.real_faces import REAL_CALIBRATION, DriftRow
 
 REFUSED = ", refused"
+THREADS = ", WebAssembly"  # with how many, which docs/browser.md tells apart
 PAGES = {  # by a word of the target's name; the first that fits
     "ARM": "docs/arm.md",
     "Web": "docs/browser.md",
+    ".js": "docs/browser.md",
     "LiteRT": "docs/phone.md",
     "ncnn": "docs/phone.md",
     "Core ML": "docs/phone.md",
@@ -61,11 +63,12 @@ def _artifacts_table(drift: Sequence[DriftRow], measured: Latency) -> str:
 
 
 def devices_table(rows: Sequence[TargetRow]) -> str:
-    """One line a target, of its INT8 file: size, share in INT8, fidelity, drift, where it ran."""
+    """One line a runtime, of its INT8 file: size, share in INT8, fidelity, drift, where it ran."""
     grouped: dict[str, list[TargetRow]] = {}
     for row in sorted(rows, key=lambda row: "QEMU" in (row.ran_on or "")):  # hardware first
         if not row.target.endswith(REFUSED):
-            grouped.setdefault(row.target, []).append(row)
+            runtime = row.target.partition(THREADS)[0]
+            grouped.setdefault(runtime, []).append(row)
     columns = ("target", "file", "MB", "in INT8", "fidelity dB", "drift dB (worst face)", "ran on")
     return markdown_table(columns, [_device(target, files) for target, files in grouped.items()])
 

@@ -2,9 +2,11 @@
 
 import json
 import shutil
+from dataclasses import replace
 
 import pytest
 
+from benchmarks.front_page import devices_table
 from benchmarks.harness.targets import TargetRow, read_rows, targets_table, write_rows
 from benchmarks.studies.targets import measure_targets
 from runtime.errors import EdgeError
@@ -30,6 +32,24 @@ def test_the_table_says_where_a_file_ran_or_why_it_did_not():
     assert "| 55.3 | 54.9 | 43.2 |" in lines[2]
     assert "| a processor |" in lines[2]
     assert "| not run: needs a Mac |" in lines[3]
+
+
+def test_the_readme_has_a_line_for_a_runtime_and_shows_the_first_model():
+    rows = [
+        replace(
+            RUN,
+            target=f"LiteRT.js 2.5.3, WebAssembly, {threads}",
+            file=f"{model}/int8.tflite",
+            precision=f"int8, {share}% of the multiply-adds, as the file says",
+            ran_on="Chromium 156, a processor",
+        )
+        for model, share in (("aminet-edge", 96.3), ("aminet-real", 81.4))
+        for threads in ("threads", "one thread")
+    ]
+    _, _, line = devices_table(rows).splitlines()
+    assert line.startswith("| [LiteRT.js 2.5.3](docs/browser.md) | `int8.tflite` and 1 more |")
+    assert "| 96.3 % |" in line
+    assert line.endswith("| Chromium 156: a processor |")
 
 
 @pytest.mark.parametrize(
