@@ -10,6 +10,7 @@ import stat
 import sys
 import time
 from collections.abc import Iterator
+from io import FileIO
 from pathlib import Path
 
 from runtime.errors import FULL_DISK, EdgeError, FullDiskError
@@ -19,6 +20,7 @@ if sys.platform != "win32":  # there leftovers stay
 
 LEFTOVER = re.compile(r"\..*\.[0-9a-f]{8}\.part(\.[^.]*)?")
 LEFTOVER_FOLDER = re.compile(r"\..*\.[0-9a-f]{8}\.part-folder")
+BLOCK_BYTES = 1 << 18  # that are hashed at once
 ASKED, ASK_AGAIN_S = 10, 0.02  # who looks for leftovers holds a lock for a moment
 _CLEARED: set[Path] = set()  # folders that this process has looked through
 
@@ -81,23 +83,29 @@ def write_bytes(path: str | Path, data: bytes) -> None:
 def read_bytes(path: str | Path, limit_bytes: int) -> bytes:
     """The content of an ordinary file of at most `limit_bytes`; anything else is an EdgeError."""
     try:
-        with open(path, "rb", opener=_open_without_waiting) as file:
-            status = os.fstat(file.fileno())
-            if stat.S_ISDIR(status.st_mode):
-                raise EdgeError(f"{path}: is a folder, expected a file")
-            if not stat.S_ISREG(status.st_mode):
-                raise EdgeError(f"{path}: is not an ordinary file; copy its content to one")
-            if status.st_size > limit_bytes:
-                raise EdgeError(
-                    f"{path}: has {status.st_size:,} bytes, expected at most {limit_bytes:,}"
-                )
-            return file.read(limit_bytes)
+        with open_ordinary(path) as file:
+            size = os.fstat(file.fileno()).st_size
+            if size > limit_bytes:
+                raise EdgeError(f"{path}: has {size:,} bytes, expected at most {limit_bytes:,}")
+            return file.readall()
     except FileNotFoundError as error:
         raise EdgeError(f"{path}: not found; check the path") from error
     except IsADirectoryError as error:
         raise EdgeError(f"{path}: is a folder, expected a file") from error
     except (OSError, ValueError) as error:  # ValueError: a null byte in the path
         raise EdgeError(f"{path}: cannot be read: {_reason(error)}") from error
+
+
+@contextlib.contextmanager
+def open_ordinary(path: str | Path) -> Iterator[FileIO]:
+    """Open a file for reading without a buffer; EdgeError if it is a folder, pipe or device."""
+    with open(path, "rb", buffering=0, opener=_open_without_waiting) as file:
+        mode = os.fstat(file.fileno()).st_mode
+        if stat.S_ISDIR(mode):
+            raise EdgeError(f"{path}: is a folder, expected a file")
+        if not stat.S_ISREG(mode):
+            raise EdgeError(f"{path}: is not an ordinary file; copy its content to one")
+        yield file
 
 
 def sha256_bytes(data: bytes) -> str:
@@ -107,13 +115,18 @@ def sha256_bytes(data: bytes) -> str:
 
 def sha256_file(path: str | Path) -> str:
     """The SHA-256 of a file's content, 64 hexadecimal digits."""
-    digest = hashlib.sha256()
     try:
-        with open(path, "rb") as file:
-            while block := file.read(1 << 20):
-                digest.update(block)
+        with open(path, "rb", buffering=0) as file:
+            return sha256_of(file)
     except OSError as error:
         raise EdgeError(f"{path}: cannot be read: {_reason(error)}") from error
+
+
+def sha256_of(file: FileIO) -> str:
+    """The SHA-256 of the rest of an open file."""
+    digest, block = hashlib.sha256(), memoryview(bytearray(BLOCK_BYTES))
+    while size := file.readinto(block):
+        digest.update(block[:size])
     return digest.hexdigest()
 
 

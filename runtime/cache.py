@@ -9,10 +9,12 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from runtime.atomic import read_bytes, sha256_bytes, write_bytes
+from runtime.atomic import open_ordinary, read_bytes, sha256_bytes, sha256_of, write_bytes
 from runtime.errors import EdgeError
 
 MAX_RECORD_BYTES = 1 << 16
@@ -90,30 +92,44 @@ def remember(key: dict[str, str], record: dict[str, Any]) -> None:
         return
 
 
-def recall_file(key: dict[str, str], limit_bytes: int) -> bytes | None:
-    """The bytes that were kept under exactly this key, if they still are what they were."""
+@dataclass(frozen=True)
+class KeptFile:
+    """A file that was kept, at a `place` where it can be opened, and its SHA-256."""
+
+    place: str
+    sha256: str
+
+
+@contextlib.contextmanager
+def recalled_file(key: dict[str, str]) -> Iterator[KeptFile | None]:
+    """Yield what was kept under exactly this key, if it still is what it was; else None.
+
+    Its place names the very file whose content was compared, also if another process replaces or
+    removes it meanwhile; where the system has no such names, it is its path.
+    """
     path, record = _file_path(key), recall(key)
-    if path is None or record is None:
-        return None
-    try:
-        data = read_bytes(path, limit_bytes)
-    except EdgeError:
-        return None
-    return data if sha256_bytes(data) == record.get("sha256") else None
+    with contextlib.ExitStack() as stack:
+        kept = None
+        if path is not None and record is not None:
+            with contextlib.suppress(EdgeError, OSError):
+                file = stack.enter_context(open_ordinary(path))
+                if (sha256 := sha256_of(file)) == record.get("sha256"):
+                    held = f"/proc/self/fd/{file.fileno()}"
+                    kept = KeptFile(held if os.path.exists(held) else str(path), sha256)
+        yield kept
 
 
-def remember_file(key: dict[str, str], data: bytes) -> bool:
-    """Keep bytes under a key; whether that worked."""
+def remember_file(key: dict[str, str], data: bytes) -> None:
+    """Keep bytes under a key; where nothing can be written, nothing is kept."""
     path = _file_path(key)
     if path is None:
-        return False
+        return
     try:
         write_bytes(path, data)
         _drop_oldest(path.parent)
     except (EdgeError, OSError):
-        return False
+        return
     remember(key, {"sha256": sha256_bytes(data)})
-    return True
 
 
 def _drop_oldest(folder: Path) -> None:

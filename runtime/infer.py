@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from runtime.cpu import usable_cores
 from runtime.errors import EXIT_ERROR, EXIT_INTERRUPTED, EXIT_USAGE, EdgeError, run_command
 from runtime.media.arguments import make_parser
+from runtime.startup import importing
 
 if TYPE_CHECKING:
     from runtime.media.jobs import FaceResult
@@ -132,7 +133,7 @@ def infer_each(
     count = Count()
     # The decoder, the encoder and the detector of a video want cores too.
     callers = options.workers or (1 if jobs == 1 and not plan.has_video else None)
-    with Models(_part(ModelOptions, options), say, callers) as models:
+    with Models(_part(ModelOptions, options), say, callers, one_image=jobs == 1) as models:
         pipeline = Pipeline(models, _part(MediaOptions, options), workers, watch)
         try:
             for result in results(plan, pipeline, None if options.overwrite else models.newest()):
@@ -223,8 +224,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    from runtime.backends.open import with_provider
-    from runtime.media.console import Console
+    with importing():
+        import runtime.media.run  # noqa: F401
+        from runtime.backends.open import with_provider
+        from runtime.media.console import Console
 
     options = {each.name: getattr(arguments, each.name) for each in fields(InferOptions)}
     options["backend"] = with_provider(arguments.backend, arguments.provider)

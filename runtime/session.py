@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, overload
 
@@ -121,6 +122,7 @@ def open_session(
     *,
     threads: int | None = None,
     workers: int | None = 1,
+    spin: bool = True,
     verify: bool = True,
     fallback: bool = False,
     say: Say = lambda line: None,
@@ -131,14 +133,16 @@ def open_session(
     first time it tries them all, which `say` hears. With a named backend int8.onnx of a folder is
     taken if it passes, else fp32.onnx. `workers` threads will call `run` at once, each on one
     thread; None: as many as are the fastest here, for many faces. One worker has all cores.
-    `threads` of the CPU for each call may be named instead. `fallback` allows the next backend or
-    artifact after any other error too, and fp32.onnx in place of a named artifact. `verify=False`
-    runs no probes and tries nothing; the hashes are always compared. Raises EdgeError.
+    `threads` of the CPU for each call may be named instead. Without `spin` threads sleep while they
+    wait: a face takes longer, and opening, which spinning slows down, is faster by more. `fallback`
+    allows the next backend or artifact after any other error too, and fp32.onnx in place of a named
+    artifact. `verify=False` runs no probes and tries nothing; the hashes are always compared.
+    Raises EdgeError.
     """
     paths, searched = find_artifacts(artifact, backend, fallback=fallback)
     if backend == AUTO and (kind := format_of(paths[0])) is not ONNX and kind.backends:
         backend = kind.backends[0]
-    ways = _ways_to_share(backend, threads, workers)
+    ways = [replace(way, spin=spin) for way in _ways_to_share(backend, threads, workers)]
 
     def skips(error: EdgeError) -> bool:
         return fallback or (searched and error.status == EXIT_DRIFT)
@@ -211,7 +215,8 @@ def _open_fastest(
     if key and (choice := selection.recall(key)):
         try:
             path, passed_over = folder / choice.artifact, choice.passed_over
-            session = _open(path, choice.backend, choice.threads, True, passed_over)
+            threads = replace(choice.threads, spin=ways[0].spin)
+            session = _open(path, choice.backend, threads, True, passed_over)
         except EdgeError:
             pass  # trying all finds out what may be taken in its place
         else:

@@ -109,6 +109,31 @@ def test_the_verdict_is_remembered(artifact, cache):
     assert len(records(cache)) == 1
 
 
+@pytest.mark.parametrize("backend", ["auto", "onnxruntime"])
+def test_threads_that_sleep_are_proved_by_those_that_spin(artifact, backend):
+    with open_session(artifact, backend) as first:
+        assert first.threads.spin
+    with open_session(artifact, backend, spin=False) as second:
+        assert not second.threads.spin
+        assert second.verdict.remembered  # they compute the same
+
+
+def test_what_is_kept_is_opened_even_if_it_is_replaced_meanwhile(cache):
+    key = {"optimized": "this"}
+    cache_module.remember_file(key, b"old")
+    with cache_module.recalled_file(key) as kept:
+        cache_module.remember_file(key, b"new")
+        if os.path.isdir("/proc/self/fd"):
+            assert Path(kept.place).read_bytes() == b"old"
+    with cache_module.recalled_file(key) as kept:
+        assert Path(kept.place).read_bytes() == b"new"
+    (file,) = (cache / "files").iterdir()
+    for damage in (lambda: file.write_bytes(b"nEw"), file.unlink, file.mkdir):
+        damage()
+        with cache_module.recalled_file(key) as kept:
+            assert kept is None
+
+
 @pytest.mark.parametrize(
     ("name", "command"),
     [

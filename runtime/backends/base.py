@@ -27,11 +27,13 @@ Ends = TypeVar("Ends", bound="Closing")
 class Threads:
     """How the cores are shared: `callers` calls at once, each computed on `each` threads.
 
-    `each` is None where the backend decides, as if one call had all cores for itself.
+    `each` is None where the backend decides, as if one call had all cores for itself. Threads that
+    `spin` while they wait are there sooner, and slow down what else runs meanwhile.
     """
 
     each: int | None = None
     callers: int = 1
+    spin: bool = True
 
     def __str__(self) -> str:
         each = "1 thread" if self.each == 1 else f"{self.each or 'default'} threads"

@@ -30,27 +30,23 @@ class OnnxRuntimeSession(Closing):
     """An ONNX model of the project's contract, open in ONNX Runtime.
 
     `model` is the content of the file, so that what was hashed is what runs; `name` is for
-    messages; `optimized`: it is what optimize() made. Any number of threads may call `run`; it is
-    prepared for those that `threads` says. Raises EdgeError if ONNX Runtime is missing or cannot
-    open it, or if the contract is another.
+    messages. Any number of threads may call `run`; it is prepared for those that `threads` says.
+    Raises EdgeError if ONNX Runtime is missing or cannot open it, or if the contract is another.
     """
 
     name = "onnxruntime"
 
-    def __init__(
-        self, model: bytes, name: str, *, optimized: bool = False, threads: Threads = ALL_CORES
-    ) -> None:
+    def __init__(self, model: bytes, name: str, *, threads: Threads = ALL_CORES) -> None:
         onnxruntime = import_onnxruntime()
         self._file = name
         self.version: str = onnxruntime.__version__
-        if not optimized:  # else it was refused before, and may be in another format
-            _refuse_fp16(model, name, self.version)
-            refuse_external_data(model, name)
+        _refuse_fp16(model, name, self.version)
+        refuse_external_data(model, name)
         settings = onnxruntime.SessionOptions()
         _share_cores(settings, threads)
-        misread = not optimized and pairs_are_misread(model)
+        misread = pairs_are_misread(model)
         self.options = f"cpu, {'no' if misread else 'all'} graph optimizations, {threads}"
-        if optimized or misread:
+        if misread:
             settings.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
         self._session = _open(model, name, settings)
         self.lr_side = _check_contract(self._session, name)
@@ -69,6 +65,26 @@ class OnnxRuntimeSession(Closing):
     def close(self) -> None:
         """Give the model's memory back; ONNX Runtime does so when the session is forgotten."""
         del self._session
+
+
+class OptimizedSession(OnnxRuntimeSession):
+    """The same of what optimize() made, in ONNX Runtime's own format, opened by its path.
+
+    ONNX Runtime reads the file into the place where it needs it; it would copy bytes, which Python
+    holds as well.
+    """
+
+    def __init__(self, path: str, name: str, *, threads: Threads = ALL_CORES) -> None:
+        onnxruntime = import_onnxruntime()
+        self._file = name
+        self.version = onnxruntime.__version__
+        settings = onnxruntime.SessionOptions()
+        _share_cores(settings, threads)
+        self.options = f"cpu, all graph optimizations, {threads}"
+        settings.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+        settings.add_session_config_entry("session.load_model_format", "ORT")
+        self._session = _open(path, name, settings)
+        self.lr_side = _check_contract(self._session, name)
 
 
 def fp16_fault(model: bytes, version: str) -> str | None:
@@ -194,17 +210,17 @@ def open_model(model: bytes, name: str) -> ort.InferenceSession:
 
 
 def _share_cores(settings: ort.SessionOptions, threads: Threads) -> None:
-    """Set the threads of a call; they spin while they wait only if nobody else wants the cores."""
+    """Set the threads of a call; they spin while they wait only if nothing else wants the cores."""
     cores = usable_cores()
     if threads.each is not None:
         settings.intra_op_num_threads = threads.each
     elif cores < (os.cpu_count() or 1):  # it would take all, and pin threads to them
         settings.intra_op_num_threads = cores
-    if threads.callers > 1 or (threads.each or cores) < cores:
+    if not threads.spin or threads.callers > 1 or (threads.each or cores) < cores:
         settings.add_session_config_entry("session.intra_op.allow_spinning", "0")
 
 
-def _open(model: bytes, name: str, settings: ort.SessionOptions) -> ort.InferenceSession:
+def _open(model: bytes | str, name: str, settings: ort.SessionOptions) -> ort.InferenceSession:
     settings.log_severity_level = SILENT
     try:
         return import_onnxruntime().InferenceSession(

@@ -9,10 +9,9 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, TypeAlias
 
 from runtime import cache
-from runtime.artifact import MAX_ARTIFACT_BYTES, Artifact
-from runtime.atomic import sha256_bytes
+from runtime.artifact import Artifact
 from runtime.backends.base import ALL_CORES, Threads
-from runtime.backends.installed import installed_backends
+from runtime.backends.installed import PACKAGES, installed_version
 from runtime.cpu import processor
 from runtime.errors import EXIT_MISSING, EXIT_USAGE, EdgeError
 from runtime.formats import FORMATS, ONNX, format_for, format_of
@@ -136,18 +135,29 @@ def open_optimized(
     key = {
         "optimized": artifact.manifest.sha256,
         "format": KEPT,
-        "onnxruntime": installed_backends().get(backend, ""),
+        "onnxruntime": installed_version(PACKAGES[backend]) or "",
         "processor": processor(),
     }
-    from runtime.backends.onnxruntime import OnnxRuntimeSession, optimize
+    opened = _open_kept(key, artifact, threads)
+    if opened is None:
+        from runtime.backends.onnxruntime import optimize
 
-    kept = cache.recall_file(key, MAX_ARTIFACT_BYTES)
-    if kept is None:
-        kept = optimize(artifact.model, str(artifact.path), KEPT)
-        if not cache.remember_file(key, kept):
-            return open_backend(backend, artifact, threads), artifact.manifest.sha256
-    runner = OnnxRuntimeSession(kept, str(artifact.path), optimized=True, threads=threads)
-    return _fitting(runner, artifact), sha256_bytes(kept)
+        cache.remember_file(key, optimize(artifact.model, str(artifact.path), KEPT))
+        opened = _open_kept(key, artifact, threads)
+    return opened or (open_backend(backend, artifact, threads), artifact.manifest.sha256)
+
+
+def _open_kept(
+    key: dict[str, str], artifact: Artifact, threads: Threads
+) -> tuple[Runner, str] | None:
+    """The optimized graph that was kept under a key, and its SHA-256; None if there is none."""
+    with cache.recalled_file(key) as kept:
+        if kept is None:
+            return None
+        from runtime.backends.onnxruntime import OptimizedSession
+
+        runner = OptimizedSession(kept.place, str(artifact.path), threads=threads)
+        return _fitting(runner, artifact), kept.sha256
 
 
 def _fitting(runner: Runner, artifact: Artifact) -> Runner:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 from runtime.dataset import is_parquet_name
 from runtime.media.outputs import TarWriter, writing_tar
-from runtime.media.parquet import TableWriter, read_form, writing_table
+
+if TYPE_CHECKING:
+    from runtime.media.parquet import TableWriter
 
 Archive: TypeAlias = "TarWriter | TableWriter"
 
@@ -22,4 +24,6 @@ def writing_archive(
     """
     if not is_parquet_name(path):
         return writing_tar(path, origin)
+    from runtime.media.parquet import read_form, writing_table
+
     return writing_table(path, origin, read_form(like, image_column) if like else None)

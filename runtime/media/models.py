@@ -40,14 +40,21 @@ class Models:
     """Opens the models of `options`, each once; a context manager.
 
     `workers` threads will call each; None leaves to a measurement how many calls share the cores.
+    With `one_image` a model for face images will be called once.
     """
 
     def __init__(
-        self, options: ModelOptions, say: Callable[[str], None], workers: int | None = 1
+        self,
+        options: ModelOptions,
+        say: Callable[[str], None],
+        workers: int | None = 1,
+        *,
+        one_image: bool = False,
     ) -> None:
         self._options = options
         self._workers = workers
         self._say = say
+        self._one_image = one_image
         self._lock = threading.Lock()
         self._sessions: dict[str, Session] = {}
 
@@ -76,27 +83,28 @@ class Models:
         return max(times)
 
     def for_faces(self) -> Session:
-        return self._open(FACES)
+        return self._open(FACES, spin=not self._one_image)
 
     def for_photos(self) -> Session:
         return self._open(PHOTOS)
 
-    def _open(self, names: Mapping[str, tuple[str, ...]]) -> Session:
+    def _open(self, names: Mapping[str, tuple[str, ...]], *, spin: bool = True) -> Session:
         with self._lock:
             try:
                 artifact = self._options.artifact or self._find(names[self._options.style])
                 if artifact not in self._sessions:
-                    self._sessions[artifact] = self._open_one(artifact)
+                    self._sessions[artifact] = self._open_one(artifact, spin)
             except EdgeError as error:
                 raise OpeningError(str(error), error.status) from error
             return self._sessions[artifact]
 
-    def _open_one(self, artifact: str) -> Session:
+    def _open_one(self, artifact: str, spin: bool) -> Session:
         options = self._options
         session = open_session(
             artifact or None,
             options.backend,
             workers=self._workers,
+            spin=spin,
             fallback=options.fallback,
             say=self._say,
         )

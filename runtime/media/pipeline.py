@@ -10,7 +10,6 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import chain, islice
@@ -36,6 +35,8 @@ from runtime.media.outputs import FileOutput, RowOutput
 from runtime.session import Session
 
 if TYPE_CHECKING:
+    from concurrent.futures import Executor, Future
+
     from runtime.media.detector import Detector
     from runtime.media.video import Watch
 
@@ -110,6 +111,8 @@ class Pipeline:
             yield from self._run_at_once(chain(first_two, rest), done_since)
 
     def _run_at_once(self, jobs: Iterable[Job], done_since: float | None) -> Iterator[FaceResult]:
+        from concurrent.futures import ThreadPoolExecutor  # which one image does without
+
         pool = ThreadPoolExecutor(self._workers)
         writers = ThreadPoolExecutor(WRITERS * self._workers)
         pending: deque[tuple[Sequence[Job], Future[list[Made]]]] = deque()
@@ -223,6 +226,8 @@ class Pipeline:
         """The faces of one image (N, S, S, 3), in batches, by several callers if there are many."""
         if len(lr) <= session.batch or self._workers == 1:
             return session.upscale_faces(lr)
+        from concurrent.futures import ThreadPoolExecutor
+
         batches = [lr[at : at + session.batch] for at in range(0, len(lr), session.batch)]
         with ThreadPoolExecutor(self._workers) as pool:
             return np.concatenate(list(pool.map(session.upscale_faces, batches)))
@@ -277,7 +282,7 @@ def _refuse_twice(job: Job, targets: set[str]) -> Job:
 
 
 def _wait(made: Made) -> FaceResult:
-    return made.result() if isinstance(made, Future) else made
+    return made if isinstance(made, FaceResult) else made.result()
 
 
 def _write_face(face: UpscaledFace, sr: Pixels, ms: float, writers: Executor | None) -> Made:

@@ -27,7 +27,6 @@ from runtime.media.names import (
     result_name,
 )
 from runtime.media.outputs import FileOutput, Output, StandardOutput
-from runtime.media.parquet import iter_rows, read_form
 
 STDIN = "-"
 
@@ -132,6 +131,8 @@ class Plan:
             yield Job(f"{path}/{name}", output, data=data, error=error, listed=True)
 
     def _rows(self, path: Path, archive: Archive) -> Iterator[Job]:
+        from runtime.media.parquet import iter_rows, read_form
+
         for row in iter_rows(path, read_form(path, self.image_column)):
             if isinstance(row, EdgeError):
                 yield Job(str(path), error=str(row))
