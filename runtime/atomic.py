@@ -20,6 +20,7 @@ if sys.platform != "win32":  # there leftovers stay
 
 LEFTOVER = re.compile(r"\..*\.[0-9a-f]{8}\.part(\.[^.]*)?")
 LEFTOVER_FOLDER = re.compile(r"\..*\.[0-9a-f]{8}\.part-folder")
+NEW_FILE = os.O_CREAT | os.O_RDWR | getattr(os, "O_BINARY", 0)  # Windows alone knows text files
 BLOCK_BYTES = 1 << 18  # that are hashed at once
 ASKED, ASK_AGAIN_S = 10, 0.02  # who looks for leftovers holds a lock for a moment
 _CLEARED: set[Path] = set()  # folders that this process has looked through
@@ -34,15 +35,22 @@ def writing(path: str | Path, *, alone: bool = False) -> Iterator[Path]:
     folder. Raises EdgeError when the disk is full (FullDiskError), the place cannot be written, or,
     for one who wants to be `alone`, while another process writes `path`.
     """
-    target = Path(path)
+    with _replacing(Path(path), alone=alone) as (temporary, _):
+        yield temporary
+        _flush_to_disk(temporary)
+
+
+@contextlib.contextmanager
+def _replacing(target: Path, *, alone: bool = False) -> Iterator[tuple[Path, int]]:
+    """As writing, with the open file as well; the block flushes it to the disk."""
     with contextlib.ExitStack() as stack:
         try:
-            target.parent.mkdir(parents=True, exist_ok=True)
+            if not target.parent.is_dir():
+                target.parent.mkdir(parents=True, exist_ok=True)
             _refuse_special(target)
             _remove_leftovers(target.parent)
-            temporary = stack.enter_context(_held_temporary(target, alone))
-            yield temporary
-            _flush_to_disk(temporary)
+            temporary, handle = stack.enter_context(_held_temporary(target, alone))
+            yield temporary, handle
             os.replace(temporary, target)
         except OSError as error:
             if error.errno is None:  # not the system's: Pillow and others subclass OSError
@@ -76,8 +84,11 @@ def writing_folder(path: str | Path) -> Iterator[Path]:
 
 def write_bytes(path: str | Path, data: bytes) -> None:
     """Replace `path` by `data`, whole or not at all."""
-    with writing(path) as temporary:
-        temporary.write_bytes(data)
+    with _replacing(Path(path)) as (_, handle):
+        rest = memoryview(data)
+        while rest:
+            rest = rest[os.write(handle, rest) :]
+        os.fsync(handle)
 
 
 def read_bytes(path: str | Path, limit_bytes: int) -> bytes:
@@ -131,11 +142,11 @@ def sha256_of(file: FileIO) -> str:
 
 
 @contextlib.contextmanager
-def _held_temporary(target: Path, alone: bool) -> Iterator[Path]:
+def _held_temporary(target: Path, alone: bool) -> Iterator[tuple[Path, int]]:
     """An empty file beside `target`, locked as long as it is written, and removed if it is left."""
     path, handle = (_open_alone(target) if alone else None) or _open_new(target)
     try:
-        yield path
+        yield path, handle
     finally:
         with contextlib.suppress(OSError):
             if _is_at(path, handle):
@@ -146,7 +157,7 @@ def _held_temporary(target: Path, alone: bool) -> Iterator[Path]:
 def _open_new(target: Path) -> tuple[Path, int]:
     while True:
         path = _temporary(target, os.urandom(4).hex())
-        handle = os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o666)
+        handle = os.open(path, NEW_FILE | os.O_EXCL, 0o666)
         if _lock(handle) is not False and _is_at(path, handle):
             return path, handle
         os.close(handle)
@@ -156,7 +167,7 @@ def _open_alone(target: Path) -> tuple[Path, int] | None:
     """The one temporary file that all who want to be alone share; None where there are no locks."""
     path = _temporary(target, sha256_bytes(os.fsencode(target.name))[:8])
     for _ in range(ASKED):
-        handle = os.open(path, os.O_CREAT | os.O_RDWR, 0o666)
+        handle = os.open(path, NEW_FILE, 0o666)
         locked = _lock(handle)
         if locked and _is_at(path, handle):
             os.ftruncate(handle, 0)

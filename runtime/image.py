@@ -211,7 +211,9 @@ def to_tensor(pixels: Pixels) -> Tensor:
 
 def to_pixels(tensor: NDArray[np.floating]) -> Pixels:
     """Float (N, 3, H, W) to uint8 (N, H, W, 3): clipped to [0, 1], halves rounded to even."""
-    levels = np.rint(np.clip(tensor, 0, 1) * 255)
+    levels = np.clip(tensor, 0, 1)  # a copy, on which the rest works in place
+    levels *= 255
+    np.rint(levels, out=levels)
     return np.ascontiguousarray(levels.astype(np.uint8).transpose(0, 2, 3, 1))
 
 

@@ -68,14 +68,18 @@ def _paeth(pixels: Pixels) -> bytes:
     padded[1:, PIXEL_BYTES:] = pixels.reshape(height, width)
     left, up = padded[1:, :-PIXEL_BYTES], padded[:-1, PIXEL_BYTES:]
     corner = padded[:-1, :-PIXEL_BYTES]
-    to_left, to_up = up - corner, left - corner  # what left + up - corner is away from them
-    to_corner = np.abs(to_left + to_up)
-    to_left, to_up = np.abs(to_left), np.abs(to_up)
-    nearest = np.where(to_up <= to_corner, up, corner)
-    nearest = np.where(to_left <= np.minimum(to_up, to_corner), left, nearest)
+    up_step, left_step = up - corner, left - corner  # left + up - corner is away from left and up
+    to_corner = np.abs(up_step + left_step)
+    to_left, to_up = np.abs(up_step), np.abs(left_step)
+    # Each choice is a product with a mask, in place: np.where takes twice as long.
+    nearest = np.multiply(up_step, to_up <= to_corner, out=up_step)  # less the corner
+    left_step -= nearest
+    left_step *= to_left <= np.minimum(to_up, to_corner, out=to_up)
+    nearest += left_step
+    nearest += corner
     filtered = np.empty((height, 1 + width), np.uint8)
     filtered[:, 0] = PAETH
-    filtered[:, 1:] = padded[1:, PIXEL_BYTES:] - nearest
+    filtered[:, 1:] = np.subtract(padded[1:, PIXEL_BYTES:], nearest, out=nearest)
     return filtered.tobytes()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 from runtime.errors import EXIT_ERROR
@@ -27,15 +28,15 @@ class Job:
     note: str | None = None
     listed: bool = False
 
-    @property
+    @cached_property
     def is_video(self) -> bool:
-        return is_video_name(self.name)
+        return is_video_name(self.path or self.name)
 
     @property
     def is_archive(self) -> bool:
         return self.path is not None and is_archive_name(self.path) and not self.error
 
-    @property
+    @cached_property
     def origin(self) -> str:
         """What its result has in its metadata."""
         return origin_of(self.path or self.name)

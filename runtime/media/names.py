@@ -15,7 +15,7 @@ VIDEO_SUFFIXES = (
 
 def is_video_name(name: str | Path) -> bool:
     """Whether a file is taken for a video: its suffix says so, and it is not hidden."""
-    path = Path(name)
+    path = name if isinstance(name, Path) else Path(name)
     return path.suffix.lower() in VIDEO_SUFFIXES and not path.name.startswith(".")
 
 
@@ -37,8 +37,9 @@ def result_name(name: str) -> str:
     """`x.jpg` becomes `x_sr.png`, `x.mkv` `x_sr.mp4`; a tar or a parquet file stays one."""
     path = PurePosixPath(name)
     suffix = ".png"
-    if is_video_name(name):
-        suffix = ".mp4"
-    elif is_archive_name(Path(name)):
-        suffix = path.suffix.lower()
+    if not is_image_name(name):
+        if is_video_name(name):
+            suffix = ".mp4"
+        elif is_archive_name(Path(name)):
+            suffix = path.suffix.lower()
     return str(path.with_name(f"{path.stem}{RESULT}{suffix}"))

@@ -166,6 +166,7 @@ class Plan:
 
     def _of_folder(self, folder: Path, archive: Archive | None) -> Iterator[Job]:
         wanted, results = 0, 0
+        parent, place = folder, self._folder or folder
         siblings: tuple[Path, str] | None = None
         taken: dict[Path, Path] = {}  # results of siblings, and their sources
         for path in iter_files(folder):
@@ -175,16 +176,19 @@ class Plan:
                 results += 1
             else:
                 wanted += 1
-                inside = path.relative_to(folder)
-                place = self._folder / inside.parent if self._folder else path.parent
+                if path.parent != parent:  # the files of a folder follow each other
+                    parent = path.parent
+                    place = self._folder / parent.relative_to(folder) if self._folder else parent
                 result = place / result_name(path.name)
                 # Sorted names that are alike up to a dot follow each other: others cannot collide.
-                if siblings != (siblings := (path.parent, path.name.partition(".")[0])):
+                if siblings != (siblings := (parent, path.name.partition(".")[0])):
                     taken.clear()
                 if (first := taken.setdefault(result, path)) is not path:
                     yield Job(str(path), error=str(_collision(first, path, result)))
                     continue
-                output = self._output(inside.as_posix(), place, archive)
+                output: Output = FileOutput(result)
+                if archive is not None:
+                    output = archive.output(path.relative_to(folder).as_posix())
                 yield Job(str(path), output, path, listed=True)
         if not wanted:
             what = f"only results (*{RESULT})" if results else "no image or video"
