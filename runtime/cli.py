@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib
 import sys
 from collections.abc import Sequence
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from runtime.errors import EXIT_MISSING, EXIT_USAGE, SCRIPT
@@ -95,6 +94,8 @@ def _is_installed(module: str) -> bool:
 
 
 def _version() -> str:
+    from importlib.metadata import PackageNotFoundError, version  # three faces long
+
     try:
         return version("aminet-edge")
     except PackageNotFoundError:

@@ -10,7 +10,9 @@ from runtime import session as sessions
 from runtime import shapes
 from runtime.backends.base import ALL_CORES, Threads
 from runtime.errors import EXIT_USAGE, EdgeError
-from runtime.image import to_tensor
+from runtime.image import to_tensor, write_image
+from runtime.infer import InferOptions, infer
+from runtime.media import models
 from runtime.session import open_session
 from runtime.shapes import BATCH, find_shape, ways_to_share
 from runtime.timing import take_turns
@@ -144,3 +146,15 @@ def test_no_thread_spins_where_others_want_the_cores(artifact, monkeypatch):
             entry = "1"
         spins[str(threads)] = entry == "1"
     assert [name for name, spin in spins.items() if spin] == ["default threads", "4 threads"]
+
+
+@pytest.mark.parametrize(("faces", "spins"), [(1, False), (2, True)])
+def test_threads_spin_for_more_than_one_image_alone(artifact, tmp_path, faces, spins, monkeypatch):
+    opened = []
+    monkeypatch.setattr(models, "open_session", lambda *_, **how: opened.append(how) or session)
+    for number in range(faces):
+        write_image(tmp_path / "in" / f"{number}.png", tiny_artifact.faces(2)[number])
+    options = InferOptions(artifact=str(artifact), backend="onnxruntime", workers=1)
+    session = open_session(artifact, "onnxruntime")  # which infer closes
+    assert infer([str(tmp_path / "in")], options).faces == faces
+    assert [how["spin"] for how in opened] == [spins]
