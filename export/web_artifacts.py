@@ -103,5 +103,6 @@ def _lite_file(source: Path) -> Path:
 
 def _maker(name: str) -> str:
     """The command that exports the model of a folder of this name."""
-    known = any(name in names for names in PHOTOS.values())
-    return f"python -m export.onnx{f' --model {name}' if known else ''}"
+    if any(name in names for names in PHOTOS.values()):
+        return f"python -m export.onnx --model {name}"
+    return "python -m export.onnx"

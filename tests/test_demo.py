@@ -97,7 +97,7 @@ def test_demo_shows_and_measures_the_trained_model(
     monkeypatch.setattr(walkthrough, "trained_models", lambda: ["aminet-edge"])
     monkeypatch.setattr(walkthrough, "export", lambda model, progress: exported)
     monkeypatch.setattr(walkthrough, "convert", {edge_artifact: edge_halves}.get)
-    monkeypatch.setattr(walkthrough, "quantize", lambda fp32, calib, progress: edge_quantized)
+    monkeypatch.setattr(walkthrough, "quantize", lambda *given, progress: edge_quantized)
     assert demo.main(["--out", str(tmp_path / "demo.png"), "--json"]) == 0
     captured = capsys.readouterr()
     printed = json.loads(captured.out)
@@ -114,6 +114,7 @@ def test_demo_shows_and_measures_the_trained_model(
     assert ("int8-trt.engine", "tensorrt-rtx") in engines
     steps = [line for line in captured.err.splitlines() if not re.search(r"\(\d+ s\)$", line)]
     assert "aminet-edge: exported fp32.onnx, 2 nodes simplified to 1, values within" in steps[0]
-    assert len(steps) <= 8
+    assert "amigan-edge: exported and quantized int8.onnx" in steps[-1]
+    assert len(steps) <= 10
     assert printed["images"] == [str(tmp_path / "demo.png")]
     assert read_image(tmp_path / "demo.png").shape[1] == 4 * (CELL + BAND) + BAND
