@@ -1,7 +1,9 @@
 """Whatever ends a training early leaves a checkpoint that works, and one line of advice."""
 
+import os
 import re
 import shutil
+import signal
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -37,6 +39,10 @@ def press_ctrl_c(trainer: Trainer) -> None:
     raise KeyboardInterrupt
 
 
+def terminate(trainer: Trainer) -> None:
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
 def ask_for_a_petabyte(trainer: Trainer) -> None:
     torch.empty(1 << 50, dtype=torch.uint8)
 
@@ -57,6 +63,7 @@ ENDS: dict[str, tuple[Break, str]] = {
         ask_for_a_petabyte,
         r"train: out of memory at step 8, with a batch of 4; go on with --resume --batch 2",
     ),
+    "SIGTERM": (terminate, "stopped at step 8; go on with --resume"),
     "NaN": (explode, r"no finite loss or gradient in the 20 steps .* --resume --rate 0\.0005"),
     "a full disk": (
         fill_the_disk,

@@ -2,7 +2,9 @@
 
 import math
 import shutil
+import signal
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -238,10 +240,24 @@ def _validate(trainer: Trainer, validation: AnyValidation | None, logbook: Logbo
 
 
 @contextmanager
+def _terminated_as_interrupted() -> Iterator[None]:
+    """SIGTERM, by which Slurm and Kubernetes end a job, does what Ctrl-C does."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+@contextmanager
 def _leaving_a_checkpoint(trainer: Trainer) -> Iterator[None]:
     """Turn what ends a run early into one line with the fix; save the weights so far."""
     try:
-        yield
+        with _terminated_as_interrupted():
+            yield
     except KeyboardInterrupt:
         _rescue(trainer, save=True)
         raise EdgeError(
