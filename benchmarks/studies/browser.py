@@ -4,8 +4,9 @@ A site is made of each model's artifacts and opened once for each backend of the
 probes find, what the same faces lose on `--data`, and how long a face takes. LiteRT.js is measured
 where python -m export.litert has been run. Models and backends take turns, so that other load meets
 all of them. Chromium emulates WebGPU in software, which proves its arithmetic and says nothing of
-its speed; it takes minutes and is left out without `--webgpu`. `--peer` upscales the same faces by
-npm's upscaler, and compares it with the first model, which has to read 16 px as it does.
+its speed: with `--webgpu` a second one runs the probes in it, which takes minutes. `--peer`
+upscales the same faces by npm's upscaler, and compares it with the first model, which has to read
+16 px as it does.
 """
 
 import argparse
@@ -14,7 +15,7 @@ import os
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,7 @@ from benchmarks.harness.browser_report import (
     speed_of,
     target_row,
 )
-from benchmarks.harness.chromium import NO_GPU, SOFTWARE_WEBGPU, Page, find_chromium, open_page
+from benchmarks.harness.chromium import SOFTWARE_WEBGPU, Page, find_chromium, open_page
 from benchmarks.harness.machine import machine
 from benchmarks.harness.targets import write_rows
 from export import web
@@ -88,11 +89,12 @@ def measure(
     if chromium is None:
         raise EdgeError("no Chromium found; apt-get install chromium", EXIT_MISSING)
     loads = [os.getloadavg()[0]]
-    flags = SOFTWARE_WEBGPU if any("webgpu" in query for query in backends) else NO_GPU
-    with tempfile.TemporaryDirectory() as folder, open_page(chromium, flags) as page:
+    emulated = {query: backend for query, backend in backends.items() if query in WEBGPU}
+    measured = {query: backend for query, backend in backends.items() if query not in WEBGPU}
+    with tempfile.TemporaryDirectory() as folder, open_page(chromium) as page:
         hr = load_faces(data, SR_SIDE, FACES) if data else None
         sites = [
-            _make_site(Path(folder, f"site-{number}"), source, hr, backends, tarballs)
+            _make_site(Path(folder, f"site-{number}"), source, hr, measured, tarballs)
             for number, source in enumerate(artifacts)
         ]
         peers = None
@@ -101,7 +103,8 @@ def measure(
         seen = [_take_turn(page, sites, peers, evaluate=turn == 0) for turn in range(turns)]
         _, _, version = page.ask("Browser.getVersion")["product"].partition("/")
         browser = f"{'Chromium' if 'chromium' in chromium else 'Chrome'} {version}"
-    loads.append(os.getloadavg()[0])
+        loads.append(os.getloadavg()[0])
+        proved = _prove(chromium, [replace(site, backends=emulated) for site in sites])
     rows, speeds = [], []
     for number, site in enumerate(sites):
         for query, backend in site.backends.items():
@@ -109,6 +112,8 @@ def measure(
             attempts = [turn[key].attempt for turn in seen]
             rows.append(target_row(site.manifest, backend, seen[0][key], browser))
             speeds.append(speed_of(site.manifest, backend, attempts))
+        for query, backend in emulated.items():
+            rows.append(target_row(site.manifest, backend, proved[number, query], browser))
     ours = speeds[list(sites[0].backends).index(OURS)] if peers else None
     return BrowserReport(
         rows=tuple(rows),
@@ -131,6 +136,14 @@ def _make_site(
     manifest = json.loads((folder / web.MANIFEST).read_bytes())
     evaluator = _evaluator(artifacts, hr) if hr is not None else None
     return ModelSite(folder, manifest, evaluator, {**backends, **(LITERT if litert else {})})
+
+
+def _prove(chromium: str, sites: Sequence[ModelSite]) -> dict[tuple[int, str], Seen]:
+    """Run the probes in the emulated backends of a Chromium of their own."""
+    if not any(site.backends for site in sites):
+        return {}
+    with open_page(chromium, SOFTWARE_WEBGPU) as page:
+        return _take_turn(page, sites, None, evaluate=False)
 
 
 def _check_comparable(artifacts: Path, data: Sequence[Path]) -> None:
