@@ -25,6 +25,7 @@ from test_shards import names, write_shard
 from tiny_networks import BATCHED, write_checkpoint
 
 pytestmark = pytest.mark.soak
+ROOT = Path(__file__).parent.parent
 SHARE = float(os.environ.get("AMINET_SOAK_SHARE", "1"))
 FACES, KILLS, FOLDER = round(10_000 * SHARE), max(1, round(50 * SHARE)), 60
 SHARDED, WORKERS, FILES = round(100_000 * SHARE), 4, 40
@@ -211,8 +212,8 @@ def test_of_four_workers_one_is_killed_and_no_face_is_lost_or_made_twice(
         command = [sys.executable, "-m", "runtime.infer", tmp_path / "faces", "--json-lines"]
         command += ["--artifact", edge_int8, "--backend", "onnxruntime", "--workers", "1"]
         command += ["--out", tmp_path / "sr", "--shard", f"{worker + 1}/{WORKERS}"]
-        log = (tmp_path / f"{worker}.jsonl").open("ab")
-        return subprocess.Popen(command, stdout=log, stderr=log, cwd=Path(__file__).parent.parent)
+        with (tmp_path / f"{worker}.jsonl").open("ab") as log:
+            return subprocess.Popen(command, stdout=log, stderr=log, cwd=ROOT)
 
     def lines(worker):
         return (tmp_path / f"{worker}.jsonl").read_bytes().count(b"\n")
