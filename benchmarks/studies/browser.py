@@ -25,6 +25,7 @@ from benchmarks.harness.browser_page import chosen, opened, run_faces
 from benchmarks.harness.browser_peer import BrowserPeer, PeerRow
 from benchmarks.harness.browser_report import (
     COMMAND,
+    EMULATED,
     BrowserReport,
     Seen,
     Speed,
@@ -55,7 +56,7 @@ LITERT = {
     "?runtime=%40litertjs%2Fcore&provider=wasm-threads": "WebAssembly, threads",
     "?runtime=%40litertjs%2Fcore&provider=wasm": "WebAssembly, one thread",
 }
-WEBGPU = {"?provider=webgpu": "WebGPU emulated in software"}
+WEBGPU = {"?provider=webgpu": f"WebGPU {EMULATED} in software"}  # whose time says nothing
 OURS = "?runtime=onnxruntime-web&provider=wasm"  # what the peer is compared with
 FACES, PEER_FACES, TURNS = 100, 50, 3
 BUSY = 0.5  # processes ready to run for each core, by the load average: other work was in the way
