@@ -45,7 +45,7 @@ bench: setup
 	$(if $(FACES),$(BIN)/python -m benchmarks.studies.engines --data $(VAL) --out $(MEASURED)/engines.json)
 	$(if $(FACES),$(BIN)/python -m benchmarks.studies.ablation --data $(VAL) --out $(MEASURED)/ablation.json)
 	$(if $(FACES),$(BIN)/python -m benchmarks.studies.browser --artifact $(MODELS) --data $(VAL) --peer --out $(MEASURED)/web.json)
-	$(if $(FACES),$(BIN)/python -m benchmarks.studies.targets --folder $(MODELS) --data $(VAL) --out $(MEASURED)/targets.json)
+	$(if $(FACES),$(BIN)/python -m benchmarks.studies.targets --artifact $(MODELS) --data $(VAL) --out $(MEASURED)/targets.json)
 	$(if $(FACES),$(WILD) --data $(addprefix $(FACES)/,celeba-test.tar lfw-test.tar helen-test.tar) --faces 60 $(REAL_INT8) --out $(MEASURED)/wild.json)
 	$(if $(FACES),$(WILD) --data $(FACES)/celeba-test.tar --faces 24 --sizes 16 24 32 48 --metrics lpips identity --realesrgan $(REAL_INT8) --out $(MEASURED)/wild-perceptual.json)
 	$(if $(FACES),$(WILD) --data $(FACES)/celeba-test.tar --sizes 16 24 32 48 --turn 15 --out $(MEASURED)/wild-turned.json)

@@ -22,8 +22,8 @@ from export.exporter import export
 from export.tensorrt import SOURCES
 from export.trt.build import Engine, compile_engines
 from quantize.fp16 import convert
-from quantize.int8 import quantize
-from quantize.targets import TARGETS
+from quantize.int8 import Int8Result, quantize
+from quantize.targets import TARGETS, Target
 from runtime.backends import openvino
 from runtime.errors import EXIT_MISSING, EdgeError
 from runtime.image import LR_SIDE, Pixels, psnr_y, read_image, shrink, upscale_bicubic
@@ -110,10 +110,7 @@ def make_sharp(model: str, log: Log, progress: Progress) -> Route:
     """What `runtime.infer --style sharp` runs: FP32 exported, and INT8 in ONNX Runtime."""
     progress(f"{model}: exporting")
     fp32 = Path(export(model, progress=progress).artifact)
-    progress(f"{model}: quantizing to INT8")
-    quantized = quantize(fp32, [CALIBRATION], [TARGETS["cpu"]], progress=progress)
-    for line in (*quantized.notes, *quantized.failures):
-        log(f"{model}: {line}")
+    quantized = quantize_for(model, fp32, [TARGETS["cpu"]], log, progress)
     files = [Path(one.artifact) for one in quantized.artifacts]
     log(f"{model}: exported and quantized {_names(map(str, files))}, for --style sharp")
     return (files or [fp32])[0], "onnxruntime"
@@ -131,10 +128,7 @@ def make_artifacts(model: str, log: Log, progress: Progress) -> list[Route]:
     progress(f"{model}: converting to FP16")
     halves = convert(fp32)
     log(f"{model}: converted {_names(half.artifact for half in halves)}")
-    progress(f"{model}: quantizing to INT8")
-    quantized = quantize(fp32, [CALIBRATION], progress=progress)
-    for line in (*quantized.notes, *quantized.failures):
-        log(f"{model}: {line}")
+    quantized = quantize_for(model, fp32, None, log, progress)
     names = dict.fromkeys(one.artifact for one in quantized.artifacts)
     log(f"{model}: quantized {_names(names)}")
     routes = [(fp32, "onnxruntime")]
@@ -148,6 +142,17 @@ def make_artifacts(model: str, log: Log, progress: Progress) -> list[Route]:
         progress(f"{model}: converting for {name}")
         routes += convert_for(name, model, fp32.parent, log)
     return routes
+
+
+def quantize_for(
+    model: str, fp32: Path, targets: Sequence[Target] | None, log: Log, progress: Progress
+) -> Int8Result:
+    """Quantize for these targets, or all of them; what is to be said of it goes to `log`."""
+    progress(f"{model}: quantizing to INT8")
+    quantized = quantize(fp32, [CALIBRATION], targets, progress=progress)
+    for line in (*quantized.notes, *quantized.failures):
+        log(f"{model}: {line}")
+    return quantized
 
 
 def convert_for(name: str, model: str, folder: Path, log: Log) -> list[Route]:

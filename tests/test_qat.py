@@ -17,7 +17,6 @@ from aminet.training.data import contrast_half
 from aminet.training.options import TrainOptions, parse
 from aminet.training.qat import QuantizationAware
 from aminet.training.rounding import CPU, OPENVINO, TENSORRT, Rounding, round_weight
-from calib_data.generate import draw_faces, read_statistics
 from export import exporter
 from export.exporter import export
 from quantize import int8
@@ -31,8 +30,8 @@ from quantize.targets import TARGETS
 from quantize.trained_ranges import read_trained_ranges
 from runtime.activation_ranges import METADATA, Channels, read_range_file, write_range_file
 from runtime.errors import EXIT_USAGE, EdgeError
-from runtime.image import mse_y, psnr_of_mse, to_pixels, to_tensor, write_image
-from tiny_networks import BATCHED, BLOCKED, traced, write_checkpoint
+from runtime.image import mse_y, psnr_of_mse, to_pixels, to_tensor
+from tiny_networks import BATCHED, traced
 from tiny_training import tiny_options, write_disks
 
 GRIDS = {"cpu": CPU, "openvino": OPENVINO, "tensorrt": TENSORRT}
@@ -144,25 +143,20 @@ def test_folded_and_equalized_it_is_the_same_network(folder):
     assert torch.allclose(plain(lr), expected, atol=1e-4)
 
 
-def test_the_fixed_transform_of_a_larger_input_keeps_its_channels(tmp_path, monkeypatch):
+@torch.inference_mode()
+def test_the_fixed_transform_of_a_larger_input_keeps_its_channels(tiny_model_64, tmp_path):
     """Its kernels are no weights, in which the factors of its channels would be kept."""
-    checkpoint = tmp_path / "checkpoint.safetensors"
-    write_checkpoint(checkpoint, BLOCKED)
-    monkeypatch.setattr(exporter, "trace", lambda network: traced(BLOCKED))
-    fp32 = Path(export(checkpoint=checkpoint, out=tmp_path / "fp32.onnx").artifact)
-    faces = draw_faces(read_statistics(), seed=9, count=24)
-    for number, face in enumerate(faces):
-        write_image(tmp_path / "faces" / f"{number:02}.png", face)
-    written = write_ranges(fp32, [tmp_path / "faces"])
+    fp32, faces = tiny_model_64 / "fp32.onnx", tiny_model_64 / "face-*.png"
+    written = write_ranges(fp32, [faces], out=tmp_path / "ranges.json")
     start = read_range_file(Path(written.ranges))
     assert "unshuffle" not in start.channels
     assert start.channels
-    network, lr = build_model(load_checkpoint(checkpoint)), torch.rand(1, 3, 64, 64)
-    with torch.inference_mode():
-        expected = network(lr)
-        aware = QuantizationAware(network, start)
-        with aware.on(None):
-            torch.testing.assert_close(aware(lr), expected, atol=1e-4, rtol=0)
+    network = build_model(load_checkpoint(tiny_model_64 / "checkpoint.safetensors"))
+    lr = torch.rand(1, 3, 64, 64)
+    expected = network(lr)
+    aware = QuantizationAware(network, start)
+    with aware.on(None):
+        torch.testing.assert_close(aware(lr), expected, atol=1e-4, rtol=0)
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from runtime.atomic import write_bytes
+from runtime.places import FOLDER
 
 
 def study_parser(name: str, doc: str | None, out: Path | None = None) -> ArgumentParser:
@@ -24,6 +25,18 @@ def study_parser(name: str, doc: str | None, out: Path | None = None) -> Argumen
         "--json", action="store_true", help="print one JSON object (default: a table)"
     )
     return parser
+
+
+def add_models(parser: ArgumentParser) -> None:
+    """Add --artifact: the folders of the models that are measured."""
+    parser.add_argument(
+        "--artifact",
+        nargs="+",
+        type=Path,
+        default=[FOLDER],
+        metavar="DIR",
+        help=f"folders of models, the one that README shows first (default: {FOLDER})",
+    )
 
 
 def report(arguments: Namespace, content: dict[str, Any], table: str) -> int:

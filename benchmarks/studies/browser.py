@@ -35,6 +35,7 @@ from benchmarks.harness.browser_report import (
 )
 from benchmarks.harness.chromium import SOFTWARE_WEBGPU, Page, find_chromium, open_page
 from benchmarks.harness.machine import machine
+from benchmarks.harness.study import add_models
 from benchmarks.harness.targets import write_rows
 from export import web
 from export.web_manifest import LITERT_FILE
@@ -226,14 +227,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog=COMMAND, description="Measure the page in each backend of headless Chromium."
     )
-    parser.add_argument(
-        "--artifact",
-        nargs="+",
-        type=Path,
-        default=[FOLDER],
-        metavar="DIR",
-        help=f"of the models (default: {FOLDER})",
-    )
+    add_models(parser)
     parser.add_argument(
         "--data", nargs="+", type=Path, default=(), metavar="TAR_OR_DIR", help="real faces"
     )

@@ -2,7 +2,7 @@
 
     python -m benchmarks.studies.targets [--data celeba-val.tar] [--out docs/measured/targets.json]
 
-`--folder artifacts/aminet-edge artifacts/aminet-real` writes the rows of both models. Each file
+`--artifact artifacts/aminet-edge artifacts/aminet-real` writes the rows of both models. Each file
 runs its probes in the runtime it was made for, and the faces of `--data` if given, shrunk to the
 size that the model reads. What cannot run here (Core ML, TensorRT without a GPU) gets a row that
 says so.
@@ -16,6 +16,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 from benchmarks.harness.machine import machine
+from benchmarks.harness.study import add_models
 from benchmarks.harness.targets import TargetRow, targets_table, write_rows
 from runtime.backends.engine_files import PLACES
 from runtime.check import check
@@ -134,7 +135,7 @@ def _run(arguments: argparse.Namespace) -> int:
     with Steps() as steps:
         rows = [
             row
-            for folder in arguments.folder
+            for folder in arguments.artifact
             for row in measure_targets(folder, arguments.data, steps)
         ]
     write_rows(arguments.out, rows, {"machine": asdict(machine())})
@@ -150,14 +151,7 @@ def _parser() -> argparse.ArgumentParser:
         prog="python -m benchmarks.studies.targets",
         description="Check models' files for every device; write the table of targets' rows.",
     )
-    parser.add_argument(
-        "--folder",
-        nargs="+",
-        type=Path,
-        default=[FOLDER],
-        metavar="DIR",
-        help=f"of the models, the first of which README shows (default: {FOLDER})",
-    )
+    add_models(parser)
     parser.add_argument(
         "--data", nargs="+", default=(), metavar="TAR_OR_DIR", help="faces of 128x128: the drift"
     )
