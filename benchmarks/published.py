@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import front_page, results, wild
-from benchmarks.arm import tables as arm_tables
+from benchmarks.harness.arm_findings import tables as arm_tables
 from benchmarks.harness.browser_report import browser_tables
 from benchmarks.harness.rows import Latency, read_latency
 from benchmarks.harness.table import markdown_table

@@ -8,7 +8,7 @@ import pytest
 
 import tiny_artifact
 from benchmarks import arm
-from benchmarks.harness import arm_packages, emulated_arm
+from benchmarks.harness import arm_findings, arm_packages, emulated_arm
 from benchmarks.harness.arm_check import (
     DRIFTS,
     FEW_FACES,
@@ -18,13 +18,13 @@ from benchmarks.harness.arm_check import (
 )
 from benchmarks.harness.arm_faults import _describe, find_faults
 from benchmarks.harness.targets import TargetRow, read_rows
+from face_tars import ROOT
 from quantize.fp16_passes import to_half
 from runtime.drift import read_probes
 from runtime.errors import EXIT_ERROR, EXIT_MISSING, EdgeError
 from runtime.manifest import probes_path
 
 CACHE = emulated_arm.default_folder()  # the user's own: 60 MB are not to be brought for each run
-ROOT = arm.ROOT
 
 
 @pytest.fixture(scope="module")
@@ -147,9 +147,9 @@ def test_a_run_that_was_stopped_goes_on_and_one_of_other_files_begins_anew(
             check_command(arm, path.name),
         )  # fmt: skip
 
-    monkeypatch.setattr(arm, "bring_arm", lambda cpu: cpu)
-    monkeypatch.setattr(arm, "check_file", check)
-    monkeypatch.setattr(arm, "find_wheel", lambda: None)
+    monkeypatch.setattr(arm_findings, "bring_arm", lambda cpu: cpu)
+    monkeypatch.setattr(arm_findings, "check_file", check)
+    monkeypatch.setattr(arm_findings, "find_wheel", lambda: None)
     shutil.copy(artifact, artifact.with_name("int8-trt.onnx"))
     arguments = ["--artifact", str(artifact.parent), "--out", str(tmp_path / "arm.json")]
     assert arm.main(arguments) == EXIT_ERROR

@@ -9,8 +9,9 @@ import torch
 
 from aminet.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from aminet.model import AMINet
-from aminet.training.average import average, main, mean_weights
+from aminet.training.average import main
 from aminet.training.lineage import mean_of
+from aminet.training.weight_average import average, mean_weights
 from runtime.errors import EXIT_USAGE, EdgeError
 from tiny_networks import BATCHED, network
 from tiny_training import TINY, write_disks

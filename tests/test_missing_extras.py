@@ -5,6 +5,7 @@ import sys
 
 import pytest
 
+from face_tars import ROOT
 from runtime import cli
 from runtime.errors import EXIT_MISSING, needs
 
@@ -52,6 +53,9 @@ EXTRAS = {
     "benchmarks.regress": "train,export,quantize,bench",
     "benchmarks.report": "train,export,quantize,eval,bench",
 }
+OTHER_MAINS = {  # a process that another command starts, a sample in packs, the console script
+    *("benchmarks.harness.worker", "export.trt.worker", "export.samples.upscale", "runtime.cli"),
+}
 RUN_ALL = f"""
 import runpy, sys
 
@@ -80,12 +84,23 @@ def test_each_command_names_the_extra_that_it_needs():
         assert line.endswith(f" is not installed; pip install 'aminet-edge[{extra}]'")
 
 
+def commands() -> set[str]:
+    """All of the project."""
+    packages = ("aminet", "export", "quantize", "runtime", "benchmarks")
+    return {
+        path.relative_to(ROOT).with_suffix("").as_posix().replace("/", ".")
+        for package in packages
+        for path in (ROOT / package).rglob("*.py")
+        if 'if __name__ == "__main__":' in path.read_text()
+    } - OTHER_MAINS
+
+
 def test_help_needs_no_extra():
     """Of each command of the console script, and of those that a checkout has beside it."""
-    commands = {module for module, _ in cli.COMMANDS.values()} | {
-        name.split()[0] for name in EXTRAS
-    }
-    asked = [f"{name} --help" for name in sorted(commands)]
+    found = commands()
+    assert found >= {module for module, _ in cli.COMMANDS.values()}
+    assert found >= {name.split()[0] for name in EXTRAS}
+    asked = [f"{name} --help" for name in sorted(found)]
     run = [sys.executable, "-c", RUN_ALL, *asked]
     done = subprocess.run(run, capture_output=True, text=True)
     ended = [line for line in done.stdout.splitlines() if line.startswith(tuple(asked))]

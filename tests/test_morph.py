@@ -13,8 +13,8 @@ from aminet.blocks import BicubicUpscaling
 from aminet.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from aminet.config import MODELS, ModelConfig
 from aminet.model import AMINet
-from aminet.training import morph as morphing
-from aminet.training.morph import difference, morph
+from aminet.training.morph import main
+from aminet.training.net2net import difference, morph
 from runtime.errors import EdgeError
 from tiny_networks import BATCHED
 
@@ -129,7 +129,7 @@ def test_the_command_writes_a_checkpoint_that_says_what_was_done(
     Image.fromarray(pixels).save(tmp_path / "faces" / "face.png")
     out = tmp_path / "new.safetensors"
     paths = ["--checkpoint", str(tmp_path / "old.safetensors"), "--data", str(tmp_path / "faces")]
-    assert morphing.main([*paths, "--model", "deeper", "--out", str(out), "--json"]) == 0
+    assert main([*paths, "--model", "deeper", "--out", str(out), "--json"]) == 0
     said = json.loads(capsys.readouterr().out)
     assert said == {"checkpoint": str(out), "morph": "refine_convs 1, 1 -> 2, 1"}
     new = load_checkpoint(out)

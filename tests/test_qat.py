@@ -12,11 +12,11 @@ from onnx import numpy_helper
 
 from aminet.checkpoint import build_model, load_checkpoint, save_checkpoint
 from aminet.train import train
-from aminet.training.average import average
 from aminet.training.data import contrast_half
 from aminet.training.options import TrainOptions, parse
 from aminet.training.qat import QuantizationAware
 from aminet.training.rounding import CPU, OPENVINO, TENSORRT, Rounding, round_weight
+from aminet.training.weight_average import average
 from export import exporter
 from export.exporter import export
 from quantize import int8
