@@ -40,7 +40,7 @@ bench: setup
 	$(BIN)/python -m benchmarks.studies.formats --out $(MEASURED)/formats.json
 	$(BIN)/python -m benchmarks.studies.coldstart --artifact artifacts/aminet-edge/int8.onnx --out $(MEASURED)/coldstart.json
 	$(if $(FACES),$(BIN)/python -m benchmarks.accuracy --data $(VAL) $(addprefix $(FACES)/,$(TESTS)) --artifact artifacts/aminet-edge/int8.onnx --checkpoint $(wildcard aminet/weights/*-edge.safetensors) --out $(MEASURED)/quality.json)
-	$(if $(FACES),$(BIN)/python -m benchmarks.studies.real_faces --data $(FACES)/celeba-test.tar --calib $(FACES)/celeba-train-0.tar --out $(MEASURED)/drift.json)
+	$(if $(FACES),$(BIN)/python -m benchmarks.studies.real_faces --artifact $(MODELS) --data $(FACES)/celeba-test.tar --calib $(FACES)/celeba-train-0.tar --out $(MEASURED)/drift.json)
 	$(if $(FACES),$(BIN)/python -m benchmarks.studies.quantizers --data $(VAL) --out $(MEASURED)/quantizers.json)
 	$(if $(FACES),$(BIN)/python -m benchmarks.studies.engines --data $(VAL) --out $(MEASURED)/engines.json)
 	$(if $(FACES),$(BIN)/python -m benchmarks.studies.ablation --data $(VAL) --out $(MEASURED)/ablation.json)

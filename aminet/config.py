@@ -122,6 +122,8 @@ MODELS: dict[str, ModelConfig] = {
     "amigan-real": replace(_EDGE, lr_side=64),
 }
 
+PAPER = ("aminet", "aminet-s", "amigan")  # 9 to 16 G multiply-adds: for GPUs
+
 NATURAL = {  # of each sharp model, trained with AMIGAN's losses, the one trained without
     "amigan": "aminet",
     "amigan-edge": "aminet-edge",

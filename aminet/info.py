@@ -24,7 +24,8 @@ class ModelInfo:
     """One model; what follows its cost is None until it is trained.
 
     psnr_y is in dB, on celeba-val: shrunk to 16 px, or the mean over degraded faces; lpips, of
-    sharp models, on the same faces. The weights took `minutes` in all their stages.
+    sharp models, on the same faces. The weights took `minutes` in all their stages, the last of
+    them on `device`.
     """
 
     model: str
@@ -35,6 +36,7 @@ class ModelInfo:
     psnr_y: float | None = None
     minutes: float | None = None
     lpips: float | None = None
+    device: str | None = None
 
 
 @cache
@@ -88,6 +90,7 @@ def info(model: str) -> ModelInfo:
         psnr_y=_on_celeba_val(checkpoint.metrics, "psnr_y"),
         lpips=_on_celeba_val(checkpoint.metrics, "lpips"),
         minutes=round(sum(s["minutes"] for s in checkpoint.training.get("stages", [])), 1),
+        device=checkpoint.training.get("device_used"),
     )
 
 

@@ -1,6 +1,6 @@
 """Take each trained model the whole way on this machine: export, quantize, convert, run, compare.
 
-    python -m benchmarks.demo [--out artifacts/demo.png]
+    python -m benchmarks.demo [--model NAME...] [--out artifacts/demo.png]
 
 Writes all artifacts into artifacts/, upscales one public-domain photo (NASA's portrait of the
 astronaut Eileen Collins, which scikit-image ships) and synthetic faces, and prints a table.
@@ -34,7 +34,7 @@ def _run(arguments: argparse.Namespace) -> int:
     with needs("train,export,quantize,tensorrt-rtx,eval"):
         from benchmarks.walkthrough import demo
     with Steps() as steps:
-        result = demo(arguments.out, _log, steps)
+        result = demo(arguments.out, arguments.model, _log, steps)
     if arguments.json:
         print(json.dumps(asdict(result)))
     else:
@@ -80,6 +80,13 @@ def table(rows: "Sequence[DemoRow]", engines: "Sequence[Engine]") -> str:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.demo", description=__doc__.split("\n")[0]
+    )
+    parser.add_argument(
+        "--model",
+        nargs="+",
+        default=(),
+        metavar="NAME",
+        help="models that have weights, such as aminet-s (default: the small ones)",
     )
     parser.add_argument(
         "--out",

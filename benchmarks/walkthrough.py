@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from aminet.checkpoint import weights_path
-from aminet.config import MODELS, NATURAL
+from aminet.config import MODELS, NATURAL, PAPER
 from benchmarks.astronaut import aligned_astronaut, camera_face
 from benchmarks.side_by_side import Column, draw
 from calib_data.generate import PROBE_STRIP, unstrip
@@ -62,12 +62,20 @@ class Demo:
     images: tuple[str, ...]
 
 
-def demo(out: str | Path, log: Log = silent, progress: Progress = silent) -> Demo:
-    """Take every model that has weights the whole way; `log` gets a line for each finished step."""
+def demo(
+    out: str | Path,
+    models: Sequence[str] = (),
+    log: Log = silent,
+    progress: Progress = silent,
+) -> Demo:
+    """Take models the whole way, or else every small one that has weights.
+
+    `log` gets a line for each finished step.
+    """
     rows: list[DemoRow] = []
     engines: list[Engine] = []
     images = []
-    for model in trained_models():
+    for model in models or trained_models():
         routes = make_artifacts(model, log, progress)
         engines += compile_for_gpus(model, routes[0][0].parent, log, progress)
         for sharp in sharp_versions(model):
@@ -89,8 +97,11 @@ def image_path(out: str | Path, model: str) -> Path:
 
 
 def trained_models() -> list[str]:
-    """The models that have weights, the default one first; sharp ones are the same networks."""
-    natural = [name for name in MODELS if name not in NATURAL]
+    """The small models that have weights, the default one first; sharp ones are the same networks.
+
+    The paper's own take many minutes: they are named.
+    """
+    natural = [name for name in MODELS if name not in NATURAL and name not in PAPER]
     names = sorted(natural, key=lambda name: name != DEFAULT_MODEL)
     trained = [name for name in names if weights_path(name).is_file()]
     if not trained:

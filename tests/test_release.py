@@ -16,7 +16,7 @@ from aminet.config import MODELS, NATURAL, ModelConfig
 from aminet.model import AMINet
 from aminet.training.logbook import append
 from aminet.training.lpips import LPIPS
-from benchmarks import results, wild
+from benchmarks import model_card, results, wild
 from benchmarks.metrics.quality import QualityRow, quality_table
 from benchmarks.release import release, write_curve
 from runtime.errors import EdgeError
@@ -46,6 +46,17 @@ def test_release_writes_fp16_weights_with_their_quality(trained: Path, hr_faces:
     assert released.sha256 == result.sha256
     assert released.metrics["hr/psnr_y"] == pytest.approx(result.rows[-1].psnr_y, abs=1e-3)
     assert set(released.metrics) == {"hr/psnr_y", "hr/ssim_y"}
+
+
+def test_the_paper_s_networks_trained_on_a_cpu_are_called_a_beginning(
+    trained: Path, hr_faces: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert "A beginning" not in Path(release(trained, [hr_faces]).card).read_text()
+    monkeypatch.setitem(model_card.PAPER_GAIN_DB, "tiny", 4.32)
+    card = Path(release(trained, [hr_faces], force=True).card).read_text()
+    assert (
+        "trained for 0.0 hours on the cores of one CPU. The paper's network gains 4.32 dB" in card
+    )
 
 
 def test_card_says_what_the_weights_are(trained: Path, hr_faces: Path) -> None:

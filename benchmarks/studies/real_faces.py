@@ -1,11 +1,12 @@
-"""Measure the drift of a model's FP16 and INT8 files on real faces, in each of their backends.
+"""Measure the drift of models' FP16 and INT8 files on real faces, in each of their backends.
 
-    python -m benchmarks.studies.real_faces --data celeba-test.tar [--calib celeba-train-0.tar]
-        [--out docs/measured/drift.json]
+    python -m benchmarks.studies.real_faces --artifact artifacts/aminet-edge artifacts/aminet-real
+        --data celeba-test.tar [--calib celeba-train-0.tar] [--out docs/measured/drift.json]
 
-Each file of the folder is compared with fp32.onnx. With `--calib` the INT8 files are made once
-more, calibrated with 128 of those faces instead of synthetic ones, measured and deleted: it shows
-what real calibration faces would gain.
+Each file of a folder is compared with its fp32.onnx, on the faces shrunk to what the model reads
+(for degraded ones: benchmarks.wild). With `--calib` the INT8 files are made once more, calibrated
+with 128 of those faces instead of synthetic ones, measured and deleted: it shows what real
+calibration faces would gain.
 """
 
 import argparse
@@ -17,7 +18,7 @@ from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
 
-from benchmarks.harness.study import report, study_parser
+from benchmarks.harness.study import add_models, report, study_parser
 from benchmarks.harness.table import text_table
 from runtime.backends import openvino
 from runtime.check import check
@@ -26,9 +27,7 @@ from runtime.errors import EdgeError, needs, run_command
 from runtime.image import fit_face, write_image
 from runtime.manifest import manifest_path, probes_path, read_manifest
 from runtime.progress import Progress, Steps, silent
-from runtime.session import DEFAULT_MODEL
 
-FOLDER = Path("artifacts", DEFAULT_MODEL)
 OUT = Path("docs", "measured", "drift.json")
 REAL = 128  # real faces to calibrate with
 FILES = (  # and the backends that they are for; int8-trt in the proxy of quantize.int8
@@ -66,18 +65,17 @@ class RealFaceDrift:
 
 def drift(
     data: Sequence[str],
-    folder: str | Path = FOLDER,
+    folder: Path,
     calib: Sequence[str] = (),
     progress: Progress = silent,
-) -> RealFaceDrift:
+) -> Iterator[DriftRow]:
     """Measure the files of a folder; EdgeError if fp32.onnx is not among them."""
     from quantize.int8 import quantize
 
-    folder = Path(folder)
     fp32 = folder / "fp32.onnx"
     if not fp32.is_file():
         raise EdgeError(f"{fp32}: not found. Create it with: python -m export.onnx")
-    rows = list(measure(folder, data, SYNTHETIC, progress))
+    yield from measure(folder, data, SYNTHETIC, progress)
     if calib:
         with tempfile.TemporaryDirectory() as other:
             for of in (Path, manifest_path, probes_path):
@@ -85,8 +83,7 @@ def drift(
             progress(f"quantizing, calibrated with {REAL_CALIBRATION}")
             faces = write_faces(calib, Path(other, "faces"), read_manifest(fp32).lr_side)
             quantize(Path(other, fp32.name), [faces])
-            rows += measure(Path(other), data, REAL_CALIBRATION, progress)
-    return RealFaceDrift(tuple(rows))
+            yield from measure(Path(other), data, REAL_CALIBRATION, progress)
 
 
 def measure(
@@ -102,7 +99,7 @@ def measure(
         for backend in backends:
             if backend == "openvino" and not openvino.is_installed():
                 continue
-            progress(f"{name} in {backend}")
+            progress(f"{manifest.model}/{name} in {backend}")
             real = check(str(path), backend, data).data
             assert real is not None  # for data were given
             yield DriftRow(
@@ -139,7 +136,7 @@ def write_faces(sources: Sequence[str], folder: Path, side: int) -> Path:
 def table(rows: Sequence[DriftRow]) -> str:
     cells = [
         (
-            Path(row.artifact).name,
+            row.artifact,
             row.backend + (" (proxy)" if row.emulated else ""),
             row.calibrated_with,
             f"{row.drift_db:.3f}",
@@ -159,15 +156,19 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _run(arguments: argparse.Namespace) -> int:
     with needs("quantize"), Steps() as steps:
-        result = drift(arguments.data, arguments.artifact, arguments.calib, steps)
-    return report(arguments, asdict(result), table(result.rows))
+        rows = [
+            row
+            for folder in arguments.artifact
+            for row in drift(arguments.data, folder, arguments.calib, steps)
+        ]
+    return report(arguments, asdict(RealFaceDrift(tuple(rows))), table(rows))
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = study_parser("real_faces", __doc__, OUT)
     add = parser.add_argument
     add("--data", nargs="+", required=True, metavar="TAR_OR_DIR", help="128x128 faces (required)")
-    add("--artifact", default=FOLDER, metavar="DIR", help=f"the model's files (default: {FOLDER})")
+    add_models(parser)
     add(
         "--calib",
         nargs="+",
