@@ -281,6 +281,12 @@ TABLES: dict[str, tuple[str, str, Callable[[Path], str]]] = {
     "speed": (*LATENCY, _speed),
     "latency": (*LATENCY, _latency),
     "roofline": (*LATENCY, _roofline),
+    "paper-speed": (
+        "latency-paper.json",
+        "python -m benchmarks.latency --artifact artifacts/aminet-s/*.onnx --batch 1"
+        " --out docs/measured/latency-paper.json",
+        _speed,
+    ),
     "quality": (*QUALITY, _quality),
     "paper": (*QUALITY, _paper),
     "cost": ("", "python -m aminet.info", _cost),
