@@ -35,11 +35,12 @@ soak: setup
 MEASURED := docs/measured
 bench: setup
 	$(BIN)/python -m benchmarks.latency --out $(MEASURED)/latency.json
+	$(if $(PAPER),$(BIN)/python -m benchmarks.latency --artifact $(PAPER) --batch 1 --out $(MEASURED)/latency-paper.json)
 	$(BIN)/python -m benchmarks.studies.throughput --out $(MEASURED)/throughput.json
 	$(BIN)/python -m benchmarks.studies.profile --out $(MEASURED)/profile.json
 	$(BIN)/python -m benchmarks.studies.formats --out $(MEASURED)/formats.json
 	$(BIN)/python -m benchmarks.studies.coldstart --artifact artifacts/aminet-edge/int8.onnx --out $(MEASURED)/coldstart.json
-	$(if $(FACES),$(BIN)/python -m benchmarks.accuracy --data $(VAL) $(addprefix $(FACES)/,$(TESTS)) --artifact artifacts/aminet-edge/int8.onnx --checkpoint $(wildcard aminet/weights/*-edge.safetensors) --out $(MEASURED)/quality.json)
+	$(if $(FACES),$(BIN)/python -m benchmarks.accuracy --data $(VAL) $(addprefix $(FACES)/,$(TESTS)) --artifact artifacts/aminet-edge/int8.onnx --checkpoint $(wildcard aminet/weights/*-edge.safetensors aminet/weights/aminet-s.safetensors) --out $(MEASURED)/quality.json)
 	$(if $(FACES),$(BIN)/python -m benchmarks.studies.real_faces --artifact $(MODELS) --data $(FACES)/celeba-test.tar --calib $(FACES)/celeba-train-0.tar --out $(MEASURED)/drift.json)
 	$(if $(FACES),$(BIN)/python -m benchmarks.studies.quantizers --data $(VAL) --out $(MEASURED)/quantizers.json)
 	$(if $(FACES),$(BIN)/python -m benchmarks.studies.engines --data $(VAL) --out $(MEASURED)/engines.json)
@@ -51,6 +52,7 @@ bench: setup
 	$(if $(FACES),$(WILD) --data $(FACES)/celeba-test.tar --sizes 16 24 32 48 --turn 15 --out $(MEASURED)/wild-turned.json)
 	$(if $(FACES),$(BIN)/python -m benchmarks.studies.flicker --data $(FACES)/celeba-test.tar --checkpoint $(wildcard aminet/weights/*-real.safetensors) --out $(MEASURED)/flicker.json)
 	$(BIN)/python -m benchmarks.publish
+PAPER := $(wildcard artifacts/aminet-s/*.onnx)
 REAL_INT8 := --artifact artifacts/aminet-real/int8.onnx --backend onnxruntime
 MODELS := artifacts/aminet-edge artifacts/aminet-real
 WILD := $(BIN)/python -m benchmarks.wild --photo-mode --checkpoint $(wildcard aminet/weights/*.safetensors)

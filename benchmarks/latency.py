@@ -71,7 +71,7 @@ def _parser() -> argparse.ArgumentParser:
         nargs="+",
         default=[],
         metavar="F",
-        help="artifacts to time (default: the ONNX files of artifacts/)",
+        help="artifacts to time (default: the ONNX files of artifacts/, of small natural models)",
     )
     add(
         "--backend",

@@ -8,6 +8,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from aminet.config import MODELS
 from benchmarks import latency
 from benchmarks.harness import baselines, candidates, interleaved, machine, measure, roofline
 from benchmarks.harness.candidates import find_candidates, is_for
@@ -49,6 +50,15 @@ def measured(tiny_model, tmp_path_factory):
 @pytest.fixture
 def rows(measured):
     return json.loads(measured.read_text())["rows"]
+
+
+def test_sharp_versions_and_the_papers_networks_are_timed_when_named(monkeypatch, tmp_path):
+    for model in (*MODELS, "mine"):
+        (tmp_path / "artifacts" / model).mkdir(parents=True)
+        (tmp_path / "artifacts" / model / "int8.onnx").touch()
+    monkeypatch.chdir(tmp_path)
+    chosen = [path.parent.name for path in candidates._default_artifacts()]
+    assert chosen == ["aminet-edge", "aminet-real", "mine"]
 
 
 def test_artifacts_run_in_each_backend_beside_baselines_of_the_same_network(rows):
