@@ -253,7 +253,7 @@ def describe_models(models: Sequence[ModelInfo]) -> str:
         if model.psnr_y is not None:
             trained = f", after {model.minutes:.0f} min"
             if model.device == "cpu" and model.model in PAPER_COST:
-                trained += " on a CPU: a beginning; the paper's figure needs a GPU"
+                trained += " on a CPU (the paper's needs a GPU)"
             config = MODELS.get(model.model)
             faces = "degraded faces of " if config and config.lr_side != LR_SIDE else ""
             lpips = "" if model.lpips is None else f", LPIPS {model.lpips:.3f}"
