@@ -35,7 +35,7 @@ soak: setup
 MEASURED := docs/measured
 bench: setup
 	$(BIN)/python -m benchmarks.latency --out $(MEASURED)/latency.json
-	$(if $(PAPER),$(BIN)/python -m benchmarks.latency --artifact $(PAPER) --batch 1 --out $(MEASURED)/latency-paper.json)
+	$(if $(PAPER),$(BIN)/python -m benchmarks.latency --artifact $(PAPER) --baselines 'torch eager' --batch 1 --out $(MEASURED)/latency-paper.json)
 	$(BIN)/python -m benchmarks.studies.throughput --out $(MEASURED)/throughput.json
 	$(BIN)/python -m benchmarks.studies.profile --out $(MEASURED)/profile.json
 	$(BIN)/python -m benchmarks.studies.formats --out $(MEASURED)/formats.json

@@ -284,7 +284,7 @@ TABLES: dict[str, tuple[str, str, Callable[[Path], str]]] = {
     "paper-speed": (
         "latency-paper.json",
         "python -m benchmarks.latency --artifact artifacts/aminet-s/*.onnx --batch 1"
-        " --out docs/measured/latency-paper.json",
+        " --baselines 'torch eager' --out docs/measured/latency-paper.json",
         _speed,
     ),
     "quality": (*QUALITY, _quality),
