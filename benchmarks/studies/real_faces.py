@@ -82,7 +82,8 @@ def drift(
                 shutil.copy(of(fp32), other)
             progress(f"quantizing, calibrated with {REAL_CALIBRATION}")
             faces = write_faces(calib, Path(other, "faces"), read_manifest(fp32).lr_side)
-            quantize(Path(other, fp32.name), [faces])
+            for failure in quantize(Path(other, fp32.name), [faces]).failures:
+                print(f"note: {REAL_CALIBRATION}: {failure}", file=sys.stderr)
             yield from measure(Path(other), data, REAL_CALIBRATION, progress)
 
 
