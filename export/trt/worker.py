@@ -7,6 +7,7 @@ order in which TensorRT-RTX numbers compiled kernels.
 """
 
 import json
+import os
 import sys
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -168,8 +169,23 @@ def _refuse_wrong_numbers(warnings: Sequence[str], request: Request) -> None:
             )
 
 
+def _forget_the_folder() -> None:
+    """Import multiprocessing, as the libraries do, elsewhere: it keeps the path of the folder that
+    it is imported in."""
+    if not hasattr(os, "fchdir"):  # Windows, which gives no fixed addresses either
+        return
+    here = os.open(".", os.O_RDONLY)
+    try:
+        os.chdir("/")
+        import multiprocessing.process  # noqa: F401
+    finally:
+        os.fchdir(here)
+        os.close(here)
+
+
 def main() -> int:
     """Answer REQUEST, {"find": builder} or {"build": the fields of a Request}, with RESULT."""
+    _forget_the_folder()
     asked = json.loads(Path(REQUEST).read_text())
     answer: dict[str, Any]
     try:
