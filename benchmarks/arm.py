@@ -17,9 +17,8 @@ from benchmarks.harness.emulated_arm import CPUS
 from benchmarks.harness.machine import machine
 from benchmarks.harness.targets import TargetRow, write_rows
 from runtime.errors import EXIT_DRIFT, needs, run_command
-from runtime.session import DEFAULT_MODEL
+from runtime.places import FOLDER
 
-FOLDER = Path("artifacts", DEFAULT_MODEL)
 OUT = Path("docs", "measured", "arm.json")
 
 

@@ -13,10 +13,9 @@ from dataclasses import asdict
 from pathlib import Path
 
 from runtime.errors import needs, run_command
+from runtime.places import FOLDER
 from runtime.progress import Steps
-from runtime.session import DEFAULT_MODEL
 
-FOLDER = Path("artifacts", DEFAULT_MODEL)
 OUT = Path("artifacts", "report.html")
 MEASURED = Path("docs", "measured", "latency.json")
 

@@ -176,8 +176,16 @@ def _threads(count: int) -> str:
 
 
 def network_quality(rows: Sequence[QualityRow]) -> str:
-    """The quality of the network in PyTorch."""
-    return quality_table([row for row in rows if row.backend in ("torch", "pillow")])
+    """The quality of the networks in PyTorch; a heading for each if there are several."""
+    bicubic = [row for row in rows if row.backend == "pillow"]
+    networks: dict[str, list[QualityRow]] = {}
+    for row in rows:
+        if row.backend == "torch":
+            networks.setdefault(row.artifact, []).append(row)
+    tables = {model: quality_table([*bicubic, *found]) for model, found in networks.items()}
+    if len(tables) == 1:
+        return next(iter(tables.values()))
+    return "\n\n".join(f"### {model}\n\n{table}" for model, table in tables.items())
 
 
 def paper_tables(rows: Sequence[QualityRow]) -> str:

@@ -140,6 +140,10 @@ def test_quality_is_the_networks_and_the_papers_stands_beside_all(root):
     text = (root / "README.md").read_text()
     assert table(text, "quality") == ["| val | 9 | **27.25** | 24.00 | +3.25 | 0.700 | 0.700 |"]
     assert "| tiny int8 (onnxruntime) | +3.00 | 27.00 | 0.7000 |" in table(text, "paper")
+    small, large = (scored(name, "torch", psnr) for name, psnr in (("s", 26.0), ("l", 27.0)))
+    rows = [results.QualityRow(**one) for one in (scored("bicubic", "pillow", 24.0), small, large)]
+    titles = [line for line in results.network_quality(rows).splitlines() if line.startswith("#")]
+    assert titles == ["### s", "### l"]
     rows = [scored("bicubic", "pillow", 23.5, data="helen-test", lpips=0.61)]
     page = results.paper_tables([results.QualityRow(**one) for one in rows])
     assert "| *the paper's AMINet* | +4.06 | 27.01 | 0.8042 | 0.2067 |" in page

@@ -23,9 +23,9 @@ from export.pack import FACE, pack
 from runtime.atomic import sha256_bytes, sha256_file
 from runtime.errors import EdgeError
 from runtime.image import read_image
-from runtime.session import DEFAULT_MODEL, open_session
+from runtime.places import FOLDER
+from runtime.session import open_session
 
-FOLDER = Path("artifacts", DEFAULT_MODEL)
 ROOT = Path(__file__).parents[2]
 FILES = (
     "int8.onnx",
@@ -149,7 +149,7 @@ def upscale_face(arm: EmulatedArm, artifact: Path, code: Path, work: Path) -> Ar
     with open_session(artifact, "onnxruntime") as session:
         here = session.upscale(read_image(FACE))
     levels = int(np.abs(read_image(out).astype(int) - here.astype(int)).max())
-    name = f"{FOLDER.name}/{artifact.name}"
+    name = f"{artifact.parent.name}/{artifact.name}"
     return ArmFace(arm.cpu, name, levels, f"python -m runtime.infer face.png --artifact {name}")
 
 

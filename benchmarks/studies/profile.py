@@ -15,7 +15,7 @@ from benchmarks.harness.study import report, study_parser
 from benchmarks.harness.table import text_table
 from runtime.artifact import read_artifact
 from runtime.errors import needs, run_command
-from runtime.session import DEFAULT_MODEL
+from runtime.places import FOLDER
 
 if TYPE_CHECKING:
     from onnx import ModelProto, NodeProto
@@ -136,13 +136,12 @@ def _run(arguments: argparse.Namespace) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = study_parser("profile", __doc__)
-    folder = Path("artifacts", DEFAULT_MODEL)
     parser.add_argument(
         "--artifact",
         nargs="+",
-        default=[folder / name for name in ("fp32.onnx", "int8.onnx")],
+        default=[FOLDER / name for name in ("fp32.onnx", "int8.onnx")],
         metavar="F",
-        help=f"(default: fp32.onnx and int8.onnx of {folder})",
+        help=f"(default: fp32.onnx and int8.onnx of {FOLDER})",
     )
     return parser
 
