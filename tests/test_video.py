@@ -120,6 +120,26 @@ def test_a_video_of_face_pictures_becomes_faces(tmp_path, artifact):
     assert read_video(tmp_path / "faces_sr.mp4")[0].shape == (4, 128, 128, 3)
 
 
+def test_a_file_is_not_asked_after_it_is_closed(clip, monkeypatch):
+    # FFmpeg has freed the track then: its time base is anything, and a whole video "damaged".
+    target, asked = clip.with_name("out.mp4"), []
+
+    class Reader(video.VideoReader):
+        @property
+        def shortfall(self):
+            asked.append(target.exists())  # it appears before the source is closed
+            return super().shortfall
+
+    def left_out(container):
+        asked.append(target.exists())
+
+    monkeypatch.setattr(video, "VideoReader", Reader)
+    monkeypatch.setattr(video, "_left_out", left_out)
+    assert video.upscale_video(clip, target, lambda pixels: pixels).shortfall is None
+    assert target.exists()
+    assert asked == [False, False]
+
+
 def test_a_folder_takes_videos_too(clip, artifact, tmp_path):
     astronaut(96).save(clip.with_name("photo.png"))
     assert run(clip.parent, "--artifact", artifact, "--scale", "1", "--out", tmp_path / "o") == 0

@@ -81,11 +81,10 @@ def upscale_video(
                 )
             writer.end()
             sound.write_until(None)
+            made = _account(reader, sound, container)  # closing frees what these read
         except pyav.error.FFmpegError as error:
             raise EdgeError(f"{target}: cannot be encoded ({error}); name another place") from error
-    problems = [reader.shortfall, None if sound.is_whole else f"its sound is {sound.fate}"]
-    shortfall = "; ".join(problem for problem in problems if problem) or None
-    return UpscaledVideo(reader.frames, sound.fate, shortfall, _left_out(container))
+    return made
 
 
 def _open(pyav: ModuleType, stack: ExitStack, source: Path) -> av.container.InputContainer:
@@ -106,6 +105,14 @@ def _copy_metadata(
     if origin:
         kept["comment"] = "; ".join(filter(None, (kept.get("comment"), origin)))
     output.metadata.update(kept)
+
+
+def _account(
+    reader: VideoReader, sound: Sound, container: av.container.InputContainer
+) -> UpscaledVideo:
+    problems = [reader.shortfall, None if sound.is_whole else f"its sound is {sound.fate}"]
+    shortfall = "; ".join(problem for problem in problems if problem) or None
+    return UpscaledVideo(reader.frames, sound.fate, shortfall, _left_out(container))
 
 
 def _left_out(container: av.container.InputContainer) -> str | None:
