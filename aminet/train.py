@@ -1,7 +1,7 @@
 """Train a model on tars and folders of 128x128 faces: `python -m aminet.train`.
 
 Writes into --out: best.safetensors (the averaged weights that did best on --val, else the latest;
-with --gan always the latest), state.safetensors (for --resume), log.jsonl, log.csv, curves.png,
+with --gan and --qat the latest), state.safetensors (for --resume), log.jsonl, log.csv, curves.png,
 with --val sheet.png, and with --tensorboard its event files. Models of 16-px input are trained on
 bicubically shrunk faces, aminet-real on degraded ones. torchrun starts it on several processes.
 """

@@ -103,12 +103,12 @@ def _check_ranges(source: "SourceModel", options: Int8Options) -> list[str]:
                 EXIT_USAGE,
             )
         return []
-    if options.engine != "native":
-        raise EdgeError(
-            f"{source.path}: carries ranges of a quantization-aware training, which --engine"
-            f" {options.engine} would find anew; leave it out",
-            EXIT_USAGE,
-        )
+    if options.engine == "nncf":
+        if options.trained_ranges:
+            raise EdgeError("--qat: nncf does not take trained ranges; leave it out", EXIT_USAGE)
+        return ["the trained ranges are left out: nncf finds its own on the calibration set"]
+    if options.engine == "auto":
+        return ["native takes the trained ranges; nncf finds its own on the calibration set"]
     return ["the ranges are trained ones; the calibration set evaluates only"]
 
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from quantize.arguments import add_inputs
 from quantize.options import ARTIFACT, CALIBRATION
 from runtime.activation_ranges import FILE, Channels, RangeFile, write_range_file
-from runtime.errors import EdgeError, needs, run_command
+from runtime.errors import needs, run_command
 
 if TYPE_CHECKING:
     from quantize.equalize import Equalized
@@ -45,8 +45,6 @@ def write_ranges(
         from quantize.source import read_source
 
     source = read_source(artifact)
-    if source.trained is not None:
-        raise EdgeError(f"{artifact}: carries ranges of a quantization-aware training already")
     calibration = read_calibration(calib, source.reads)
     # What has no bias is not trained: the transforms of the input, whose kernels are constants.
     convolutions = [node for node in source.model.graph.node if node.op_type == "Conv"]

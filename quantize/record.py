@@ -8,6 +8,7 @@ from pathlib import Path
 from quantize.activations import CONTRAST
 from quantize.budget import Int8Candidate
 from quantize.calibration import CalibrationSet
+from quantize.engines.native import NativeEngine
 from quantize.source import SourceModel
 from quantize.targets import Target
 from runtime.drift import expected_drift_db
@@ -142,6 +143,7 @@ def make_manifest(
     max_drop_db: float,
 ) -> Manifest:
     seen = "as the file says" if target.emulated else "seen in the backend"
+    trained = source.trained is not None and candidate.engine == NativeEngine.name
     tools = (*TOOLS, *(["nncf"] if candidate.engine == "nncf" else []))
     return source.manifest_of(
         candidate.content,
@@ -154,7 +156,7 @@ def make_manifest(
         flags={
             "engine": candidate.engine,
             "engine_version": candidate.engine_version,
-            "ranges": "calibrated" if source.trained is None else "trained",
+            "ranges": "trained" if trained else "calibrated",
             "weight_limit": target.weight_limit,
             "calibration_faces": len(calibration.faces),
             "calibration_contrast": CONTRAST,

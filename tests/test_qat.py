@@ -1,5 +1,6 @@
 """Quantization-aware training: the ranges that it finds are those of the INT8 files."""
 
+import copy
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -12,11 +13,13 @@ from onnx import numpy_helper
 
 from aminet.checkpoint import build_model, load_checkpoint, save_checkpoint
 from aminet.train import train
+from aminet.training import net2net
 from aminet.training.data import contrast_half
 from aminet.training.options import TrainOptions, parse
 from aminet.training.qat import QuantizationAware
 from aminet.training.rounding import CPU, OPENVINO, TENSORRT, Rounding, round_weight
 from aminet.training.weight_average import average
+from benchmarks.studies import real_faces
 from export import exporter
 from export.exporter import export
 from quantize import int8
@@ -31,6 +34,7 @@ from quantize.trained_ranges import read_trained_ranges
 from runtime.activation_ranges import METADATA, Channels, read_range_file, write_range_file
 from runtime.errors import EXIT_USAGE, EdgeError
 from runtime.image import mse_y, psnr_of_mse, to_pixels, to_tensor
+from runtime.manifest import read_manifest
 from tiny_networks import BATCHED, traced
 from tiny_training import tiny_options, write_disks
 
@@ -119,6 +123,22 @@ def test_trained_ranges_are_those_of_the_int8_files(folder, trained):
             name = f"{layer.input}_scaled" if reads in ranges.factors else layer.input
             assert constants[f"{name}_scale"] == scale
             assert constants[f"{name}_zero_point"] == zero_point
+    drift = real_faces.drift([str(folder / "faces")], trained, [str(folder / "faces")])
+    assert {row.calibrated_with for row in drift} == {real_faces.TRAINED}
+
+
+def test_nncf_finds_its_own_ranges_and_says_so(folder, trained, tmp_path):
+    pytest.importorskip("nncf")
+    for file in ("fp32.onnx", "fp32.onnx.json", "probes.npz"):
+        (tmp_path / file).write_bytes((trained / file).read_bytes())
+    options = Int8Options(max_drop_db=10, engine="nncf", force=True)
+    made = int8.quantize(
+        tmp_path / "fp32.onnx", [folder / "face-*.png"], [TARGETS["tensorrt"]], options
+    )
+    assert made.notes[0] == (
+        "the trained ranges are left out: nncf finds its own on the calibration set"
+    )
+    assert read_manifest(Path(made.artifacts[0].artifact)).flags["ranges"] == "calibrated"
 
 
 @pytest.mark.parametrize("target", GRIDS)
@@ -238,24 +258,59 @@ def test_ranges_that_do_not_fit_are_refused(folder, tmp_path):
 
 def test_paths_that_would_lose_the_ranges_refuse_them(folder, trained, tmp_path):
     best = trained / "best.safetensors"
-    plain = replace(tiny_options(folder / "faces", tmp_path / "run"), init=best)
-    for refusing in (
-        lambda: train(plain, BATCHED),
-        lambda: train(replace(options_of(folder, tmp_path / "run"), init=best), BATCHED),
-        lambda: average([best, best], [str(folder / "faces")], tmp_path / "mean.safetensors"),
-    ):
-        with pytest.raises(EdgeError, match="is of quantization-aware training") as refused:
-            refusing()
-        assert refused.value.status == EXIT_USAGE
+    with pytest.raises(EdgeError, match="is of quantization-aware training") as refused:
+        average([best, best], [str(folder / "faces")], tmp_path / "mean.safetensors")
+    assert refused.value.status == EXIT_USAGE
+    with pytest.raises(EdgeError, match="ranges of other weights"):  # those of its start
+        train(replace(options_of(folder, tmp_path / "run"), init=best), BATCHED)
     for options, file, message in (
-        (Int8Options(engine="nncf"), trained, "--engine nncf would find anew"),
+        (Int8Options(engine="nncf", trained_ranges=True), trained, "nncf does not take trained"),
         (Int8Options(trained_ranges=True), folder, "carries no trained ranges"),
     ):
         with pytest.raises(EdgeError, match=message) as refused:
             int8.quantize(file / "fp32.onnx", [folder / "face-*.png"], options=options)
         assert refused.value.status == EXIT_USAGE
-    with pytest.raises(EdgeError, match="carries ranges of a quantization-aware training already"):
-        write_ranges(trained / "fp32.onnx", [folder / "face-*.png"])
+
+
+def test_training_goes_on_from_it(folder, trained, tmp_path, capsys):
+    """Plainly, which leaves its ranges behind and says so; and again with ranges found anew."""
+    best = trained / "best.safetensors"
+    plain = replace(tiny_options(folder / "faces", tmp_path / "plain"), init=best)
+    assert load_checkpoint(train(plain, BATCHED).checkpoint).ranges is None
+    note = f"train: note: the activation ranges of {best} are left behind; run --qat again"
+    assert note in capsys.readouterr().err
+    found = write_ranges(
+        trained / "fp32.onnx", [folder / "face-*.png"], out=tmp_path / "ranges.json"
+    )
+    again = replace(
+        options_of(folder, tmp_path / "again"), init=best, ranges=Path(found.ranges), teacher=best
+    )
+    assert load_checkpoint(train(again, BATCHED).checkpoint).ranges is not None
+    assert "note:" not in capsys.readouterr().err
+
+
+def test_another_shape_leaves_its_ranges_behind(folder, trained, tmp_path, monkeypatch):
+    monkeypatch.setattr(net2net, "find_config", lambda model: BATCHED)
+    out = tmp_path / "morphed.safetensors"
+    done = net2net.morph_file(trained / "best.safetensors", "tiny", [str(folder / "faces")], out)
+    assert done.endswith("its activation ranges are left behind")
+    assert load_checkpoint(out).ranges is None
+
+
+@torch.no_grad()
+def test_its_norms_are_those_of_a_network_in_training(folder):
+    """Norms that only keep the values would, over a batch, make something else of them."""
+    network = build_model(load_checkpoint(folder / "checkpoint.safetensors"))
+    for part in network.modules():
+        if isinstance(part, torch.nn.BatchNorm2d):
+            part.weight.uniform_(0.5, 2)
+            part.bias.uniform_(-1, 1)
+    lr, plain = torch.rand(8, 3, 16, 16), copy.deepcopy(network)
+    expected = copy.deepcopy(network).train()(lr)
+    aware = QuantizationAware(network, read_range_file(folder / "ranges.json"))
+    aware.channels.log.normal_(0, 0.3)  # as training leaves the channels' factors
+    plain.load_state_dict(aware.plain_state())
+    torch.testing.assert_close(plain.train()(lr), expected, atol=1e-2, rtol=0)
 
 
 def test_ranges_of_other_weights_are_refused(folder, trained, tmp_path):

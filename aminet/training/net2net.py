@@ -18,7 +18,6 @@ from aminet.checkpoint import (
     Checkpoint,
     build_model,
     load_checkpoint,
-    refuse_trained_ranges,
     require_config,
     save_checkpoint,
 )
@@ -181,11 +180,10 @@ def with_stage(training: Mapping[str, Any], done: str) -> dict[str, Any]:
 def morph_file(path: str | Path, model: str, faces: Sequence[str], out: Path) -> str:
     """Write to `out` what becomes of a checkpoint as `model`; returns what changed."""
     checkpoint, config = load_checkpoint(path), find_config(model)
-    refuse_trained_ranges(checkpoint, "another shape")
     lr = shrink(load(faces)[:FACES]).float() / 255
     network = morph(checkpoint, config, lr)
     done = difference(checkpoint.config, config)
     save_checkpoint(
         out, network, config, name=model, training=with_stage(checkpoint.training, done)
     )
-    return done
+    return done if checkpoint.ranges is None else f"{done}; its activation ranges are left behind"

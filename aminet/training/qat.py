@@ -8,6 +8,7 @@ the factors of the channels are trained with them.
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -93,6 +94,15 @@ def by_input(conv: nn.Conv2d, factors: Tensor) -> Tensor:
     return factors.view(-1, 1, 1, 1) if conv.groups > 1 else factors.view(1, -1, 1, 1)
 
 
+@dataclass(frozen=True)
+class FoldedNorm:
+    """A batch norm that was folded into `conv`: what its channels have over a batch, each (C,)."""
+
+    conv: str
+    mean: Tensor
+    deviation: Tensor
+
+
 class QuantizationAware(nn.Module):
     """An AMINet whose quantized layers compute on a grid; takes and gives what it does."""
 
@@ -100,8 +110,8 @@ class QuantizationAware(nn.Module):
         """Fold, equalize and wrap `network`; EdgeError for ranges that do not fit it."""
         super().__init__()
         self.mode = Mode()
-        self._start = ranges = start.ranges
-        fold_norms(network)
+        self._start, ranges = start, start.ranges
+        self._norms = fold_norms(network)
         _check_fit(network, start)
         classes = [
             max(each.output_classes + each.input_classes) for each in start.channels.values()
@@ -147,23 +157,30 @@ class QuantizationAware(nn.Module):
     def ranges(self) -> ActivationRanges:
         """As they are trained so far."""
         trained, factors = {}, {}
-        for name in self._start.ranges:
+        for name in self._start.ranges.ranges:
             quantizer = self._quantizer(name)
             low, high = quantizer.ends()
             trained[name] = (float(low), float(high))
             if (of_channels := quantizer.factors()) is not None:
                 factors[name] = tuple(of_channels.tolist())
-        return ActivationRanges(self._start.layers, trained, factors)
+        return ActivationRanges(self._start.ranges.layers, trained, factors)
 
     @torch.no_grad()
     def plain_state(self) -> dict[str, Tensor]:
-        """The weights as an AMINet's: its batch norms, folded before, leave values as they are."""
+        """The weights as an AMINet's; its batch norms, folded before, leave values as they are.
+
+        They have the mean and deviation of their channels, so that training can go on from there.
+        """
         plain = AMINet(self.network.config)
-        for part in plain.modules():
-            if isinstance(part, nn.BatchNorm2d):
-                part.reset_parameters()
-                assert part.running_var is not None
-                part.running_var.fill_(1 - part.eps)
+        for name, norm in self._norms.items():
+            part, scale = plain.get_submodule(name), self._scale_of(norm.conv)
+            assert isinstance(part, nn.BatchNorm2d)
+            assert part.running_mean is not None
+            assert part.running_var is not None
+            part.running_mean.copy_(norm.mean * scale)
+            part.running_var.copy_((norm.deviation * scale) ** 2)
+            part.weight.copy_((part.running_var + part.eps).sqrt())
+            part.bias.copy_(part.running_mean)
         state = {**plain.state_dict(), **self.network.state_dict()}
         for name in self._wrapped:
             for kind, value in zip(("weight", "bias"), self._layer(name).scaled(), strict=True):
@@ -171,6 +188,14 @@ class QuantizationAware(nn.Module):
                 if value is not None:
                     state[f"{name}.{kind}"] = value
         return state
+
+    def _scale_of(self, conv: str) -> Tensor:
+        """By what equalization before the training and in it multiplied the channels it makes."""
+        channels = self._start.channels.get(conv)
+        if channels is None:
+            return torch.ones(())
+        start, trained = torch.tensor(channels.of_output), self._layer(conv).out
+        return start if trained is None else start * self.channels(trained).cpu()
 
     def _quantizer(self, activation: str) -> ActivationQuantizer:
         quantizer = self.quantizers[_key(activation)]
@@ -183,15 +208,20 @@ class QuantizationAware(nn.Module):
         return layer
 
 
-def fold_norms(network: AMINet) -> None:
+def fold_norms(network: AMINet) -> dict[str, FoldedNorm]:
     """Multiply each batch norm, as it is in use, into the convolution before it."""
-    for parent in list(network.modules()):
+    folded = {}
+    for parent_name, parent in list(network.named_modules()):
         if not isinstance(parent, nn.Sequential):
             continue
         for place, part in enumerate(parent):
             if isinstance(part, nn.BatchNorm2d):
                 _fold(parent[place - 1], part)
                 parent[place] = nn.Identity()
+                mean, deviation = part.bias.detach().clone(), part.weight.detach().abs()
+                norm = FoldedNorm(f"{parent_name}.{place - 1}", mean, deviation)
+                folded[f"{parent_name}.{place}"] = norm
+    return folded
 
 
 @torch.no_grad()

@@ -63,6 +63,8 @@ def run(
             _delete_run(options.out)
         options.out.mkdir(parents=True, exist_ok=True)
         if world.leads:
+            if trainer.start_note:
+                _report(f"note: {trainer.start_note}")
             _report(f"log: {options.out / LOG}")
         started, clock = trainer.progress.step, time.perf_counter()
         tensorboard = options.tensorboard and world.leads
@@ -214,14 +216,15 @@ def _checkpoint(trainer: Trainer, validation: AnyValidation | None, logbook: Log
 def _validate(trainer: Trainer, validation: AnyValidation | None, logbook: Logbook) -> None:
     """Keep the averaged weights if they are the best so far (without validation: the latest).
 
-    AMIGAN trades PSNR-Y for detail: its latest weights are kept.
+    AMIGAN trades PSNR-Y for detail, and quantization-aware training a drift that moves by chance
+    for fidelity: of both the latest weights are kept.
     """
     metrics: dict[str, float] = {}
     if validation is not None:
         network = trainer.averaged_network()
         psnr_y, beside = validation.evaluate(network)
         metrics = {"validation/psnr_y": psnr_y}
-        if isinstance(network, QuantizationAware):  # the choice is INT8's, the weights are FP32's
+        if isinstance(network, QuantizationAware):  # logged is INT8's, weights have FP32's
             with network.on(None):
                 metrics = {
                     "validation/psnr_y": validation.evaluate(network)[0],
@@ -231,7 +234,8 @@ def _validate(trainer: Trainer, validation: AnyValidation | None, logbook: Logbo
         bicubic = round(validation.bicubic_psnr_y, 4)
         _log(trainer, logbook, psnr_y=round(psnr_y, 4), bicubic_psnr_y=bicubic, **beside)
         write_image(trainer.options.out / SHEET, validation.sheet(network))
-        if psnr_y <= trainer.progress.best_psnr_y and trainer.adversary is None:
+        chooses = trainer.adversary is None and trainer.aware is None
+        if chooses and psnr_y <= trainer.progress.best_psnr_y:
             return
         trainer.progress.best_psnr_y = psnr_y
         if "lpips" in beside:

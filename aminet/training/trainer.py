@@ -15,7 +15,6 @@ from aminet.checkpoint import (
     Checkpoint,
     build_model,
     load_checkpoint,
-    refuse_trained_ranges,
     require_config,
     save_checkpoint,
     weights_path,
@@ -76,7 +75,7 @@ class Trainer:
         self.config = config or find_config(options.model)
         self.device = _device(options.device, world)
         torch.manual_seed(options.seed)
-        network, stages = _start(options, self.config)
+        network, stages, self.start_note = _start(options, self.config)
         self.network: nn.Module = network.train().to(self.device)
         self.aware = network if isinstance(network, QuantizationAware) else None
         if options.freeze_norms:
@@ -95,7 +94,7 @@ class Trainer:
         self.notice: str | None = None  # of the first step, for the user
         self._checked = not options.compile
         if options.resume and self.state_path.exists():
-            stages = self._restore()
+            stages, self.start_note = self._restore(), None
         self._stages = begin(stages, options)
         self._begun = replace(self.progress)
 
@@ -311,22 +310,24 @@ def _from_committed(options: TrainOptions) -> TrainOptions:
 
 def _start(
     options: TrainOptions, config: ModelConfig
-) -> tuple[AMINet | QuantizationAware, Sequence[Stage]]:
+) -> tuple[AMINet | QuantizationAware, Sequence[Stage], str | None]:
     """A fresh network, or the one of the weights to start from, without its parts in `fresh`.
 
-    With it the stages of training that it has behind it.
+    With it the stages of training that it has behind it, and what it leaves behind, for the user.
     """
     network = AMINet(config)
     if options.init is None:
         rest(network, options.rest, fresh=True)
-        return network, []
+        return network, [], None
     start = load_checkpoint(options.init)
     require_config(start, config, options.model)
-    refuse_trained_ranges(start, "training on")
     started, stages = build_model(start), list(start.training.get("stages", []))
+    note = None
+    if start.ranges is not None and not options.qat:
+        note = f"the activation ranges of {start.path} are left behind; run --qat again at the end"
     if options.qat:
         assert options.ranges is not None
-        return QuantizationAware(started, _ranges_of(start, options.ranges)), stages
+        return QuantizationAware(started, _ranges_of(start, options.ranges)), stages, None
     for part in options.fresh:
         try:
             started.get_submodule(part).load_state_dict(network.get_submodule(part).state_dict())
@@ -335,7 +336,7 @@ def _start(
                 f"train: --fresh {part}: {options.model} has no such part", EXIT_USAGE
             ) from error
     rest(started, options.rest, fresh=False)
-    return started, stages
+    return started, stages, note
 
 
 def _ranges_of(start: Checkpoint, path: Path) -> RangeFile:
