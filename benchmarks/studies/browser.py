@@ -11,7 +11,6 @@ upscales the same faces by npm's upscaler, and compares it with the first model,
 
 import argparse
 import json
-import os
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -34,7 +33,7 @@ from benchmarks.harness.browser_report import (
     target_row,
 )
 from benchmarks.harness.chromium import SOFTWARE_WEBGPU, Page, find_chromium, open_page
-from benchmarks.harness.machine import machine
+from benchmarks.harness.machine import BUSY_SHARE, background_share, machine
 from benchmarks.harness.study import add_models
 from benchmarks.harness.targets import write_rows
 from export import web
@@ -60,7 +59,7 @@ LITERT = {
 WEBGPU = {"?provider=webgpu": f"WebGPU {EMULATED} in software"}  # whose time says nothing
 OURS = "?runtime=onnxruntime-web&provider=wasm"  # what the peer is compared with
 FACES, PEER_FACES, TURNS = 100, 50, 3
-BUSY = 0.5  # processes ready to run for each core, by the load average: other work was in the way
+QUIET_S = 3.0  # for which the other processes are watched, before Chromium runs and after it
 
 
 @dataclass(frozen=True)
@@ -90,7 +89,7 @@ def measure(
     chromium = find_chromium()
     if chromium is None:
         raise EdgeError("no Chromium found; apt-get install chromium", EXIT_MISSING)
-    loads = [os.getloadavg()[0]]
+    shares = [background_share(QUIET_S)]
     emulated = {query: backend for query, backend in backends.items() if query in WEBGPU}
     measured = {query: backend for query, backend in backends.items() if query not in WEBGPU}
     with tempfile.TemporaryDirectory() as folder, open_page(chromium) as page:
@@ -105,8 +104,8 @@ def measure(
         seen = [_take_turn(page, sites, peers, evaluate=turn == 0) for turn in range(turns)]
         _, _, version = page.ask("Browser.getVersion")["product"].partition("/")
         browser = f"{'Chromium' if 'chromium' in chromium else 'Chrome'} {version}"
-        loads.append(os.getloadavg()[0])
         proved = _prove(chromium, [replace(site, backends=emulated) for site in sites])
+    shares.append(background_share(QUIET_S))
     rows, speeds = [], []
     for number, site in enumerate(sites):
         for query, backend in site.backends.items():
@@ -122,7 +121,7 @@ def measure(
         speeds=tuple(speeds),
         peers=_peer_rows(peers, sites[0].manifest, ours) if peers and ours else (),
         browser=browser,
-        note=_note(max(loads)),
+        note=_note(max(shares)),
     )
 
 
@@ -196,10 +195,9 @@ def _evaluator(artifacts: Path, hr: Pixels) -> Evaluator:
         return Evaluator(session.run, lr, hr)
 
 
-def _note(load: float) -> str:
-    busy = load > BUSY * (os.cpu_count() or 1)
-    worth = "other work slowed it down" if busy else "the machine was quiet"
-    return f"load average {load:.1f}, {worth}"
+def _note(share: float) -> str:
+    worth = "slowed it down" if share > BUSY_SHARE else "the machine was quiet"
+    return f"before and after, other work took {share:.0%} of the CPU: {worth}"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
