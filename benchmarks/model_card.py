@@ -46,7 +46,7 @@ def model_card(weights: "Checkpoint", table: str) -> str:
         model=weights.model,
         what=SHRUNK[0] if shrunk else DEGRADED[0],
         style=SHARP.format(natural=NATURAL[weights.model]) if weights.model in NATURAL else "",
-        taken=LATEST if weights.model in NATURAL else BEST,
+        taken=LATEST if weights.model in NATURAL or weights.ranges else BEST,
         conditions=SHRUNK[1] if shrunk else DEGRADED[1],
         params=cost.params / 1e6,
         macs=cost.macs / 1e9,

@@ -6,7 +6,7 @@
 Each file of a folder is compared with its fp32.onnx, on the faces shrunk to what the model reads
 (for degraded ones: benchmarks.wild). With `--calib` the INT8 files are made once more, calibrated
 with 128 of those faces instead of synthetic ones, measured and deleted: it shows what real
-calibration faces would gain.
+calibration faces would gain. Not those whose ranges were trained.
 """
 
 import argparse
@@ -39,6 +39,7 @@ FILES = (  # and the backends that they are for; int8-trt in the proxy of quanti
     ("int8-trt-fp16.onnx", ("onnxruntime",)),
 )
 SYNTHETIC, REAL_CALIBRATION = "synthetic faces", f"{REAL} real faces"
+TRAINED = "trained ranges"  # of quantization-aware training: nothing is calibrated
 
 
 @dataclass(frozen=True)
@@ -75,8 +76,9 @@ def drift(
     fp32 = folder / "fp32.onnx"
     if not fp32.is_file():
         raise EdgeError(f"{fp32}: not found. Create it with: python -m export.onnx")
-    yield from measure(folder, data, SYNTHETIC, progress)
-    if calib:
+    is_trained = read_manifest(fp32).flags.get("quantization_aware", False)
+    yield from measure(folder, data, TRAINED if is_trained else SYNTHETIC, progress)
+    if calib and not is_trained:
         with tempfile.TemporaryDirectory() as other:
             for of in (Path, manifest_path, probes_path):
                 shutil.copy(of(fp32), other)
