@@ -345,6 +345,15 @@ def test_options_that_do_not_go_together_are_refused(words, message):
         parse(["--data", "x", "--out", "y", "--steps", "1", *words.split()])
 
 
+def test_a_sharp_model_learns_of_its_own_outputs():
+    """Not by the losses that made it: quantization-aware training keeps what it draws."""
+    assert parse(["--data", "x", "--out", "y", "--steps", "1", "--model", "amigan-edge"]).gan
+    options = parse(
+        ["--data", "x", "--out", "y", "--steps", "1", "--model", "amigan-edge", "--qat"]
+    )
+    assert options.gan is None
+
+
 def test_qat_trains_in_float32():
     assert not parse(["--data", "x", "--out", "y", "--steps", "1", "--qat"]).amp
     with pytest.raises(EdgeError, match="--qat needs --no-amp"):

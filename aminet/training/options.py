@@ -242,7 +242,9 @@ def build_parser(description: str | None = None) -> argparse.ArgumentParser:
     _add(parser.add_argument_group("16-px models: augmentation"), Augmentation, "augmentation.")
     group = parser.add_argument_group("AMIGAN")
     group.add_argument(
-        "--gan", action="store_true", help="its losses; amigan models always have them"
+        "--gan",
+        action="store_true",
+        help="its losses; amigan models always have them, but with --qat",
     )
     _add(group, GanOptions, "gan.")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
@@ -276,7 +278,8 @@ def make_options(arguments: argparse.Namespace) -> TrainOptions:
     """Options from the arguments given; those that would do nothing are refused."""
     given = {key: value for key, value in vars(arguments).items() if key not in ("json", "gan")}
     augmentation, adversary = _taken(given, "augmentation."), _taken(given, "gan.")
-    if arguments.gan or given.get("model") in NATURAL:
+    sharp = given.get("model") in NATURAL and not given.get("qat")  # which learns of its teacher
+    if arguments.gan or sharp:
         defaults = {"model": GAN_MODEL, "optimizer": "adam", "rate": GAN_RATE}
         given = {**defaults, **given, "gan": GanOptions(**_as_tuples(adversary))}
     elif adversary:

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from aminet.config import LR_SIDE, ModelConfig
+from aminet.config import LR_SIDE, NATURAL, ModelConfig
 from aminet.training.data import load, shrunk_batches
 from aminet.training.degradation import WILD
 from aminet.training.distributed import World, join_world
@@ -115,11 +115,11 @@ def _result(trainer: Trainer, world: World, started: int, seconds: float) -> Tra
 
 
 def _validation(trainer: Trainer) -> AnyValidation | None:
-    """The faces of --val, in the leading process; with LPIPS for what AMIGAN's losses train."""
+    """The faces of --val, in the leading process; with LPIPS for the sharp models."""
     options, lpips = trainer.options, None
     if not options.val or not trainer.world.leads:
         return None
-    if options.gan is not None:
+    if options.gan is not None or options.model in NATURAL:
         try:
             lpips = LPIPS.load()
         except EdgeError as error:
@@ -223,14 +223,15 @@ def _validate(trainer: Trainer, validation: AnyValidation | None, logbook: Logbo
     if validation is not None:
         network = trainer.averaged_network()
         psnr_y, beside = validation.evaluate(network)
-        metrics = {"validation/psnr_y": psnr_y}
+        fp32_psnr_y, lpips = psnr_y, beside.get("lpips")
         if isinstance(network, QuantizationAware):  # logged is INT8's, weights have FP32's
+            metrics["validation/int8_psnr_y"] = psnr_y
             with network.on(None):
-                metrics = {
-                    "validation/psnr_y": validation.evaluate(network)[0],
-                    "validation/int8_psnr_y": psnr_y,
-                }
-            beside = {**beside, "fp32_psnr_y": round(metrics["validation/psnr_y"], 4)}
+                fp32_psnr_y, in_fp32 = validation.evaluate(network)
+            beside, lpips = {**beside, "fp32_psnr_y": round(fp32_psnr_y, 4)}, in_fp32.get("lpips")
+            if lpips is not None:
+                beside["fp32_lpips"] = lpips
+        metrics["validation/psnr_y"] = fp32_psnr_y
         bicubic = round(validation.bicubic_psnr_y, 4)
         _log(trainer, logbook, psnr_y=round(psnr_y, 4), bicubic_psnr_y=bicubic, **beside)
         write_image(trainer.options.out / SHEET, validation.sheet(network))
@@ -238,8 +239,8 @@ def _validate(trainer: Trainer, validation: AnyValidation | None, logbook: Logbo
         if chooses and psnr_y <= trainer.progress.best_psnr_y:
             return
         trainer.progress.best_psnr_y = psnr_y
-        if "lpips" in beside:
-            metrics["validation/lpips"] = beside["lpips"]
+        if lpips is not None:
+            metrics["validation/lpips"] = lpips
     trainer.save_best(metrics, recipe(trainer))
 
 
