@@ -243,7 +243,7 @@ def drift_table(drift: Sequence[DriftRow], measured: Latency | None) -> str:
             )
         )
     columns = (
-        *("file", "backend", "calibrated with", "drift dB", "worst face dB", "in INT8"),
+        *("file", "backend", "ranges from", "drift dB", "worst face dB", "in INT8"),
         *("size vs FP32", "speed vs FP32"),
     )
     return markdown_table(columns, lines)

@@ -39,7 +39,7 @@ FILES = (  # and the backends that they are for; int8-trt in the proxy of quanti
     ("int8-trt-fp16.onnx", ("onnxruntime",)),
 )
 SYNTHETIC, REAL_CALIBRATION = "synthetic faces", f"{REAL} real faces"
-TRAINED = "trained ranges"  # of quantization-aware training: nothing is calibrated
+TRAINED = "training"  # quantization-aware: nothing is calibrated
 
 
 @dataclass(frozen=True)
@@ -149,7 +149,7 @@ def table(rows: Sequence[DriftRow]) -> str:
         )
         for row in rows
     ]
-    columns = ("file", "backend", "calibrated with", "drift dB", "worst dB", "in INT8", "size")
+    columns = ("file", "backend", "ranges from", "drift dB", "worst dB", "in INT8", "size")
     return text_table(columns, cells)
 
 
