@@ -59,7 +59,7 @@ def _lines(report: DoctorReport) -> list[str]:
     lines += _block("backends", [_say_part(part, part.name) for part in report.backends])
     lines += _block("inputs", [_say_part(part, _serves(part.name)) for part in report.inputs])
     lines += _block("artifacts", [_say_artifact(artifact) for artifact in report.artifacts])
-    verdicts = [_say_verdict(verdict) for verdict in report.verdicts]
+    verdicts = dict.fromkeys(_say_verdict(verdict) for verdict in report.verdicts)
     lines += _block("verdicts", [*verdicts, *_say_others(report.other_verdicts)])
     choices = [_say_choice(choice) for choice in report.choices]
     lines += _block("choices", [*choices, *_say_others(report.other_choices)])

@@ -62,9 +62,8 @@ def run(
         if options.overwrite and world.leads:
             _delete_run(options.out)
         options.out.mkdir(parents=True, exist_ok=True)
+        _tell_notices(trainer)
         if world.leads:
-            if trainer.start_note:
-                _report(f"note: {trainer.start_note}")
             _report(f"log: {options.out / LOG}")
         started, clock = trainer.progress.step, time.perf_counter()
         tensorboard = options.tensorboard and world.leads
@@ -100,6 +99,13 @@ def _delete_run(out: Path) -> None:
 
 def _report(line: str) -> None:
     sys.stderr.write(f"train: {line}\n")
+
+
+def _tell_notices(trainer: Trainer) -> None:
+    if trainer.world.leads:
+        for notice in trainer.notices:
+            _report(notice)
+    trainer.notices.clear()
 
 
 def _result(trainer: Trainer, world: World, started: int, seconds: float) -> TrainResult:
@@ -176,9 +182,7 @@ def _loop(
         loss = trainer.step(world.share(lr), world.share(hr))
         took = time.perf_counter() - begun
         progress.seconds = world.agree(progress.seconds + took)
-        if trainer.notice and world.leads:
-            _report(trainer.notice)
-            trainer.notice = None
+        _tell_notices(trainer)
         share = (trainer.done - begun_at) / max(1 - begun_at, 1e-9)
         left = (time.perf_counter() - clock) * (1 - share) / max(share, 1e-9)
         show(_status(trainer, float(loss), options.batch / took, left))

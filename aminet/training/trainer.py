@@ -75,7 +75,7 @@ class Trainer:
         self.config = config or find_config(options.model)
         self.device = _device(options.device, world)
         torch.manual_seed(options.seed)
-        network, stages, self.start_note = _start(options, self.config)
+        network, stages, note = _start(options, self.config)
         self.network: nn.Module = network.train().to(self.device)
         self.aware = network if isinstance(network, QuantizationAware) else None
         if options.freeze_norms:
@@ -91,10 +91,10 @@ class Trainer:
         self.terms: dict[str, Tensor] = {}  # the loss's parts, of the last step
         self.skipped = 0  # updates in succession that were not finite
         self.forward: Forward = self.network  # compiled at the first step, if asked for
-        self.notice: str | None = None  # of the first step, for the user
+        self.notices = [note] if note else []  # for the user; the first step may add one
         self._checked = not options.compile
         if options.resume and self.state_path.exists():
-            stages, self.start_note = self._restore(), None
+            stages, self.notices = self._restore(), []
         self._stages = begin(stages, options)
         self._begun = replace(self.progress)
 
@@ -166,7 +166,8 @@ class Trainer:
         compiled = compile_checked(
             self.network, lr.contiguous(memory_format=torch.channels_last), hr, self._autocast
         )
-        self.forward, self.notice = compiled.forward, compiled.notice
+        self.forward = compiled.forward
+        self.notices += [compiled.notice] if compiled.notice else []
         self._checked = True
 
     def _hold_body(self) -> None:
@@ -324,7 +325,10 @@ def _start(
     started, stages = build_model(start), list(start.training.get("stages", []))
     note = None
     if start.ranges is not None and not options.qat:
-        note = f"the activation ranges of {start.path} are left behind; run --qat again at the end"
+        note = (
+            f"note: the activation ranges of {start.path} are left behind; run --qat again at"
+            " the end"
+        )
     if options.qat:
         assert options.ranges is not None
         return QuantizationAware(started, _ranges_of(start, options.ranges)), stages, None
