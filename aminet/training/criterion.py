@@ -17,13 +17,18 @@ class Criterion:
         self.teacher = None if options.teacher is None else Teacher(options, device)
         self.adversary = Adversary(options.gan, device) if options.gan else None
 
-    def __call__(self, sr: Tensor, lr: Tensor, hr: Tensor, step: int) -> dict[str, Tensor]:
-        """The loss's parts by name, to be summed; sr and hr (N, 3, 128, 128), float32."""
+    def __call__(
+        self, sr: Tensor, lr: Tensor, hr: Tensor, step: int, taught: Tensor | None = None
+    ) -> dict[str, Tensor]:
+        """The loss's parts by name, to be summed; sr and hr (N, 3, 128, 128), float32.
+
+        `taught` is what the teacher makes of lr, if it has been asked already.
+        """
         kind = self.options.loss
         if self.teacher is None:
             terms = {"pixel": pixel_loss(kind, sr, hr)}
         else:
-            taught = self.teacher(lr)
+            taught = self.teacher(lr) if taught is None else taught
             terms = {"pixel": imitation_loss(kind, sr, hr, taught, self.options.distill)}
         if self.adversary is not None:
             terms |= self.adversary.generator_terms(sr, hr, step)

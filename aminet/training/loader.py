@@ -50,9 +50,16 @@ class DegradedFaces(Dataset[tuple[Tensor, Tensor]]):
 
 
 def degraded_batches(
-    faces: DegradedFaces, *, first_step: int = 0, workers: int = 1
+    faces: DegradedFaces,
+    device: torch.device | str = "cpu",
+    *,
+    first_step: int = 0,
+    workers: int = 1,
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """Endless batches from a step on, float32 in [0, 1]; without workers made in this process."""
+    """Endless batches from a step on, float32 in [0, 1]; without workers made in this process.
+
+    They travel to the device as uint8, a quarter of the bytes.
+    """
     loader = DataLoader(
         faces,
         batch_size=None,
@@ -62,7 +69,7 @@ def degraded_batches(
         worker_init_fn=_ignore_interrupts,
     )
     for lr, hr in loader:
-        yield lr.float() / 255, hr.float() / 255
+        yield lr.to(device).float() / 255, hr.to(device).float() / 255
 
 
 def _ignore_interrupts(worker: int) -> None:

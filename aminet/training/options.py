@@ -145,6 +145,12 @@ class TrainOptions:
         None, "a checkpoint to imitate (distillation)", type=Path, metavar="F"
     )
     distill: float = option(0.5, "the teacher's share of the pixel loss", SHARE)
+    views: int = option(
+        0,
+        "augmented views of each face that the teacher sees, once, before the first step; kept on"
+        " the device, 100 kB each. 0: it sees each batch",
+        NOT_NEGATIVE,
+    )
     qat: bool = option(
         False, "quantization-aware training from the weights of --init, or the committed ones"
     )
@@ -182,6 +188,8 @@ class TrainOptions:
             raise _usage("--weight-decay needs --optimizer muon")
         if self.freeze_norms and (self.init is None or self.fresh):
             raise _usage("--freeze-norms needs --init, and no --fresh part without statistics")
+        if self.views and (self.teacher is None or find_config(self.model).lr_side != LR_SIDE):
+            raise _usage("--views needs --teacher and a model of 16-px input")
         if self.ranges is not None and not self.qat:
             raise _usage("--ranges needs --qat")
         if self.qat:
@@ -197,6 +205,7 @@ class TrainOptions:
             "--freeze-norms": self.freeze_norms,  # they are folded
             "--head-start": self.head_start > 0,
             "--rest": self.rest > 0,
+            "--views": self.views > 0,
             "--compile": self.compile,
         }
         if found := [flag for flag, given in unfit.items() if given]:

@@ -26,6 +26,7 @@ from aminet.training.lpips import LPIPS
 from aminet.training.options import TrainOptions
 from aminet.training.qat import QuantizationAware
 from aminet.training.trainer import BEST, STATE, DivergedError, Trainer
+from aminet.training.views import TaughtViews
 from aminet.training.wild_validation import AnyValidation, load_validation
 from runtime.dataset import load_faces
 from runtime.errors import EXIT_INTERRUPTED, EXIT_USAGE, EdgeError
@@ -57,7 +58,7 @@ def run(
     check_folder(options)
     with join_world(options.batch, options.device) as world:
         trainer = Trainer(options, config, world)
-        pairs = _pairs(trainer)
+        batches = _batches(trainer, progress if world.leads else silent)
         validation = _validation(trainer)
         if options.overwrite and world.leads:
             _delete_run(options.out)
@@ -70,7 +71,7 @@ def run(
         log = open_log(options.out / LOG, started, tensorboard=tensorboard)
         with log as logbook, _leaving_a_checkpoint(trainer):
             _validate_start(trainer, validation, logbook)
-            _loop(trainer, pairs, validation, logbook, progress if world.leads else silent)
+            _loop(trainer, batches, validation, logbook, progress if world.leads else silent)
             _checkpoint(trainer, validation, logbook)
         return _result(trainer, world, started, time.perf_counter() - clock)
 
@@ -141,8 +142,9 @@ def _validate_start(trainer: Trainer, validation: AnyValidation | None, logbook:
         _log(trainer, logbook, psnr_y=round(psnr_y, 4), **beside)
 
 
-def _pairs(trainer: Trainer) -> Iterator[tuple[Tensor, Tensor]]:
-    """Endless batches of lr and hr, from the trainer's step on.
+def _batches(trainer: Trainer, show: Progress) -> Iterator[tuple[Tensor, ...]]:
+    """Endless batches of lr and hr, from the trainer's step on; with --views what the teacher made
+    of lr, too.
 
     A network of the paper's input sees bicubically shrunk faces, one of another degraded ones.
     """
@@ -153,9 +155,23 @@ def _pairs(trainer: Trainer) -> Iterator[tuple[Tensor, Tensor]]:
         faces = DegradedFaces(
             pixels, WILD, trainer.config.lr_side, options.batch, seed=options.seed
         )
-        return degraded_batches(faces, first_step=first_step, workers=options.workers)
+        return degraded_batches(
+            faces, trainer.device, first_step=first_step, workers=options.workers
+        )
     loaded = load(options.data, trainer.device)
     _require_batch(len(loaded), options.batch)
+    if options.views:
+        assert trainer.criterion.teacher is not None
+        with trainer.autocast():
+            views = TaughtViews.make(
+                loaded,
+                options.views,
+                options.augmentation,
+                trainer.criterion.teacher,
+                seed=options.seed,
+                progress=show,
+            )
+        return views.batches(options.batch, seed=options.seed, first_step=first_step)
     return shrunk_batches(
         loaded, options.batch, options.augmentation, seed=options.seed, first_step=first_step
     )
@@ -168,7 +184,7 @@ def _require_batch(faces: int, batch: int) -> None:
 
 def _loop(
     trainer: Trainer,
-    pairs: Iterator[tuple[Tensor, Tensor]],
+    batches: Iterator[tuple[Tensor, ...]],
     validation: AnyValidation | None,
     logbook: Logbook,
     show: Progress,
@@ -178,8 +194,7 @@ def _loop(
     clock = time.perf_counter()
     while trainer.done < 1:
         begun = time.perf_counter()
-        lr, hr = (side.to(trainer.device) for side in next(pairs))
-        loss = trainer.step(world.share(lr), world.share(hr))
+        loss = trainer.step(*(world.share(part) for part in next(batches)))
         took = time.perf_counter() - begun
         progress.seconds = world.agree(progress.seconds + took)
         _tell_notices(trainer)

@@ -74,6 +74,7 @@ class Trainer:
         self.world = world
         self.config = config or find_config(options.model)
         self.device = _device(options.device, world)
+        torch.backends.cudnn.benchmark = True  # a GPU's shapes are the same at each step
         torch.manual_seed(options.seed)
         network, stages, note = _start(options, self.config)
         self.network: nn.Module = network.train().to(self.device)
@@ -130,9 +131,10 @@ class Trainer:
     def learning_rate(self) -> float:
         return self.options.rate * self.rate_share()
 
-    def step(self, lr: Tensor, hr: Tensor) -> Tensor:
+    def step(self, lr: Tensor, hr: Tensor, taught: Tensor | None = None) -> Tensor:
         """One update from lr (N, 3, 16, 16) and hr (N, 3, 128, 128); returns the loss.
 
+        `taught` is the teacher's image of lr, if it was made before (aminet.training.views).
         An update whose loss or gradient is not finite is left out; MAX_SKIPPED of them end the run.
         """
         if not self._checked:
@@ -141,9 +143,9 @@ class Trainer:
         if self.aware is not None:
             self.aware.select(self.progress.step)
             lr, hr = (contrast_half(images, CONTRAST) for images in (lr, hr))
-        with self._autocast():
+        with self.autocast():
             sr = self.forward(lr.contiguous(memory_format=torch.channels_last))
-            self.terms = self.criterion(sr.float(), lr, hr, self.progress.step)
+            self.terms = self.criterion(sr.float(), lr, hr, self.progress.step, taught)
         loss = torch.stack([term.float() for term in self.terms.values()]).sum()
         self.network.zero_grad(set_to_none=True)
         (loss * self._loss_scale).backward()
@@ -164,7 +166,7 @@ class Trainer:
 
     def _compile(self, lr: Tensor, hr: Tensor) -> None:
         compiled = compile_checked(
-            self.network, lr.contiguous(memory_format=torch.channels_last), hr, self._autocast
+            self.network, lr.contiguous(memory_format=torch.channels_last), hr, self.autocast
         )
         self.forward = compiled.forward
         self.notices += [compiled.notice] if compiled.notice else []
@@ -176,7 +178,7 @@ class Trainer:
             if not name.startswith(ENDS):
                 parameter.grad = None
 
-    def _autocast(self) -> AbstractContextManager[Any]:
+    def autocast(self) -> AbstractContextManager[Any]:
         if not self.options.amp:
             return nullcontext()
         return torch.autocast(self.device.type, PRECISIONS[self.options.precision])
