@@ -61,7 +61,7 @@ class GpuPlan:
 def steps(plan: GpuPlan) -> list[Step]:
     """All steps in order: the larger network first, since the smaller ones imitate it."""
     rate = ("--rate", "2e-3", "--warmup", "200", "--loss", "psnr")
-    taught = ("--teacher", plan.best("aminet"), "--distill", "0.8")
+    taught = ("--teacher", plan.best("aminet"), "--distill", "0.8", "--views", "4")
     gan = ("--init", plan.best("aminet"))
     return [
         _train(plan, "aminet", 0.45, rate),
@@ -71,7 +71,7 @@ def steps(plan: GpuPlan) -> list[Step]:
         Step("ablations", _ablations(plan), 0.15),
         *(step for model in ("aminet", "aminet-edge", "aminet-s") for step in _deploy(plan, model)),
         Step("tests", ("pytest", "-q", "-m", "gpu"), needs_gpu=True),
-        Step("latency", _latency(plan), needs_gpu=True),
+        *(_latency(plan, model) for model in ("aminet", "aminet-edge", "aminet-s")),
     ]
 
 
@@ -108,23 +108,27 @@ def _deploy(plan: GpuPlan, model: str) -> list[Step]:
     ]
 
 
-def _latency(plan: GpuPlan) -> tuple[str, ...]:
-    """The ONNX files and engines of all models, in the backends that they are for."""
-    folders = [plan.out / model for model in ("aminet", "aminet-edge", "aminet-s")]
-    files = [str(path) for folder in folders for path in sorted(folder.glob("*.onnx"))]
-    engines = [str(path) for folder in folders for path in sorted(folder.glob("trt/*/*.engine"))]
-    out = str(plan.out / "latency-gpu.json")
-    return ("benchmarks.latency", "--artifact", *files, *engines, "--out", out)
+def _latency(plan: GpuPlan, model: str) -> Step:
+    """A model's engines, and its ONNX files in ONNX Runtime on the GPU."""
+    folder = plan.out / model
+    engines = [str(path) for path in sorted(folder.glob("trt/*/*.engine"))]
+    files = [str(folder / f"{name}.onnx") for name in ("fp32", "fp16-trt")]
+    command = ("benchmarks.latency", "--artifact", *files, *engines)
+    how = ("--checkpoint", plan.best(model), "--threads", "1", "--baselines")
+    backends = ("--backend", "tensorrt", "onnxruntime-cuda")
+    out = ("--out", str(folder / "latency-gpu.json"))
+    return Step(f"latency {model}", (*command, *how, *backends, *out), needs_gpu=True)
 
 
 def run(plan: GpuPlan, only: Sequence[str] = ()) -> list[StepResult]:
     """Run the steps that are not done; whatever becomes of one, go on with the next."""
     results = []
     done = _read_done(plan.out)
-    chosen = [step for step in steps(plan) if not only or step.name in only]
-    if unknown := sorted(set(only) - {step.name for step in steps(plan)}):
+    names = [step.name for step in steps(plan)]
+    if unknown := sorted(set(only) - set(names)):
         raise EdgeError(f"--only: no step is called {', '.join(unknown)}", EXIT_USAGE)
-    for step in chosen:
+    for name in [name for name in names if not only or name in only]:
+        step = next(step for step in steps(plan) if step.name == name)  # with the engines so far
         if step.name in done or (plan.rehearse and step.needs_gpu):
             continue
         print(f"== {step.name}", file=sys.stderr, flush=True)

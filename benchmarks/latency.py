@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from benchmarks.harness.plan import BACKENDS, LatencyPlan
+from benchmarks.harness.plan import BACKENDS, ON_A_GPU, LatencyPlan
 from runtime.atomic import write_bytes
 from runtime.errors import EXIT_USAGE, EdgeError, needs, run_command
 from runtime.progress import Steps
@@ -77,7 +77,7 @@ def _parser() -> argparse.ArgumentParser:
         "--backend",
         nargs="+",
         default=BACKENDS,
-        choices=BACKENDS,
+        choices=(*BACKENDS, *ON_A_GPU),
         help=f"backends to time them in (default: {' '.join(BACKENDS)})",
     )
     add(

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 STAGE = (
     "steps",
     "minutes",
+    "trained_on",
     "loss",
     "optimizer",
     "rate",
@@ -35,12 +36,13 @@ def model_card(weights: "Checkpoint", table: str) -> str:
     """Markdown: what the weights are, their quality beside bicubic's, and how they were made."""
     from aminet.config import LR_SIDE, NATURAL
     from aminet.info import measure_cost
+    from aminet.training.lineage import CPU, minutes_by_device
 
     shrunk = weights.config.lr_side == LR_SIDE
     cost = measure_cost(weights.config)
-    stages, device = weights.training["stages"], weights.training["device_used"]
-    minutes = sum(stage["minutes"] for stage in stages)
-    paper = PAPER_GAIN_DB.get(weights.model) if device == "cpu" else None
+    stages = weights.training["stages"]
+    minutes = minutes_by_device(stages)
+    paper = PAPER_GAIN_DB.get(weights.model) if list(minutes) == [CPU] else None
     trained = next((stage for stage in reversed(stages) if stage["steps"]), stages[-1])
     return CARD.format(
         model=weights.model,
@@ -54,9 +56,8 @@ def model_card(weights: "Checkpoint", table: str) -> str:
         table=table,
         steps=sum(stage["steps"] for stage in stages),
         faces=sum(stage["steps"] * stage["batch"] for stage in stages),
-        minutes=minutes,
-        device=device,
-        beginning=BEGINNING.format(hours=minutes / 60, paper=paper) if paper else "",
+        minutes=", ".join(f"{spent:.1f} minutes on {name}" for name, spent in minutes.items()),
+        beginning=BEGINNING.format(hours=minutes[CPU] / 60, paper=paper) if paper else "",
         torch=weights.training["torch"],
         stages=stage_table(stages),
         recipe="\n".join(
@@ -124,7 +125,7 @@ usual in the training faces. Licence: research, non-commercial (derived from Cel
 
 ## Training
 
-{steps:,} steps, {faces:,} faces seen, {minutes:.1f} minutes on {device}, torch {torch}.
+{steps:,} steps, {faces:,} faces seen, {minutes}, torch {torch}.
 `rate` is what a stage's cosine begins with; `fresh` began anew; `morph` is a change of shape;
 `mean` averages the weights at the ends of so many branches of the stages before it; `rest` is how
 many of the shallow levels were left out, as the identity.

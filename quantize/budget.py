@@ -136,12 +136,16 @@ def meet_budget(
     total_macs: int,
     attempt: Callable[[Sequence[Layer]], Int8Candidate],
     errors: Callable[[], Mapping[str, float]],
+    *,
+    give_back: bool = True,
 ) -> Int8Candidate:
     """Quantize all layers, or as many as the budget allows.
 
     The first to be kept in FP32 are the most sensitive for their size and the conversions that they
     bring: `errors` has a layer's squared error when it alone is INT8, and is called only if it is
-    needed. EdgeError with status 3 if less than LEAST_SHARE of all multiply-adds would be INT8.
+    needed. With `give_back` each of them is tried in INT8 once more when the budget is met: one
+    attempt a layer. EdgeError with status 3 if less than LEAST_SHARE of all multiply-adds would be
+    INT8.
     """
     all_int8 = attempt(layers)
     if budget.allows(all_int8):
@@ -168,6 +172,27 @@ def meet_budget(
             enough, met = middle, candidate
         else:
             too_few = middle
+    # The last of them was tried: without it the budget was missed.
+    return _give_back(budget, met, layers, spare[: enough - 1], attempt) if give_back else met
+
+
+def _give_back(
+    budget: Budget,
+    met: Int8Candidate,
+    layers: Sequence[Layer],
+    kept_fp32: Sequence[Layer],
+    attempt: Callable[[Sequence[Layer]], Int8Candidate],
+) -> Int8Candidate:
+    """Quantize each layer kept in FP32 that the budget allows, the least sensitive ones first.
+
+    A large sensitive layer comes late in the order: without it the file has room for many of those
+    before it.
+    """
+    for layer in reversed(kept_fp32):
+        names = {layer.name, *(each.name for each in met.layers)}
+        candidate = attempt([each for each in layers if each.name in names])
+        if budget.allows(candidate):
+            met = candidate
     return met
 
 

@@ -143,7 +143,8 @@ class Quantizer:
         def errors() -> Mapping[str, float]:
             return self._layer_errors(target)
 
-        return meet_budget(self.budget(target), layers, self._source.macs, attempt, errors)
+        budget, macs = self.budget(target), self._source.macs
+        return meet_budget(budget, layers, macs, attempt, errors, give_back=engine.quick)
 
     def attempt(
         self,

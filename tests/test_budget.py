@@ -59,6 +59,27 @@ def test_a_layer_too_large_to_stay_in_fp32_does_not_end_the_search():
     assert [layer.name for layer in met.layers] == ["a", "d"]
 
 
+@pytest.mark.parametrize(("give_back", "kept"), [(True, "abd"), (False, "d")])
+def test_layers_that_a_large_sensitive_one_made_stay_in_fp32_are_given_back(give_back, kept):
+    """Cost by size: a, b, c, d; without c alone the budget is met."""
+    a, b, c, d = LAYERS
+    layers = (
+        replace(a, macs=0),
+        replace(b, macs=0),
+        replace(c, macs=10**8),
+        replace(d, macs=10**9),
+    )
+    cost = {"a": 2.0, "b": 1.0, "c": 20.0, "d": 1.0}
+
+    def attempt(layers):
+        fidelity = 2 * (60 - sum(cost[layer.name] for layer in layers),)
+        return candidate(fidelity, fidelity, layers=layers)
+
+    budget = Budget(0.03, 27.0 + 52 - Budget(0.03, 27.0).least_expected_db())
+    met = meet_budget(budget, layers, 10**9, attempt, lambda: cost, give_back=give_back)
+    assert "".join(layer.name for layer in met.layers) == kept
+
+
 @pytest.mark.parametrize(
     ("held_out", "probes", "drift", "allowed"),
     [

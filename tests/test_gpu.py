@@ -50,7 +50,25 @@ def test_a_step_that_fails_does_not_stop_the_others(arguments, monkeypatch, caps
     steps = json.loads(capsys.readouterr().out)["steps"]
     assert [step["name"] for step in steps if step["status"]] == ["train aminet"]
     assert len(steps) > 10
-    assert not [step for step in steps if step["name"] in ("tests", "latency")]  # need a GPU
+    need_a_gpu = ("tests", "latency")
+    assert not [step for step in steps if step["name"].split()[0] in need_a_gpu]
+
+
+def test_engines_that_a_step_compiles_are_timed_by_a_later_one(arguments, monkeypatch, tmp_path):
+    commands = {}
+    engine = tmp_path / "gpu" / "aminet-edge" / "trt" / "9.0" / "fp32.engine"
+
+    def run_step(step):
+        commands[step.name] = step.command
+        if step.name == "engines aminet-edge":
+            engine.parent.mkdir(parents=True)
+            engine.touch()
+        return 0
+
+    monkeypatch.setattr(gpu, "run_step", run_step)
+    assert gpu.main(arguments[:-1]) == 0
+    assert str(engine) in commands["latency aminet-edge"]
+    assert str(engine) not in commands["latency aminet"]
 
 
 def test_every_step_is_a_command(arguments, capsys):

@@ -14,10 +14,11 @@ from benchmarks.harness import baselines, candidates, interleaved, machine, meas
 from benchmarks.harness.candidates import find_candidates, is_for
 from benchmarks.harness.interleaved import BenchmarkCandidate, Worker, speedup
 from benchmarks.harness.measure import measure_latency
-from benchmarks.harness.plan import BACKENDS, LatencyPlan
+from benchmarks.harness.plan import BACKENDS, ON_A_GPU, LatencyPlan
 from benchmarks.harness.rows import LatencyRow, read_latency
 from benchmarks.results import latency_tables
 from export import exporter
+from runtime.backends import cuda
 from runtime.errors import EXIT_ERROR, EXIT_USAGE, EdgeError
 from runtime.manifest import read_manifest
 from runtime.progress import silent
@@ -237,6 +238,23 @@ def test_files_for_tensorrt_are_left_out_and_noted(tiny_model):
     assert find_candidates([path], BACKENDS, (), checkpoint, silent, notes.append) == []
     assert notes == [f"{path}: is for tensorrt, which is not measured here"]
     assert is_for(read_manifest(tiny_model / "int8.onnx"), "openvino")
+
+
+def test_on_a_gpu_they_are_timed_and_what_does_not_run_there_is_noted(tiny_model):
+    if cuda.has_device():
+        pytest.skip("there is a GPU here")
+    paths = [tiny_model / name for name in ("fp32.onnx", "int8-trt.onnx", "int8.onnx")]
+    checkpoint, notes = tiny_model / "checkpoint.safetensors", []
+    found = find_candidates(paths, ON_A_GPU, (), checkpoint, silent, notes.append)
+    assert {(each.file.name, each.backend) for each in found} == {
+        (name, f"onnxruntime-{provider}")
+        for name in ("fp32.onnx", "int8-trt.onnx")
+        for provider in ("cuda", "tensorrt")
+    }
+    plan = LatencyPlan(threads=(1,), seconds=0.1, rounds=1, cold_starts=1, peaks=False)
+    result = measure_latency(paths[:1], ["onnxruntime-cuda"], (), plan, checkpoint)
+    assert not result.rows
+    assert "no CUDAExecutionProvider" in result.notes[0]
 
 
 def test_what_is_not_installed_is_left_out_and_noted(tiny_model, monkeypatch, tmp_path):

@@ -2,7 +2,7 @@
 
 import math
 from dataclasses import replace
-from itertools import pairwise
+from itertools import islice, pairwise
 from pathlib import Path
 
 import numpy as np
@@ -22,9 +22,10 @@ from aminet.training.losses import (
     pixel_loss,
 )
 from aminet.training.lpips import LPIPS
-from aminet.training.options import GanOptions, parse
+from aminet.training.options import Augmentation, GanOptions, parse
 from aminet.training.perceptual import PLANS, VGG, PerceptualLoss, unit_distance
 from aminet.training.trainer import Trainer
+from aminet.training.views import TaughtViews
 from aminet.training.wild_validation import WildCell, WildValidation
 from runtime.dataset import load_faces
 from runtime.errors import EXIT_MISSING, EdgeError
@@ -89,6 +90,33 @@ def test_the_teacher_sees_every_other_face_flipped(options: TrainOptions) -> Non
     assert torch.allclose(taught[1], plain[1], atol=1e-6)
     assert torch.allclose(mirrored[::2], plain[::2], atol=1e-6)
     assert not torch.allclose(taught[::2], plain[::2], atol=1e-4)
+
+
+def test_a_teacher_is_asked_once_for_all_views(options: TrainOptions) -> None:
+    asked = []
+
+    def teacher(lr: torch.Tensor) -> torch.Tensor:
+        asked.append(len(lr))
+        return 1 - lr.mean((1, 2, 3), keepdim=True).expand(-1, 3, 128, 128)
+
+    faces = (torch.arange(5, dtype=torch.uint8) * 50).view(5, 1, 1, 1).expand(5, 3, 128, 128)
+    made = TaughtViews.make(faces.contiguous(), 2, Augmentation(), teacher, seed=3)
+    batches = list(islice(made.batches(2, seed=3), 8))  # two a view, twice around
+    assert asked == [5, 5]
+    for lr, hr, taught in batches:
+        assert torch.allclose(lr.mean((1, 2, 3)), hr.mean((1, 2, 3)), atol=1e-3)
+        assert torch.allclose(taught.mean((1, 2, 3)), 1 - hr.mean((1, 2, 3)), atol=3e-3)
+    assert {round(float(hr[0].mean() * 255)) for _, hr, _ in batches} <= {0, 50, 100, 150, 200}
+    again = next(iter(made.batches(2, seed=3, first_step=5)))
+    assert all(torch.equal(a, b) for a, b in zip(again, batches[5], strict=True))
+
+
+def test_views_of_a_teacher_train_the_student(options: TrainOptions) -> None:
+    teacher = Path(train(replace(options, steps=1), TINY).checkpoint)
+    pupil = replace(
+        options, out=options.out.with_name("pupil"), teacher=teacher, views=2, steps=3, seed=1
+    )
+    assert train(pupil, TINY).steps == 3
 
 
 def test_a_student_approaches_its_teacher(options: TrainOptions) -> None:

@@ -58,6 +58,15 @@ def test_the_paper_s_networks_trained_on_a_cpu_are_called_a_beginning(
     assert "trained for 0.0 hours on one CPU. The paper's network gains 4.32 dB" in card
 
 
+def test_minutes_on_a_gpu_are_told_from_those_on_a_cpu(trained: Path, hr_faces: Path) -> None:
+    start = load_checkpoint(trained)
+    start.training["stages"][1]["trained_on"] = "cuda"
+    save_checkpoint(trained, start.state, start.config, name="tiny", training=start.training)
+    card = Path(release(trained, [hr_faces]).card).read_text()
+    assert "0.2 minutes on cpu, 0.1 minutes on cuda" in card
+    assert "| 2 | 2 | 0.05 | cuda | l2 |" in card
+
+
 def test_card_says_what_the_weights_are(trained: Path, hr_faces: Path) -> None:
     result = release(trained, [hr_faces])
     card = Path(result.card).read_text()

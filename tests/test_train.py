@@ -341,6 +341,8 @@ def test_weight_decay_shrinks_wide_kernels_but_the_exits(options: TrainOptions) 
     [
         ("--rate 0", "--rate 0, expected more than 0"),
         ("--distill 0.5", "--distill needs --teacher"),
+        ("--views 2", "--views needs --teacher"),
+        ("--views 2 --teacher t --model aminet-real", "--views needs.*of 16-px input"),
         ("--perceptual 1", "--perceptual.*need --gan"),
         ("--discriminator-rate 1", "--discriminator-rate.*need --gan"),
         ("--weight-decay 1 --optimizer adam", "--weight-decay needs --optimizer muon"),

@@ -15,6 +15,7 @@ from aminet.training.degradation import WILD
 from aminet.training.options import TrainOptions
 
 Stage = Mapping[str, Any]  # a recipe, and "steps" and "minutes"
+CPU = "cpu"
 NO_RECIPE = ("init", "minutes", "steps", "val_every_s", "device", "compile", "val", "workers")
 
 
@@ -28,8 +29,9 @@ def describe(options: TrainOptions) -> dict[str, Any]:
     if not options.qat:  # as it was before there was one: the recipe of a run to be resumed
         options_by_name.pop("qat")
         options_by_name.pop("ranges")
-    if not options.rest:
-        options_by_name.pop("rest")
+    for late in ("rest", "views"):
+        if not options_by_name[late]:
+            options_by_name.pop(late)
     if options.gan is not None:
         options_by_name["gan"] |= {
             "vgg": _name(options.gan.vgg),
@@ -45,9 +47,13 @@ def describe(options: TrainOptions) -> dict[str, Any]:
     return options_by_name
 
 
-def begin(before: Sequence[Stage], options: TrainOptions) -> list[dict[str, Any]]:
+def begin(
+    before: Sequence[Stage], options: TrainOptions, device: str = CPU
+) -> list[dict[str, Any]]:
     """The stages before, and one for these options: the last of them if it had the same recipe."""
     recipe = {key: value for key, value in describe(options).items() if key not in NO_RECIPE}
+    if device != CPU:  # the recipe of a run to be resumed is as it was before there was another
+        recipe["trained_on"] = device
     stages = [dict(stage) for stage in before]
     if stages and all(stages[-1].get(key) == value for key, value in recipe.items()):
         return stages
@@ -59,6 +65,15 @@ def advance(stages: Sequence[Stage], steps: int, seconds: float) -> list[dict[st
     *before, last = (dict(stage) for stage in stages)
     minutes = round(last["minutes"] + seconds / 60, 1)
     return [*before, {**last, "steps": last["steps"] + steps, "minutes": minutes}]
+
+
+def minutes_by_device(stages: Sequence[Stage]) -> dict[str, float]:
+    """How long the stages took on each kind of device, the CPU first."""
+    minutes = {CPU: 0.0}
+    for stage in stages:
+        device = stage.get("trained_on", CPU)
+        minutes[device] = minutes.get(device, 0.0) + stage["minutes"]
+    return {device: spent for device, spent in minutes.items() if spent}
 
 
 def change(name: str, done: str) -> dict[str, Any]:

@@ -74,7 +74,6 @@ class Trainer:
         self.world = world
         self.config = config or find_config(options.model)
         self.device = _device(options.device, world)
-        torch.backends.cudnn.benchmark = True  # a GPU's shapes are the same at each step
         torch.manual_seed(options.seed)
         network, stages, note = _start(options, self.config)
         self.network: nn.Module = network.train().to(self.device)
@@ -96,7 +95,7 @@ class Trainer:
         self._checked = not options.compile
         if options.resume and self.state_path.exists():
             stages, self.notices = self._restore(), []
-        self._stages = begin(stages, options)
+        self._stages = begin(stages, options, self.device.type)
         self._begun = replace(self.progress)
 
     @property

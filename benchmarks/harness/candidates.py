@@ -9,12 +9,14 @@ from aminet.config import NATURAL, PAPER
 from aminet.info import measure_cost
 from benchmarks.harness.baselines import TrainedNetwork, make_baselines
 from benchmarks.harness.interleaved import BenchmarkCandidate
+from benchmarks.harness.plan import ON_A_GPU
 from quantize.calibration import read_calibration
 from runtime.artifact import read_artifact
 from runtime.backends import openvino
+from runtime.backends.open import GPU_BACKENDS
 from runtime.backends.openvino import OpenVinoSession
 from runtime.errors import EdgeError
-from runtime.formats import format_of
+from runtime.formats import ONNX, format_of
 from runtime.manifest import Manifest, probes_path
 from runtime.progress import Progress
 
@@ -76,8 +78,7 @@ def _artifact_candidates(
             f"{checkpoint.path}: is not the checkpoint that {path} was made of. Make it again with:"
             " make demo, or name its own: --checkpoint"
         )
-    opening = format_of(path).backends
-    fitting = [name for name in backends if name in opening and is_for(manifest, name)]
+    fitting = [name for name in backends if opens(path, name) and is_for(manifest, name)]
     if not fitting:
         note(f"{path}: is for {manifest.target}, which is not measured here")
     return [
@@ -97,7 +98,18 @@ def _artifact_candidates(
     ]
 
 
+def opens(path: Path, backend: str) -> bool:
+    """Whether a backend opens files of this kind; those of a GPU provider are ONNX Runtime's."""
+    kind = format_of(path)
+    return backend in kind.backends or (kind is ONNX and backend in GPU_BACKENDS)
+
+
 def is_for(manifest: Manifest, backend: str) -> bool:
-    """Whether an artifact is for this backend: for any, or measured in it, not as a proxy."""
+    """Whether an artifact is for this backend: for any, or measured in it, not as a proxy.
+
+    Files for TensorRT are for a GPU, whoever runs it.
+    """
+    if backend in ON_A_GPU and manifest.target == "tensorrt":
+        return True
     measured = {one.backend for one in manifest.measured_on if not one.emulated}
     return manifest.target == "any" or backend in measured

@@ -17,7 +17,7 @@ from benchmarks.harness.interleaved import (
     time_interleaved,
 )
 from benchmarks.harness.machine import machine
-from benchmarks.harness.plan import BACKENDS, LatencyPlan
+from benchmarks.harness.plan import BACKENDS, ON_A_GPU, LatencyPlan
 from benchmarks.harness.roofline import PeakThroughput, measure_peaks
 from benchmarks.harness.rows import Latency, LatencyRow
 from runtime.errors import EdgeError
@@ -37,7 +37,8 @@ def measure_latency(
     """Measure artifacts (none given: all of ./artifacts) and baselines of their networks.
 
     `checkpoint` is what the artifacts were made of, if not the model's committed weights. EdgeError
-    for an artifact that cannot be opened; a baseline that cannot is left out, and noted.
+    for an artifact that cannot be opened; a baseline that cannot, or an artifact on a GPU (CUDA's
+    provider runs no INT8), is left out, and noted.
     """
     plan = plan or LatencyPlan()
     notes: list[str] = []
@@ -79,7 +80,7 @@ def measure_rows(
             try:
                 worker, cold_start_ms = open_worker(candidate, threads, plan, compiled)
             except EdgeError as error:
-                if not candidate.baseline:
+                if not candidate.baseline and candidate.backend not in ON_A_GPU:
                     raise
                 note(str(error))
                 continue

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from runtime.cpu import usable_cores
 
 BACKENDS = ("onnxruntime", "openvino", "litert", "ncnn")
+ON_A_GPU = ("tensorrt", "onnxruntime-cuda", "onnxruntime-tensorrt")  # timed only if asked for
 
 
 @dataclass(frozen=True)

@@ -15,8 +15,11 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.harness.plan import ON_A_GPU
 from runtime import drift
+from runtime.artifact import read_artifact
 from runtime.backends.onnxruntime import import_onnxruntime
+from runtime.backends.open import open_backend
 from runtime.backends.openvino import import_openvino
 from runtime.image import Tensor
 
@@ -85,6 +88,15 @@ def open_ncnn(file: str, threads: int) -> Run:
     return NcnnSession(path.read_bytes(), weights, file, threads).run
 
 
+def open_on_gpu(backend: str) -> Callable[[str, int], Run]:
+    """An engine, or an ONNX file in ONNX Runtime on the GPU alone, from host memory to it."""
+
+    def open_file(file: str, threads: int) -> Run:
+        return open_backend(backend, read_artifact(Path(file))).run
+
+    return open_file
+
+
 OPENERS: Mapping[str, Callable[[str, int], Run]] = {
     "onnxruntime": open_onnxruntime,
     "openvino": open_openvino,
@@ -93,6 +105,7 @@ OPENERS: Mapping[str, Callable[[str, int], Run]] = {
     "ncnn": open_ncnn,
     "torch": open_torch,
     "torch.compile": open_torch_compile,
+    **{backend: open_on_gpu(backend) for backend in ON_A_GPU},
 }
 
 

@@ -49,6 +49,7 @@ class NncfEngine:
     """NNCF with one set of options; collects its statistics anew for each set of layers."""
 
     name = "nncf"
+    quick = False
 
     def __init__(
         self, source: SourceModel, faces: Pixels, options: NncfOptions = NncfOptions()
