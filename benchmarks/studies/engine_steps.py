@@ -43,7 +43,7 @@ class StepRow:
 class MinMax:
     """The native engine without equalization; `augmented`: with its contrast-augmented set."""
 
-    name, version = "native", ""
+    name, version, quick = "native", "", True
 
     def __init__(
         self, source: SourceModel, calibration: CalibrationSet, *, augmented: bool
