@@ -123,7 +123,8 @@ def make_sharp(model: str, log: Log, progress: Progress) -> Route:
     fp32 = Path(export(model, progress=progress).artifact)
     quantized = quantize_for(model, fp32, [TARGETS["cpu"]], log, progress)
     files = [Path(one.artifact) for one in quantized.artifacts]
-    log(f"{model}: exported and quantized {_names(map(str, files))}, for --style sharp")
+    made = f" and quantized {_names(map(str, files))}" if files else ""
+    log(f"{model}: exported {fp32.name}{made}, for --style sharp")
     return (files or [fp32])[0], "onnxruntime"
 
 

@@ -19,6 +19,7 @@ from quantize.targets import BUDGETS, TARGETS, WEIGHT_LIMIT, Target, for_process
 from runtime.backends import openvino
 from runtime.cpu import processor
 from runtime.errors import EXIT_DRIFT, EXIT_USAGE, EdgeError, needs, run_command
+from runtime.manifest import manifest_path, read_manifest
 from runtime.network import MAX_RANGE, MAX_SIDE
 from runtime.progress import Progress, Steps, silent
 
@@ -48,7 +49,8 @@ def quantize(
 
     An ONNX file without a manifest, of one image in and one out, is imported first as another
     network than AMINet; `options.network` says of it what its graph does not. A target whose budget
-    cannot be met is among the failures and has no file. Raises EdgeError for what cannot be read,
+    cannot be met is among the failures and has no file: one of an earlier export, which could not
+    run any more, is deleted. Raises EdgeError for what cannot be read,
     for a calibration set that does not fit the model, and with status 5 for a backend or an engine
     that is not installed.
     """
@@ -84,13 +86,27 @@ def quantize(
         except EdgeError as error:
             if error.status != EXIT_DRIFT:
                 raise
-            failures.append(f"{target.name}: {error}")
+            failures.append(f"{target.name}: {error}{_delete_outdated(source, target)}")
     if artifacts and not options.data:
         notes.append(
             "the budget was met by expectation only, from the fidelity on synthetic faces; --data"
             " with real faces of 128x128 measures the drift instead, and mostly allows more INT8"
         )
     return Int8Result(tuple(artifacts), tuple(failures), tuple(notes))
+
+
+def _delete_outdated(source: "SourceModel", target: Target) -> str:
+    """Delete the target's files of another export, which no start would accept; says which."""
+    deleted = []
+    for name in filter(None, (target.file, target.half_file)):
+        path = source.path.with_name(name)
+        if not (path.is_file() and manifest_path(path).is_file()):
+            continue
+        if read_manifest(path).probes_sha256 != source.manifest.probes_sha256:
+            for file in (path, manifest_path(path)):
+                file.unlink()
+            deleted.append(name)
+    return f"; deleted {', '.join(deleted)} of an earlier {source.path.name}" if deleted else ""
 
 
 def _check_ranges(source: "SourceModel", options: Int8Options) -> list[str]:

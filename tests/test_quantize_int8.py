@@ -15,7 +15,7 @@ from runtime.check import check
 from runtime.drift import write_probes
 from runtime.errors import EXIT_DRIFT, EXIT_ERROR, EXIT_PRECISION, EXIT_USAGE, EdgeError
 from runtime.image import write_image
-from runtime.manifest import manifest_path, read_manifest
+from runtime.manifest import manifest_path, read_manifest, write_manifest
 from runtime.session import open_session
 
 CPU, OPENVINO, TENSORRT = TARGETS.values()
@@ -95,6 +95,21 @@ def test_a_budget_that_cannot_be_met_leaves_no_file(source, calib, capsys):
     assert "(2 layers kept in FP32: " in error
     assert files(source) == ["fp32.onnx"]
     assert not list(source.parent.glob("int8*"))
+
+
+def test_where_the_budget_is_missed_a_file_of_an_earlier_export_is_deleted(source, calib, capsys):
+    """No start would accept it, and a folder that holds it would not start at all."""
+    quantize(source, [calib], [CPU])
+    path, missed = source.with_name("int8.onnx"), Int8Options(max_drop_db=0.0005)
+    (failure,) = quantize(source, [calib], [CPU], missed).failures
+    assert "deleted" not in failure
+    assert path.is_file()  # of this export: as good as it was
+    write_manifest(path, replace(read_manifest(path), probes_sha256="0" * 64))
+    (failure,) = quantize(source, [calib], [CPU], missed).failures
+    assert failure.endswith("; deleted int8.onnx of an earlier fp32.onnx")
+    assert not list(source.parent.glob("int8*"))
+    with open_session(source.parent) as session:
+        assert session.artifact == source
 
 
 def test_openvino_gets_a_file_of_its_own_where_the_shared_one_drifts(source, calib):
