@@ -114,7 +114,7 @@ def test_demo_shows_and_measures_the_trained_model(
     assert ("int8-trt.engine", "tensorrt-rtx") in engines
     steps = [line for line in captured.err.splitlines() if not re.search(r"\(\d+ s\)$", line)]
     assert "aminet-edge: exported fp32.onnx, 2 nodes simplified to 1, values within" in steps[0]
-    assert "amigan-edge: exported and quantized int8.onnx" in steps[-1]
+    assert "amigan-edge: exported fp32.onnx and quantized int8.onnx" in steps[-1]
     assert len(steps) <= 11
     assert printed["images"] == [str(tmp_path / "demo.png")]
     assert read_image(tmp_path / "demo.png").shape[1] == 4 * (CELL + BAND) + BAND
