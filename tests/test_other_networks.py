@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from onnx import numpy_helper, parser
+from onnx import helper, numpy_helper, parser
 
 import ncnn_networks
 from calib_data.generate import HERE as CALIB_DATA
@@ -18,6 +18,7 @@ from quantize.targets import TARGETS
 from runtime import check
 from runtime.artifact import write_artifact
 from runtime.atomic import sha256_bytes
+from runtime.backends.onnx_bytes import with_constant_weights
 from runtime.backends.onnxruntime import open_model
 from runtime.errors import EXIT_ERROR, EXIT_USAGE, EdgeError
 from runtime.image import read_image, write_image
@@ -110,20 +111,46 @@ def test_a_network_with_any_size_and_range_is_imported_quantized_and_checked(
     assert 100 < large.mean() < 156
 
 
+def with_weights_as_inputs(model):
+    """The same model as old exporters write it: a caller may replace each of its weights."""
+    listed = onnx.load_model_from_string(model)
+    listed.graph.input.extend(
+        helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims)
+        for tensor in listed.graph.initializer
+    )
+    return listed.SerializeToString()
+
+
 @pytest.mark.parametrize(
-    ("channels", "batch", "side", "asked"),
-    [(1, 1, (32, 32), NetworkOptions()), (3, 1, (24, 40), NetworkOptions(range=(0.0, 1.0)))],
+    ("model", "size", "asked"),
+    [
+        (espcn(1, 1, (32, 32)), (1, 32, 32), NetworkOptions()),
+        (
+            with_weights_as_inputs(espcn(3, 1, (24, 40))),
+            (3, 24, 40),
+            NetworkOptions(range=(0.0, 1.0)),
+        ),
+    ],
+    ids=["gray", "weights as inputs"],
 )
-def test_gray_networks_of_a_fixed_size_and_batch(
-    channels, batch, side, asked, tmp_path, photos, monkeypatch
-):
+def test_networks_of_a_fixed_size_and_batch(model, size, asked, tmp_path, photos, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    path = write(tmp_path / "net.onnx", espcn(channels, batch, side))
+    path = write(tmp_path / "net.onnx", model)
     (made,) = quantize(path, [photos], [CPU], Int8Options(network=asked)).artifacts
     network = read_manifest(made.artifact).network
-    assert (network.channels, network.height, network.width) == (channels, *side)
+    assert (network.channels, network.height, network.width) == size
+    assert "BatchNormalization" not in {n.op_type for n in onnx.load(made.artifact).graph.node}
     assert (network.low, network.high) == (0, 1)
     assert check.check(made.artifact).passed
+
+
+def test_weights_that_are_inputs_too_can_be_made_constant():
+    listed = with_weights_as_inputs(espcn())
+    assert with_constant_weights(listed) == espcn()
+    assert with_constant_weights(espcn()) == espcn()
+    old = onnx.load_model_from_string(listed)
+    old.ir_version = 3  # which knows no other weights
+    assert with_constant_weights(old.SerializeToString()) == old.SerializeToString()
 
 
 def test_a_file_that_drifts_does_not_pass_the_check(tmp_path, photos, monkeypatch):

@@ -18,6 +18,10 @@ MESSAGES: dict[str, dict[int, str]] = {
     "attribute": {5: "tensor", 6: "graph", 10: "tensor", 11: "graph", 22: "sparse", 23: "sparse"},
     "sparse": {1: "tensor", 2: "tensor"},
 }
+IR_VERSION, GRAPH = 1, 7  # of ModelProto
+INITIALIZER, INPUT = 5, 11  # of GraphProto
+INPUT_NAME = 1  # of ValueInfoProto
+WEIGHTS_NEED_NO_INPUTS = 4  # the IR version since which
 EXTERNAL_DATA, DATA_LOCATION = 13, 14  # of TensorProto
 DATA_TYPE, TENSOR_NAME = 2, 8  # of TensorProto
 FLOAT16, FLOAT8E4M3FN = 10, 17  # its types' numbers
@@ -90,6 +94,39 @@ def pairs_are_misread(model: bytes) -> bool:
         return False
 
 
+def with_constant_weights(model: bytes) -> bytes:
+    """The same model without the inputs that are weights: nobody replaces them.
+
+    Old exporters list each weight as an input too, and ONNX Runtime then folds no normalization
+    into a convolution. Older models than IR version 4 stay as they are: there they have to.
+    """
+    whole = memoryview(model)
+    version = dict(_fields(whole)).get(IR_VERSION)
+    if not isinstance(version, int) or version < WEIGHTS_NEED_NO_INPUTS:
+        return model
+    made = b""
+    for number, value, field in _spans(whole):
+        if number == GRAPH and isinstance(value, memoryview):
+            graph = _without_weights_as_inputs(value)
+            made += bytes([GRAPH << 3 | 2]) + _as_varint(len(graph)) + graph
+        else:
+            made += field
+    return made
+
+
+def _without_weights_as_inputs(graph: memoryview) -> bytes:
+    weights = {bytes(n) for t in _parts(graph, INITIALIZER) for n in _parts(t, TENSOR_NAME)}
+    return b"".join(
+        field
+        for number, value, field in _spans(graph)
+        if not (
+            number == INPUT
+            and isinstance(value, memoryview)
+            and weights.issuperset(map(bytes, _parts(value, INPUT_NAME)))
+        )
+    )
+
+
 def _parts(message: memoryview, wanted: int) -> Iterator[memoryview]:
     """The bytes of each field of this number."""
     for number, value in _fields(message):
@@ -114,23 +151,40 @@ def _has_external_data(message: memoryview, kind: str, depth: int) -> bool:
 
 def _fields(message: memoryview) -> Iterator[tuple[int, int | memoryview]]:
     """Each field's number with its value, a number or bytes."""
+    for number, value, _ in _spans(message):
+        if value is not None:
+            yield number, value
+
+
+def _spans(message: memoryview) -> Iterator[tuple[int, int | memoryview | None, memoryview]]:
+    """Each field's number, its value, a number or bytes (else None), and all of its bytes."""
     at = 0
     while at < len(message):
+        start = at
+        value: int | memoryview | None = None
         tag, at = _varint(message, at)
         number, wire_type = tag >> 3, tag & 7
         if wire_type == 0:
             value, at = _varint(message, at)
-            yield number, value
         elif wire_type == 2:
             length, at = _varint(message, at)
             if at + length > len(message):
                 raise ValueError("truncated")
-            yield number, message[at : at + length]
+            value = message[at : at + length]
             at += length
         elif wire_type in (1, 5):
             at += 8 if wire_type == 1 else 4
         elif wire_type not in (3, 4):  # the begin and end of an old group: what is in it follows
             raise ValueError(f"wire type {wire_type}")
+        yield number, value, message[start:at]
+
+
+def _as_varint(number: int) -> bytes:
+    made = bytearray()
+    while number > 0x7F:
+        made.append(number & 0x7F | 0x80)
+        number >>= 7
+    return bytes([*made, number])
 
 
 def _varint(message: memoryview, at: int) -> tuple[int, int]:

