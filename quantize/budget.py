@@ -7,7 +7,7 @@ import numpy as np
 
 from quantize.layers import Layer
 from quantize.targets import CORRELATION
-from runtime.drift import BUDGET_PSNR_Y_DB, Fidelity, budget_fidelity_db
+from runtime.drift import Fidelity, budget_fidelity_db
 from runtime.errors import EXIT_DRIFT, EdgeError
 from runtime.evaluation import Evaluation
 
@@ -21,23 +21,19 @@ LEAST_SHARE = 0.5  # of the multiply-adds: with less in INT8 it is not worth a f
 
 @dataclass(frozen=True)
 class Budget:
-    """The PSNR-Y that may be lost, of the FP32 model's `psnr_y` (None: not known).
+    """The PSNR-Y that may be lost, of the FP32 model's `psnr_y`.
 
     `correlation`: of the worst face's error with FP32's own; None where it was never measured, as
     of another network than AMINet.
     """
 
     max_drop_db: float
-    psnr_y: float | None
+    psnr_y: float
     correlation: float | None = CORRELATION
-
-    @property
-    def _psnr_y(self) -> float:
-        return BUDGET_PSNR_Y_DB if self.psnr_y is None else self.psnr_y
 
     def least_fidelity_db(self, factor: float = 1.0) -> float:
         """The fidelity at which `factor` times the budget is expected to be lost."""
-        return budget_fidelity_db(self._psnr_y, factor * self.max_drop_db)
+        return budget_fidelity_db(self.psnr_y, factor * self.max_drop_db)
 
     def least_for_the_worst_db(self) -> float:
         """The fidelity at which the worst of hundreds of real faces is expected to keep WORST.
@@ -46,7 +42,7 @@ class Budget:
         """
         assert self.correlation is not None
         ratio = WORST * self.max_drop_db * np.log(10) / (20 * self.correlation)
-        return float(self._psnr_y - 20 * np.log10(ratio))
+        return float(self.psnr_y - 20 * np.log10(ratio))
 
     def least_expected_db(self) -> float:
         """The fidelity that synthetic and held-out faces must have where no real ones measure."""

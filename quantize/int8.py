@@ -18,6 +18,7 @@ from quantize.options import ARTIFACT, CALIBRATION, ENGINES, MINUTES, Int8Option
 from quantize.targets import BUDGETS, TARGETS, WEIGHT_LIMIT, Target, for_processor, parse_targets
 from runtime.backends import openvino
 from runtime.cpu import processor
+from runtime.drift import budget_psnr_y
 from runtime.errors import EXIT_DRIFT, EXIT_USAGE, EdgeError, needs, run_command
 from runtime.manifest import manifest_path, read_manifest
 from runtime.network import MAX_RANGE, MAX_SIDE
@@ -87,6 +88,11 @@ def quantize(
             if error.status != EXIT_DRIFT:
                 raise
             failures.append(f"{target.name}: {error}{_delete_outdated(source, target)}")
+    if source.manifest.psnr_y is None and source.manifest.network is None:
+        notes.append(
+            "the PSNR-Y of the FP32 model is not known, and the budget takes"
+            f" {budget_psnr_y(source.manifest):g} dB; a checkpoint of aminet.train --val records it"
+        )
     if artifacts and not options.data:
         notes.append(
             "the budget was met by expectation only, from the fidelity on synthetic faces; --data"

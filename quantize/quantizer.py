@@ -166,7 +166,7 @@ class Quantizer:
         max_drop_db = target.max_drop_db if asked_db is None else asked_db
         fp32 = self._source.manifest
         correlation = target.correlation if fp32.network is None else None
-        return Budget(max_drop_db, fp32.psnr_y, correlation)
+        return Budget(max_drop_db, drift.budget_psnr_y(fp32), correlation)
 
     def _layer_errors(self, target: Target) -> dict[str, float]:
         """Of each layer alone in INT8 by the native engine, which quantizes one in a second."""

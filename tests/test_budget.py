@@ -110,4 +110,4 @@ def test_what_the_worst_face_loses_is_the_error_that_adds_to_the_one_there_is():
 
 
 def test_what_is_not_finite_is_over_any_budget():
-    assert not Budget(10, None).allows(candidate((100, 100), (100, 100), finite=False))
+    assert not Budget(10, 27.0).allows(candidate((100, 100), (100, 100), finite=False))

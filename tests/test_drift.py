@@ -36,6 +36,15 @@ def measure(model):
         return drift.measure(session.run, PROBES)
 
 
+def test_what_is_taken_for_an_unknown_quality_is_that_of_the_input_size(tmp_path):
+    unknown = replace(read_manifest(tiny_artifact.write_artifact(tmp_path)), psnr_y=None)
+    assert drift.budget_psnr_y(replace(unknown, psnr_y=29.5)) == 29.5
+    assert drift.budget_psnr_y(unknown) == 27
+    larger = replace(unknown, lr_side=64)
+    assert drift.budget_psnr_y(larger) == 32
+    assert drift.limit(larger, "x").fidelity_db > drift.limit(unknown, "x").fidelity_db + 4
+
+
 def test_budget_of_27_db_and_a_drop_of_3_hundredths():
     assert drift.budget_fidelity_db(27, 0.03) == pytest.approx(48.6, abs=0.02)
     assert pytest.approx(drift.budget_fidelity_db(27, 0.03), abs=0.02) == drift.BUDGET_DB

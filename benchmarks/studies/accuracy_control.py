@@ -25,7 +25,7 @@ from quantize.quantizer import Quantizer
 from quantize.source import SourceModel
 from quantize.targets import Target
 from runtime.backends.openvino import OpenVinoSession, import_openvino
-from runtime.drift import BUDGET_PSNR_Y_DB, expected_drift_db
+from runtime.drift import budget_psnr_y, expected_drift_db
 from runtime.evaluation import upscale_faces
 from runtime.image import Tensor, mse_y, psnr_of_mse, to_pixels
 from runtime.progress import Progress
@@ -94,7 +94,7 @@ class AccuracyControl:
         )
 
     def _control(self, target: Target, model: Any, open_run: Callable[[Any], Run]) -> Any:
-        nncf, psnr_y = import_nncf(), self._source.manifest.psnr_y or BUDGET_PSNR_Y_DB
+        nncf, psnr_y = import_nncf(), budget_psnr_y(self._source.manifest)
         preset = nncf.QuantizationPreset
         of_model = (lambda face: {model.graph.input[0].name: face}) if _is_onnx(model) else None
 
