@@ -153,6 +153,19 @@ def test_training_computes_as_the_file_will(target, folder):
 
 
 @torch.inference_mode()
+def test_each_third_step_is_in_full_precision(folder):
+    """So that FP32 keeps its quality: the folded network is the one that it was."""
+    aware, lr = start_of(folder), torch.rand(2, 3, 16, 16)
+    exact = []
+    with aware.on(None):
+        expected = aware(lr)
+        for step in range(6):
+            aware.select(step)
+            exact.append(torch.equal(aware(lr), expected))
+    assert exact == [False, False, True] * 2
+
+
+@torch.inference_mode()
 def test_folded_and_equalized_it_is_the_same_network(folder):
     aware, lr = start_of(folder), torch.rand(2, 3, 16, 16)
     plain = build_model(load_checkpoint(folder / "checkpoint.safetensors"))

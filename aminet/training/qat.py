@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from aminet.model import AMINet
-from aminet.training.rounding import CPU, GRIDS, ActivationQuantizer, Grid, round_weight
+from aminet.training.rounding import CPU, TURNS, ActivationQuantizer, Grid, round_weight
 from runtime.activation_ranges import ActivationRanges, Channels, RangeFile
 from runtime.errors import EdgeError
 
@@ -141,8 +141,8 @@ class QuantizationAware(nn.Module):
         return self.network(lr)
 
     def select(self, step: int) -> None:
-        """The grid of a training step."""
-        self.mode.grid = GRIDS[step % len(GRIDS)]
+        """The grid of a training step, or full precision."""
+        self.mode.grid = TURNS[step % len(TURNS)]
 
     @contextmanager
     def on(self, grid: Grid | None) -> Iterator[None]:

@@ -26,7 +26,9 @@ class Grid:
 
 
 CPU, OPENVINO, TENSORRT = Grid(False, True), Grid(False, False), Grid(True, False)
-GRIDS = (CPU, TENSORRT)  # trained in turn; OPENVINO's pairs are among CPU's
+# What the steps of a training take in turn, None being full precision: without it the weights
+# become robust at FP32's cost. OPENVINO's pairs are among CPU's.
+TURNS = (CPU, TENSORRT, None)
 
 
 class Rounding(torch.autograd.Function):
