@@ -22,7 +22,7 @@ from runtime import drift
 from runtime.artifact import write_artifact
 from runtime.atomic import read_bytes, sha256_bytes, sha256_file
 from runtime.backends.networks import OnnxRuntimeNetwork
-from runtime.backends.onnx_bytes import WEIGHTS_NEED_NO_INPUTS
+from runtime.backends.onnx_bytes import WEIGHTS_NEED_NO_INPUTS, with_constant_weights
 from runtime.backends.onnxruntime import import_onnxruntime
 from runtime.drift import NetworkProbes
 from runtime.errors import EXIT_DRIFT, EdgeError
@@ -70,7 +70,8 @@ def read_network(path: Path, options: NetworkOptions) -> tuple[ModelProto, Netwo
     except (DecodeError, onnx.checker.ValidationError) as error:
         reason = str(error).splitlines()[0]
         raise EdgeError(f"{path}: is not a valid ONNX file in one piece ({reason})") from error
-    _forget_weights_as_inputs(model)
+    model.ir_version = max(model.ir_version, WEIGHTS_NEED_NO_INPUTS)
+    model = onnx.load_model_from_string(with_constant_weights(model.SerializeToString()))
     inputs, outputs = list(model.graph.input), list(model.graph.output)
     if len(inputs) != 1 or len(outputs) != 1:
         raise EdgeError(
@@ -80,15 +81,6 @@ def read_network(path: Path, options: NetworkOptions) -> tuple[ModelProto, Netwo
     channels, height, width = _image_shape(path, inputs[0], options.side)
     low, high = options.range or RANGES[0]
     return model, Network(inputs[0].name, outputs[0].name, channels, height, width, low, high)
-
-
-def _forget_weights_as_inputs(model: ModelProto) -> None:
-    """Old exporters list all weights as inputs too; then no normalization is folded into them."""
-    constants = {tensor.name for tensor in model.graph.initializer}
-    inputs = [value for value in model.graph.input if value.name not in constants]
-    del model.graph.input[:]
-    model.graph.input.extend(inputs)
-    model.ir_version = max(model.ir_version, WEIGHTS_NEED_NO_INPUTS)
 
 
 def import_network(
