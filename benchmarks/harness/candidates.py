@@ -9,7 +9,7 @@ from aminet.config import NATURAL, PAPER
 from aminet.info import measure_cost
 from benchmarks.harness.baselines import TrainedNetwork, make_baselines
 from benchmarks.harness.interleaved import BenchmarkCandidate
-from benchmarks.harness.plan import ON_A_GPU
+from benchmarks.harness.plan import ON_A_GPU, OURS
 from quantize.calibration import read_calibration
 from runtime.artifact import read_artifact
 from runtime.backends import openvino
@@ -87,7 +87,7 @@ def _artifact_candidates(
             model=manifest.model,
             backend=backend,
             precision=manifest.computed_in,
-            opener=backend,
+            opener=OURS if backend == ONNX.backends[0] else backend,
             file=path,
             macs=network.macs,
             probes=probes_path(path),

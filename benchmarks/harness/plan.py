@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from runtime.cpu import usable_cores
 
 BACKENDS = ("onnxruntime", "openvino", "litert", "ncnn")
+OURS = "runtime"  # opens our files for ONNX Runtime on the CPU: with runtime.session
 ON_A_GPU = ("tensorrt", "onnxruntime-cuda", "onnxruntime-tensorrt")  # timed only if asked for
 
 

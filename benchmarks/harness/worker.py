@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.harness.plan import ON_A_GPU
+from benchmarks.harness.plan import ON_A_GPU, OURS
 from runtime import drift
 from runtime.artifact import read_artifact
 from runtime.backends.onnxruntime import import_onnxruntime
@@ -35,6 +35,13 @@ def open_onnxruntime(file: str, threads: int) -> Run:
     settings.intra_op_num_threads = threads
     session = onnxruntime.InferenceSession(file, settings, providers=["CPUExecutionProvider"])
     return lambda lr: session.run(["sr"], {"lr": lr})[0]
+
+
+def open_ours(file: str, threads: int) -> Run:
+    """Open an artifact as runtime.infer does, which shares a batch between the threads itself."""
+    from runtime.session import open_session
+
+    return open_session(file, "onnxruntime", threads=threads, verify=False).run
 
 
 def open_openvino(file: str, threads: int, precision: str = "f32") -> Run:
@@ -98,6 +105,7 @@ def open_on_gpu(backend: str) -> Callable[[str, int], Run]:
 
 
 OPENERS: Mapping[str, Callable[[str, int], Run]] = {
+    OURS: open_ours,
     "onnxruntime": open_onnxruntime,
     "openvino": open_openvino,
     "openvino-bf16": open_openvino_bf16,

@@ -210,12 +210,17 @@ def open_model(model: bytes, name: str) -> ort.InferenceSession:
 
 
 def _share_cores(settings: ort.SessionOptions, threads: Threads) -> None:
-    """Set the threads of a call; they spin while they wait only if nothing else wants the cores."""
+    """Set the threads of a call; they spin while they wait only if nothing else wants the cores.
+
+    Between calls they sleep: those that go on spinning take a core from what is done with a face,
+    and waking them costs a face 0.01 to 0.03 ms (dev/LOG.md).
+    """
     cores = usable_cores()
     if threads.each is not None:
         settings.intra_op_num_threads = threads.each
     elif cores < (os.cpu_count() or 1):  # it would take all, and pin threads to them
         settings.intra_op_num_threads = cores
+    settings.add_session_config_entry("session.force_spinning_stop", "1")
     if not threads.spin or threads.callers > 1 or (threads.each or cores) < cores:
         settings.add_session_config_entry("session.intra_op.allow_spinning", "0")
 
