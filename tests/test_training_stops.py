@@ -1,5 +1,6 @@
 """Whatever ends a training early leaves a checkpoint that works, and one line of advice."""
 
+import multiprocessing
 import re
 import shutil
 import signal
@@ -131,3 +132,28 @@ def test_one_step_without_a_finite_loss_changes_nothing(options: TrainOptions) -
         assert torch.equal(value, weights[key])
     assert all(value.isfinite().all() for value in trainer.network.state_dict().values())
     assert trainer.progress.step == 7
+
+
+def test_a_killed_loader_costs_no_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Which is what the kernel does when memory runs out."""
+    faces = write_disks(tmp_path, 8)
+    options = replace(tiny_options(faces, tmp_path / "run"), steps=40, val=())
+    step = Trainer.step
+
+    def until_it_ends(self: Trainer, lr: torch.Tensor, hr: torch.Tensor) -> torch.Tensor:
+        if self.progress.step == 5:
+            for process in multiprocessing.active_children():
+                process.kill()
+        return step(self, lr, hr)
+
+    monkeypatch.setattr(Trainer, "step", until_it_ends)
+    advice = (
+        r"train: the process that makes batches has ended .*Killed.* run it again, with --resume"
+    )
+    with pytest.raises(EdgeError, match=advice) as stopped:
+        train(options, replace(TINY, lr_side=64))
+    assert "\n" not in str(stopped.value)
+    monkeypatch.undo()
+    assert load_model(checkpoint=options.out / "best.safetensors")
+    resumed = train(replace(options, steps=14, resume=True), replace(TINY, lr_side=64))
+    assert resumed.steps == 14

@@ -11,9 +11,21 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from aminet.training.degradation import Degradation
+from runtime.errors import EdgeError
 from runtime.image import Pixels
 
 PREFETCHED = 8  # batches a worker keeps ready
+
+
+class LoaderError(EdgeError):
+    """A worker process was killed, or what it shares with this one was deleted."""
+
+    def __init__(self, error: Exception) -> None:
+        reason = (str(error) or type(error).__name__).splitlines()[0].rstrip(".")
+        super().__init__(
+            f"train: the process that makes batches has ended ({reason}); give it more memory, in a"
+            " container more of /dev/shm as well, and run it again"
+        )
 
 
 class DegradedFaces(Dataset[tuple[Tensor, Tensor]]):
@@ -58,7 +70,7 @@ def degraded_batches(
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Endless batches from a step on, float32 in [0, 1]; without workers made in this process.
 
-    They travel to the device as uint8, a quarter of the bytes.
+    They travel to the device as uint8, a quarter of the bytes. LoaderError if a worker ends.
     """
     loader = DataLoader(
         faces,
@@ -68,7 +80,14 @@ def degraded_batches(
         prefetch_factor=PREFETCHED if workers else None,
         worker_init_fn=_ignore_interrupts,
     )
-    for lr, hr in loader:
+    made = iter(loader)
+    while True:
+        try:
+            lr, hr = next(made)
+        except (OSError, EOFError) as error:
+            if not workers:
+                raise
+            raise LoaderError(error) from error
         yield lr.to(device).float() / 255, hr.to(device).float() / 255
 
 

@@ -20,7 +20,7 @@ from aminet.training.data import load, shrunk_batches
 from aminet.training.degradation import WILD
 from aminet.training.distributed import World, join_world
 from aminet.training.lineage import describe
-from aminet.training.loader import DegradedFaces, degraded_batches
+from aminet.training.loader import DegradedFaces, LoaderError, degraded_batches
 from aminet.training.logbook import EVENTS, Logbook, open_log, write_csv, write_curves
 from aminet.training.lpips import LPIPS
 from aminet.training.options import TrainOptions
@@ -277,10 +277,21 @@ def _terminated_as_interrupted() -> Iterator[None]:
 
 
 @contextmanager
+def _named_as_the_loaders() -> Iterator[None]:
+    """PyTorch's error of a killed worker, which comes from wherever the training is, as ours."""
+    try:
+        yield
+    except RuntimeError as error:
+        if not str(error).startswith("DataLoader worker"):
+            raise
+        raise LoaderError(error) from error
+
+
+@contextmanager
 def _leaving_a_checkpoint(trainer: Trainer) -> Iterator[None]:
     """Turn what ends a run early into one line with the fix; save the weights so far."""
     try:
-        with _terminated_as_interrupted():
+        with _terminated_as_interrupted(), _named_as_the_loaders():
             yield
     except KeyboardInterrupt:
         _rescue(trainer, save=True)
@@ -291,6 +302,9 @@ def _leaving_a_checkpoint(trainer: Trainer) -> Iterator[None]:
     except DivergedError:  # the weights may be spoilt; those on the disk are not
         _rescue(trainer, save=not trainer.state_path.exists())
         raise
+    except LoaderError as error:
+        _rescue(trainer, save=True)
+        raise EdgeError(f"{error}, with --resume", error.status) from error
     except EdgeError as error:  # a file of the run cannot be written
         with suppress(EdgeError):
             _rescue(trainer, save=not trainer.state_path.exists())
