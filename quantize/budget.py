@@ -103,7 +103,8 @@ class Budget:
 class Int8Candidate:
     """A file with these layers in INT8, and how it did in its backend.
 
-    `real` is None where no real faces were given: then the fidelity lets expect the drift.
+    `real` is None where no real faces were given: then the fidelity lets expect the drift. It may
+    be `recorded`, as an earlier run measured it (quantize.drift_record).
 
     `computed`: the layers that the backend really computes in INT8. `choice`: why it was kept
     where two engines were compared.
@@ -119,6 +120,7 @@ class Int8Candidate:
     engine: str = "native"
     engine_version: str = ""
     choice: str | None = None
+    recorded: bool = False
 
     @property
     def fidelity_db(self) -> float:

@@ -57,11 +57,13 @@ def quantize(
     """
     with needs("quantize"):
         from quantize.calibration import read_calibration
+        from quantize.drift_record import read_records, record_path, write_records
         from quantize.network_import import import_network, is_other_network
         from quantize.quantizer import Quantizer
         from quantize.source import read_source
 
     options, notes = options or Int8Options(), []
+    drift_path = record_path(calib) if options.record else None
     if is_other_network(Path(artifact)):
         artifact, imported = import_network(Path(artifact), calib, options.network, progress)
         notes.append(imported)
@@ -76,7 +78,8 @@ def quantize(
         if not openvino.is_installed():
             targets = tuple(target for target in targets if target.backend != "openvino")
             notes.append("target openvino: left out, openvino is not installed")
-    quantizer = Quantizer(source, calibration, options, progress)
+    recorded = read_records(calib, source.manifest.checkpoint_sha256)
+    quantizer = Quantizer(source, calibration, options, progress, recorded)
     artifacts: list[Int8Artifact] = []
     failures: list[str] = []
     for target in (for_processor(target, processor()) for target in targets):
@@ -93,7 +96,10 @@ def quantize(
             "the PSNR-Y of the FP32 model is not known, and the budget takes"
             f" {budget_psnr_y(source.manifest):g} dB; a checkpoint of aminet.train --val records it"
         )
-    if artifacts and not options.data:
+    if drift_path:
+        write_records(drift_path, quantizer.measured)
+        notes.append(f"{drift_path}: has the drift of {len(quantizer.measured)} files")
+    if any(made.drift_db is None for made in artifacts):
         notes.append(
             "the budget was met by expectation only, from the fidelity on synthetic faces; --data"
             " with real faces of 128x128 measures the drift instead, and mostly allows more INT8"
@@ -158,6 +164,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _run(arguments: argparse.Namespace) -> int:
     check_drop(arguments.max_drop_db)
+    if arguments.record and not arguments.data:
+        raise EdgeError(
+            "--record: needs --data, real faces that the drift is measured on", EXIT_USAGE
+        )
     if not 0 <= arguments.minutes < float("inf"):
         raise EdgeError("--minutes: expected a number of at least 0", EXIT_USAGE)
     if arguments.side is not None and not 16 <= arguments.side <= MAX_SIDE:
@@ -170,6 +180,7 @@ def _run(arguments: argparse.Namespace) -> int:
             Int8Options(
                 max_drop_db=arguments.max_drop_db,
                 data=tuple(arguments.data),
+                record=arguments.record,
                 minutes=arguments.minutes,
                 require_precision=arguments.require_precision,
                 engine=arguments.engine,
@@ -226,6 +237,11 @@ def _parser() -> argparse.ArgumentParser:
         help=f"what quantizes; auto keeps the better of both (default: {ENGINES[0]})",
     )
     add_budget(parser, BUDGETS)
+    parser.add_argument(
+        "--record",
+        action="store_true",
+        help="keep the drift on --data in the calibration folder, for runs without real faces",
+    )
     parser.add_argument(
         "--minutes",
         type=float,

@@ -28,7 +28,8 @@ class NetworkOptions:
 class Int8Options:
     """`max_drop_db` is the mean's; the worst face may lose five times that; None: the target's own.
 
-    `data`: real faces of 128x128, on which the drift is measured. `minutes`: for measuring each
+    `data`: real faces of 128x128, on which the drift is measured; with `record` it is written into
+    the calibration folder, for runs without them. `minutes`: for measuring each
     layer's sensitivity. `engine`: one of ENGINES, or auto, which keeps the better. `force`: a
     calibration set that does not fit the model is taken all the same. `trained_ranges`: a model
     without those of a quantization-aware training is refused.
@@ -36,6 +37,7 @@ class Int8Options:
 
     max_drop_db: float | None = None
     data: tuple[str, ...] = ()
+    record: bool = False
     minutes: float = MINUTES
     require_precision: bool = False
     engine: str = "native"

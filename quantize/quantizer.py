@@ -14,6 +14,7 @@ from export.gate import check_for_tensorrt
 from quantize import sensitivity
 from quantize.budget import Budget, Int8Candidate, meet_budget
 from quantize.calibration import CalibrationSet
+from quantize.drift_record import RecordedDrift
 from quantize.engines.engine import QuantizationEngine
 from quantize.engines.native import NativeEngine
 from quantize.engines.nncf import NncfEngine
@@ -27,6 +28,7 @@ from quantize.targets import Target
 from runtime import drift
 from runtime.artifact import read_artifact, write_artifact
 from runtime.backends.open import Runner
+from runtime.cpu import processor
 from runtime.dataset import load_faces
 from runtime.errors import EXIT_DRIFT, EXIT_PRECISION, EdgeError
 from runtime.evaluation import Evaluator
@@ -50,9 +52,12 @@ class Quantizer:
         calibration: CalibrationSet,
         options: Int8Options,
         progress: Progress,
+        recorded: Sequence[RecordedDrift] = (),
     ) -> None:
         self._source, self._calibration, self._options = source, calibration, options
         self._progress = progress
+        self._recorded = {(record.target, record.file): record for record in recorded}
+        self.measured: list[RecordedDrift] = []  # of the files that were made on real faces
         self._errors: dict[str, dict[str, float]] = {}  # of each target, of each layer alone
         names = ENGINES if options.engine == "auto" else (options.engine,)
         self._engines: list[QuantizationEngine] = [self._open_engine(name) for name in names]
@@ -69,7 +74,7 @@ class Quantizer:
         engine, best = self._best(target)
         made = [self._write(target, target.file, best)]
         if target.half_file:
-            half = self.meet_budget(engine, target, best.layers, to_half)
+            half = self.meet_budget(engine, target, best.layers, to_half, target.half_file)
             made.append(self._write(target, target.half_file, half))
         return made
 
@@ -108,7 +113,8 @@ class Quantizer:
         failures: list[_Failure] = []
         for engine in self._engines:
             try:
-                made.append((engine, self.meet_budget(engine, target, self._source.layers)))
+                met = self.meet_budget(engine, target, self._source.layers, file=target.file)
+                made.append((engine, met))
             except EdgeError as error:
                 if error.status != EXIT_DRIFT:
                     raise
@@ -134,8 +140,12 @@ class Quantizer:
         target: Target,
         layers: Sequence[Layer],
         convert: Callable[[ModelProto], ModelProto] = lambda model: model,
+        file: str = "",
     ) -> Int8Candidate:
-        """As many of these layers in INT8 as the budget allows, with the rest converted."""
+        """As many of these layers in INT8 as the budget allows, with the rest converted.
+
+        Those that are recorded of the target's `file` are tried first.
+        """
 
         def attempt(layers: Sequence[Layer]) -> Int8Candidate:
             return self.attempt(engine, target, layers, convert)
@@ -144,7 +154,18 @@ class Quantizer:
             return self._layer_errors(target)
 
         budget, macs = self.budget(target), self._source.macs
+        recorded = self._recorded_of(target, file) if engine.name == NativeEngine.name else None
+        if recorded:
+            candidate = recorded.applied_to(attempt(recorded.layers_of(layers)))
+            if candidate and budget.allows(candidate):
+                return candidate
         return meet_budget(budget, layers, macs, attempt, errors, give_back=engine.quick)
+
+    def _recorded_of(self, target: Target, file: str) -> RecordedDrift | None:
+        """The drift that real faces showed once within this budget, where none are given now."""
+        recorded = None if self._real else self._recorded.get((target.name, file))
+        in_budget = recorded and recorded.max_drop_db == self.budget(target).max_drop_db
+        return recorded if in_budget else None
 
     def attempt(
         self,
@@ -222,8 +243,11 @@ class Quantizer:
             engine=engine,
             engine_version=flags.get("engine_version", ""),
         )
+        if recorded := self._recorded_of(target, file):
+            candidate = recorded.applied_to(candidate) or candidate
         if not self.budget(target).allows(candidate):
             return None
+        self._note_measured(target, file, candidate)
         others = [m for m in artifact.manifest.measured_on if m.backend != target.backend]
         measured_on = (*others, measurement_of(candidate, target))
         write_artifact(path, artifact.model, replace(artifact.manifest, measured_on=measured_on))
@@ -249,7 +273,24 @@ class Quantizer:
             self._source, target, candidate, made, self._calibration, max_drop_db
         )
         write_artifact(path, candidate.content, manifest)
+        self._note_measured(target, file, candidate)
         return made
+
+    def _note_measured(self, target: Target, file: str, candidate: Int8Candidate) -> None:
+        fp32 = self._source.manifest
+        if candidate.engine != NativeEngine.name or fp32.checkpoint_sha256 is None:
+            return
+        place = {
+            "model": fp32.model,
+            "checkpoint_sha256": fp32.checkpoint_sha256,
+            "target": target.name,
+            "file": file,
+            "measured_on": f"{target.backend} {candidate.backend_version}, {processor()}",
+        }
+        max_drop_db = self.budget(target).max_drop_db
+        measured = RecordedDrift.of(candidate, self._source.layers, max_drop_db, **place)
+        if measured:
+            self.measured.append(measured)
 
 
 def choose(

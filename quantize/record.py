@@ -36,6 +36,7 @@ class Int8Artifact:
     compute in INT8, of all multiply-adds; if it is `emulated`, what the file says. `reverted` are
     the layers kept in FP32 for the budget, `fp32_layers` these with their reasons; `always_fp32`
     counts the convolutions that are never quantized. `choice`: why this engine's file was kept.
+    `drift_faces` real faces showed the drift, when it was recorded or in this run; None: none did.
     """
 
     artifact: str
@@ -51,6 +52,8 @@ class Int8Artifact:
     expected_drift_db: float | None
     drift_db: float | None
     worst_drift_db: float | None
+    drift_faces: int | None
+    drift_recorded: bool
     int8_mac_share: float
     reverted: tuple[str, ...]
     fp32_layers: tuple[Fp32Layer, ...]
@@ -92,6 +95,8 @@ def record(
         expected_drift_db=expected_drift_db(psnr_y, candidate.fidelity_db) if psnr_y else None,
         drift_db=candidate.real.drift_db if candidate.real else None,
         worst_drift_db=candidate.real.worst_drift_db if candidate.real else None,
+        drift_faces=candidate.real.faces if candidate.real else None,
+        drift_recorded=candidate.recorded,
         int8_mac_share=computed / source.macs,
         reverted=tuple(layer.name for layer in reverted),
         fp32_layers=reverted,
@@ -110,7 +115,8 @@ def describe(made: Int8Artifact) -> str:
     """A few lines on an artifact."""
     proxy = " as a proxy" if made.emulated else ""
     drift_db = made.expected_drift_db if made.drift_db is None else made.drift_db
-    kind = "expected" if made.drift_db is None else "measured"
+    kind = "recorded" if made.drift_recorded else "measured"
+    kind = "expected" if made.drift_db is None else kind
     lost = "" if drift_db is None else f", {kind} drift {drift_db:.3f} dB"
     worst = "" if made.worst_drift_db is None else f", worst face {made.worst_drift_db:.3f}"
     lines = [
@@ -165,6 +171,8 @@ def make_manifest(
             "fidelity_db": made.fidelity_db,
             "drift_db": made.drift_db,
             "worst_drift_db": made.worst_drift_db,
+            "drift_faces": made.drift_faces,
+            "drift_recorded": made.drift_recorded,
         },
         measured_on=(measurement_of(candidate, target),),
     )
