@@ -1,9 +1,11 @@
 """Whatever ends a training early leaves a checkpoint that works, and one line of advice."""
 
-import multiprocessing
+import os
 import re
 import shutil
 import signal
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -134,26 +136,53 @@ def test_one_step_without_a_finite_loss_changes_nothing(options: TrainOptions) -
     assert trainer.progress.step == 7
 
 
-def test_a_killed_loader_costs_no_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Which is what the kernel does when memory runs out."""
-    faces = write_disks(tmp_path, 8)
-    options = replace(tiny_options(faces, tmp_path / "run"), steps=40, val=())
-    step = Trainer.step
+KILLED_LOADER = """
+import multiprocessing, pathlib, sys
+from dataclasses import replace
+from aminet.train import train
+from aminet.training.trainer import Trainer
+from runtime.errors import EdgeError
+from tiny_training import TINY, tiny_options
 
-    def until_it_ends(self: Trainer, lr: torch.Tensor, hr: torch.Tensor) -> torch.Tensor:
-        if self.progress.step == 5:
-            for process in multiprocessing.active_children():
-                process.kill()
-        return step(self, lr, hr)
+step = Trainer.step
 
-    monkeypatch.setattr(Trainer, "step", until_it_ends)
-    advice = (
-        r"train: the process that makes batches has ended .*Killed.* run it again, with --resume"
+def until_it_ends(self, lr, hr):
+    if self.progress.step == 5:
+        for process in multiprocessing.active_children():
+            process.kill()
+    return step(self, lr, hr)
+
+faces, out = map(pathlib.Path, sys.argv[1:])
+options = replace(tiny_options(faces, out), val=())
+Trainer.step = until_it_ends
+try:
+    train(replace(options, steps=40), replace(TINY, lr_side=64))
+except EdgeError as error:
+    print(error)
+Trainer.step = step
+print(train(replace(options, steps=14, resume=True), replace(TINY, lr_side=64)).steps)
+"""
+
+
+def test_a_killed_loader_costs_no_step(tmp_path: Path) -> None:
+    """Which is what the kernel does when memory runs out.
+
+    In a process of its own: see `terminate` on signals in this one.
+    """
+    command = [sys.executable, "-c", KILLED_LOADER, str(write_disks(tmp_path, 8))]
+    done = subprocess.run(
+        [*command, str(tmp_path / "run")],
+        cwd=Path(__file__).parent,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(map(str, Path(__file__).parents[:2]))},
+        capture_output=True,
+        text=True,
+        timeout=120,
     )
-    with pytest.raises(EdgeError, match=advice) as stopped:
-        train(options, replace(TINY, lr_side=64))
-    assert "\n" not in str(stopped.value)
-    monkeypatch.undo()
-    assert load_model(checkpoint=options.out / "best.safetensors")
-    resumed = train(replace(options, steps=14, resume=True), replace(TINY, lr_side=64))
-    assert resumed.steps == 14
+    advice, steps = done.stdout.splitlines()
+    assert re.fullmatch(
+        r"train: the process that makes batches has ended \(.*Killed\); give it more memory, .* and"
+        r" run it again, with --resume",
+        advice,
+    )
+    assert (steps, done.returncode) == ("14", 0)
+    load_model(checkpoint=tmp_path / "run" / "best.safetensors")

@@ -21,7 +21,7 @@ class LoaderError(EdgeError):
     """A worker process was killed, or what it shares with this one was deleted."""
 
     def __init__(self, error: Exception) -> None:
-        reason = (str(error) or type(error).__name__).splitlines()[0].rstrip(".")
+        reason = (str(error) or type(error).__name__).splitlines()[0].rstrip(". ")
         super().__init__(
             f"train: the process that makes batches has ended ({reason}); give it more memory, in a"
             " container more of /dev/shm as well, and run it again"
