@@ -1,6 +1,7 @@
 """A batch is divided among the threads of a call, of which each computes its faces alone."""
 
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -51,18 +52,9 @@ def test_parts_are_computed_at_once(artifact, monkeypatch):
 def test_any_number_of_threads_may_bring_the_first_batch(artifact):
     with open_session(artifact, "onnxruntime", threads=2) as session:
         expected = np.concatenate([session.run(face[None]) for face in FACES])
-        found = {}
-
-        def work(worker):
-            found[worker] = session.run(FACES)
-
-        workers = [threading.Thread(target=work, args=(i,)) for i in range(6)]
-        for worker in workers:
-            worker.start()
-        for worker in workers:
-            worker.join()
-    assert len(found) == 6
-    assert all(np.array_equal(sr, expected) for sr in found.values())
+        with ThreadPoolExecutor(6) as pool:
+            found = list(pool.map(session.run, [FACES] * 6))
+    assert all(np.array_equal(sr, expected) for sr in found)
 
 
 @pytest.mark.parametrize("then", ["gone", "another"])
