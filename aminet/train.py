@@ -8,7 +8,6 @@ bicubically shrunk faces, aminet-real on degraded ones. torchrun starts it on se
 
 import argparse
 import json
-import os
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -18,6 +17,7 @@ from aminet.config import ModelConfig
 from aminet.training.options import TrainOptions, build_parser, make_options
 from runtime.errors import needs, run_command
 from runtime.progress import Progress, Steps, silent
+from runtime.spinning import spin_little
 
 if TYPE_CHECKING:
     from aminet.training.run import TrainResult
@@ -34,9 +34,7 @@ def train(
     finite, too little memory and a full disk raise it too, with the fix, and leave a usable
     checkpoint.
     """
-    # Before torch loads libgomp: beside other work, threads that spin while they wait for each
-    # other made a step on two cores take two and a half times as long. Idle it costs nothing.
-    os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+    spin_little()  # before torch loads libgomp
     with needs("train"):
         from aminet.training.run import run
     if options.tensorboard:

@@ -11,6 +11,8 @@ from contextlib import contextmanager
 from io import TextIOWrapper
 from typing import TYPE_CHECKING, NoReturn
 
+from runtime.spinning import spin_little
+
 if TYPE_CHECKING:
     from argparse import ArgumentParser, Namespace
 
@@ -71,6 +73,7 @@ def run_command(
         if isinstance(stream, TextIOWrapper):  # of any encoding: what it lacks is escaped
             stream.reconfigure(errors="backslashreplace")
     warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
+    spin_little()
     if sys.argv[0].startswith(f"{SCRIPT} "):
         parser.prog = sys.argv[0]
     as_json = JSON_FLAG in (sys.argv[1:] if argv is None else argv)

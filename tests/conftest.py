@@ -1,6 +1,5 @@
 """Fixtures of more than one test file."""
 
-import os
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -13,15 +12,14 @@ import tiny_artifact
 from calib_data.generate import draw_faces, read_statistics
 from runtime.backends import installed
 from runtime.manifest import read_manifest, write_manifest
+from runtime.spinning import spin_little
 from runtime.telemetry import disable_telemetry
 
 ROOT = Path(__file__).parent.parent
 
 disable_telemetry()  # before a test imports what reports its import
 
-# Before torch loads libgomp: threads that wait for others sleep instead of spinning, which beside
-# other work cost a tiny training three times its processor time.
-os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+spin_little()  # before torch loads libgomp
 
 
 @pytest.fixture(autouse=True)

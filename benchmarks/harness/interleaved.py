@@ -22,6 +22,7 @@ from benchmarks.harness.machine import BackgroundLoad
 from runtime.drift import Fidelity
 from runtime.errors import EXIT_MISSING, EdgeError
 from runtime.image import LR_SIDE
+from runtime.spinning import as_usual
 
 MAX_ERROR_CHARACTERS = 300
 
@@ -101,7 +102,7 @@ class Worker:
             stdout=subprocess.PIPE,
             stderr=self._stderr,
             text=True,
-            env={**os.environ, **_import_path(), **(environment or {})},
+            env={**as_usual(os.environ), **_import_path(), **(environment or {})},
         )
         try:
             self._answer()

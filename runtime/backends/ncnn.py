@@ -13,6 +13,7 @@ from runtime.backends.base import Closing, check_lr, silenced
 from runtime.cpu import usable_cores
 from runtime.errors import EXIT_MISSING, EdgeError
 from runtime.image import SR_SIDE, Tensor
+from runtime.spinning import spinning_little
 
 if TYPE_CHECKING:
     from ncnn import Net
@@ -108,7 +109,8 @@ def _check_contract(param: bytes, name: str) -> int:
 
 def _import_ncnn() -> ModuleType:
     try:
-        import ncnn
+        with spinning_little():
+            import ncnn
     except ImportError as error:
         raise EdgeError(
             "backend ncnn is not installed; pip install 'aminet-edge[ncnn]'", EXIT_MISSING
