@@ -12,6 +12,7 @@ from typing import Any
 from benchmarks import front_page, results, wild
 from benchmarks.harness.arm_findings import tables as arm_tables
 from benchmarks.harness.browser_report import browser_tables
+from benchmarks.harness.machine import Machine
 from benchmarks.harness.rows import Latency, read_latency
 from benchmarks.harness.table import markdown_table
 from benchmarks.harness.targets import TargetRow, read_rows, targets_table
@@ -64,6 +65,10 @@ def render(name: str, measured: Path) -> str:
 
 def _speed(path: Path) -> str:
     return results.speed_table(read_latency(path))
+
+
+def _server_speed(path: Path) -> str:
+    return results.server_speed_tables(read_latency(path))
 
 
 def _latency(path: Path) -> str:
@@ -159,7 +164,9 @@ def _scale(path: Path) -> str:
 
 
 def _profile(path: Path) -> str:
-    return results.profile_table([_artifact_profile(one) for one in _read(path)["profiles"]])
+    content = _read(path)
+    profiles = [_artifact_profile(one) for one in content["profiles"]]
+    return results.profile_table(profiles, Machine(**content["machine"]))
 
 
 def _artifact_profile(content: Json) -> ArtifactProfile:
@@ -286,6 +293,12 @@ TABLES: dict[str, tuple[str, str, Callable[[Path], str]]] = {
         "python -m benchmarks.latency --artifact artifacts/aminet-s/*.onnx --batch 1"
         " --baselines 'torch eager' --out docs/measured/latency-paper.json",
         _speed,
+    ),
+    "speed-amx": (
+        "latency-amx.json",
+        "python -m benchmarks.latency --threads 2 --backend onnxruntime openvino"
+        " --out docs/measured/latency-amx.json",
+        _server_speed,
     ),
     "quality": (*QUALITY, _quality),
     "paper": (*QUALITY, _paper),

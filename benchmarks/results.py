@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from aminet.checkpoint import load_checkpoint, weights_path
 from aminet.config import LR_SIDE, MODELS, NATURAL
 from aminet.info import Cost, ModelInfo, info
+from benchmarks.harness.machine import Machine
 from benchmarks.harness.rows import Latency, LatencyRow
 from benchmarks.harness.table import markdown_table, text_table
 from benchmarks.metrics.quality import QualityRow, over_bicubic, quality_table
@@ -52,7 +53,7 @@ LATENCY_COLUMNS = (
     *("MB", "fidelity dB"),
 )
 SPEED_COLUMNS = (
-    *("one face at a time", "backend", "computes in", "p50 ms", "p95 ms", "vs FP32"),
+    *("backend", "computes in", "p50 ms", "p95 ms", "vs FP32"),
     *("vs torch eager", "peak MiB", "cold start s", "MB", "fidelity dB"),
 )
 
@@ -64,8 +65,17 @@ def speed_table(measured: Latency) -> str:
         f"{measured.machine.processor}, {rows[0].threads} threads, {measured.machine.date};"
         f" {tool_versions(measured.machine.versions)}. Our artifacts are bold; the others are"
         f" off-the-shelf baselines: the same network in other tools with their default settings."
-        f"{busy_notes(measured)}\n\n{markdown_table(SPEED_COLUMNS, map(_speed_cells, rows))}"
+        f"{busy_notes(measured)}\n\n{_speeds('one face at a time', rows)}"
     )
+
+
+def server_speed_tables(measured: Latency) -> str:
+    """The table of one face, and below it one of eight at once."""
+    return f"{speed_table(measured)}\n\n{_speeds('eight at once', measured.faces_at_once(8))}"
+
+
+def _speeds(title: str, rows: Sequence[LatencyRow]) -> str:
+    return markdown_table((title, *SPEED_COLUMNS), map(_speed_cells, rows))
 
 
 def latency_tables(measured: Latency) -> str:
@@ -363,7 +373,7 @@ def coldstart_table(found: ColdStart) -> str:
     )
 
 
-def profile_table(profiles: Sequence[ArtifactProfile]) -> str:
+def profile_table(profiles: Sequence[ArtifactProfile], where: Machine) -> str:
     """Time of one face by kind of operator, a column for each artifact; operators in brackets."""
     kinds = list(dict.fromkeys(share.kind for one in profiles for share in one.kinds))
     lines = []
@@ -371,4 +381,5 @@ def profile_table(profiles: Sequence[ArtifactProfile]) -> str:
         found = [next((s for s in one.kinds if s.kind == kind), None) for one in profiles]
         lines.append((kind, *(f"{s.ms:.2f} ({s.nodes})" if s else "" for s in found)))
     lines.append(("sum", *(f"{one.total_ms:.2f}" for one in profiles)))
-    return markdown_table(("kind", *(f"{one.artifact}, ms" for one in profiles)), lines)
+    table = markdown_table(("kind", *(f"{one.artifact}, ms" for one in profiles)), lines)
+    return f"{where.processor}, {where.cores} cores, {where.date}.\n\n{table}"

@@ -86,11 +86,16 @@ class Latency:
 
     def one_face(self) -> list[LatencyRow]:
         """The rows of one face on all threads, the fastest first; EdgeError if there is none."""
+        return self.faces_at_once(1)
+
+    def faces_at_once(self, batch: int) -> list[LatencyRow]:
+        """The rows of so many faces on all threads, as `one_face` has them."""
         threads = max((row.threads for row in self.rows), default=1)
-        found = [row for row in self.rows if (row.batch, row.threads) == (1, threads)]
+        found = [row for row in self.rows if (row.batch, row.threads) == (batch, threads)]
         if not found:
             raise EdgeError(
-                "no row of one face was measured. Measure with: python -m benchmarks.latency"
+                f"no row of {'one face' if batch == 1 else f'{batch} faces'} was measured."
+                " Measure with: python -m benchmarks.latency"
             )
         return sorted(found, key=lambda row: (row.model, row.p50_ms))
 

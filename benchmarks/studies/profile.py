@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from benchmarks.harness.machine import machine
 from benchmarks.harness.study import report, study_parser
 from benchmarks.harness.table import text_table
 from runtime.artifact import read_artifact
@@ -131,7 +132,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _run(arguments: argparse.Namespace) -> int:
     with needs("quantize"):
         profiles = [profile(path) for path in arguments.artifact]
-    return report(arguments, {"profiles": [asdict(one) for one in profiles]}, table(profiles))
+    measured = {"machine": asdict(machine()), "profiles": [asdict(one) for one in profiles]}
+    return report(arguments, measured, table(profiles))
 
 
 def _parser() -> argparse.ArgumentParser:
