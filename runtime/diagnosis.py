@@ -27,6 +27,7 @@ from runtime.formats import FORMATS
 from runtime.manifest import read_manifest
 from runtime.media import centerface
 from runtime.places import FOLDER, PACKED
+from runtime.selection import ONE_IMAGE
 from runtime.session import open_session
 
 EXTRAS = {  # a backend, or the module that an extra brings, and the command that installs it
@@ -93,7 +94,10 @@ class KnownVerdict:
 
 @dataclass(frozen=True)
 class KnownChoice:
-    """A remembered choice among the artifacts of a folder, and the shape in which it is called."""
+    """A remembered choice among the artifacts of a folder, and the shape in which it is called.
+
+    `once`: for commands with one image, where the start counts as well.
+    """
 
     folder: str
     artifact: str
@@ -102,6 +106,7 @@ class KnownChoice:
     workers: int
     threads: int | None
     batch: int
+    once: bool
 
 
 @dataclass(frozen=True)
@@ -270,6 +275,7 @@ def _choice(
         workers=shape["workers"],
         threads=shape["threads"],
         batch=shape["batch"],
+        once=key.get("for") == ONE_IMAGE,
     )
 
 

@@ -119,7 +119,7 @@ def _say_choice(choice: KnownChoice) -> str:
     batch = f", batches of {choice.batch}" if choice.batch > 1 else ""
     return (
         f"{choice.folder}: {choice.artifact} in {choice.backend}, {choice.face_ms:.2f} ms a face"
-        f"{workers}{batch}"
+        f"{workers}{batch}{', for one image' if choice.once else ''}"
     )
 
 

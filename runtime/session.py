@@ -30,7 +30,7 @@ from runtime.image import Tensor, fit_face, to_pixels, to_rgb, to_tensor
 from runtime.manifest import read_manifest
 from runtime.places import DEFAULT_MODEL as DEFAULT_MODEL
 from runtime.places import Route, find_artifacts, find_device_files, find_routes
-from runtime.selection import Choice
+from runtime.selection import ONE_IMAGE, Choice
 from runtime.shapes import ways_to_share
 from runtime.verification import Verdict, find_verdict
 
@@ -151,6 +151,7 @@ def open_session(
     threads: int | None = None,
     workers: int | None = 1,
     spin: bool = True,
+    once: bool = False,
     verify: bool = True,
     fallback: bool = False,
     say: Say = lambda line: None,
@@ -158,13 +159,14 @@ def open_session(
     """Open an artifact or a folder of them: else ./artifacts/aminet-edge, else the packed model.
 
     `auto` takes what was fastest here of the artifacts and backends that passed their probes; the
-    first time it tries them all, which `say` hears. With a named backend int8.onnx of a folder is
-    taken if it passes, else fp32.onnx. `workers` threads will call `run` at once, each on one
-    thread; None: as many as are the fastest here, for many faces. One worker has all cores.
-    `threads` of the CPU for each call may be named instead. Without `spin` threads sleep while they
-    wait: a face takes longer, and opening, which spinning slows down, is faster by more. `fallback`
-    allows the next backend or artifact after any other error too, and fp32.onnx in place of a named
-    artifact. `verify=False` runs no probes and tries nothing; the hashes are always compared.
+    first time it tries them all, which `say` hears. For what is run `once`, by a command for one
+    image, the start counts as well. With a named backend int8.onnx of a folder is taken if it
+    passes, else fp32.onnx. `workers` threads will call `run` at once, each on one thread; None: as
+    many as are the fastest here, for many faces. One worker has all cores. `threads` of the CPU for
+    each call may be named instead. Without `spin` threads sleep while they wait: a face takes
+    longer, and opening, which spinning slows down, is faster by more. `fallback` allows the next
+    backend or artifact after any other error too, and fp32.onnx in place of a named artifact.
+    `verify=False` runs no probes and tries nothing; the hashes are always compared.
     Raises EdgeError.
     """
     paths, searched = find_artifacts(artifact, backend, fallback=fallback)
@@ -177,7 +179,7 @@ def open_session(
 
     if backend == AUTO and verify:
         others = find_device_files(paths[0].parent, installed_backends()) if searched else []
-        return _open_fastest(paths, others, ways, skips, say).dividing_batches()
+        return _open_fastest(paths, others, ways, skips, say, once=once).dividing_batches()
     backends = [ONNX.backends[0] if backend == AUTO else backend]
     if fallback:
         backends += [name for name in installed_backends() if name not in backends]
@@ -235,11 +237,13 @@ def _open_fastest(
     ways: Sequence[Threads],
     skips: Callable[[EdgeError], bool],
     say: Say,
+    *,
+    once: bool,
 ) -> Session:
     """What was chosen at an earlier start, if it still passes; else the fastest of all."""
     installed = installed_backends() or {ONNX.backends[0]: "missing"}
     folder = paths[0].parent
-    key = _choice_key([*paths, *(path for path, _ in others)], installed, ways)
+    key = _choice_key([*paths, *(path for path, _ in others)], installed, ways, once)
     if key and (choice := selection.recall(key)):
         try:
             path, passed_over = folder / choice.artifact, choice.passed_over
@@ -251,7 +255,7 @@ def _open_fastest(
             session.choice = choice
             return session
     routes = [*find_routes(paths, list(installed)), *others]
-    session, choice = selection.compete(routes, _open, ways, skips, say)
+    session, choice = selection.compete(routes, _open, ways, skips, say, once=once)
     if key:
         selection.remember(key, choice)
     session.choice, session.passed_over = choice, choice.passed_over
@@ -259,7 +263,7 @@ def _open_fastest(
 
 
 def _choice_key(
-    paths: Sequence[Path], installed: Mapping[str, str], ways: Sequence[Threads]
+    paths: Sequence[Path], installed: Mapping[str, str], ways: Sequence[Threads], once: bool
 ) -> dict[str, str] | None:
     """All that a choice depends on; None if a manifest cannot be read."""
     try:
@@ -273,6 +277,7 @@ def _choice_key(
         "backends": ", ".join(" ".join(pair) for pair in installed.items()),
         "processor": f"{processor()}, {usable_cores()} cores",
         "ways": "; ".join(map(str, ways)),
+        "for": ONE_IMAGE if once else "many",
     }
 
 

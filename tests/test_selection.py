@@ -1,13 +1,15 @@
 """`--backend auto`: the fastest within its limit, chosen once, remembered with its reason."""
 
 import json
+import shutil
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 import tiny_artifact
-from runtime import infer, selection, shapes, timing
+from runtime import cache, diagnosis, infer, selection, shapes, timing
 from runtime.errors import EXIT_MISSING, EdgeError
 from runtime.selection import Trial, pick
 from runtime.session import open_session
@@ -49,6 +51,46 @@ def test_the_fastest_is_taken(trials, taken):
     winner, reason = pick(trials)
     assert winner is trials[taken]
     assert reason.startswith(f"{winner.face_ms:.2f} ms a face; ")
+
+
+@pytest.mark.parametrize(
+    ("open_ms", "once", "taken"),
+    [
+        ((150.0, 400.0, 40.0), False, OV),
+        ((150.0, 400.0, 40.0), True, ORT),
+        ((150.0, 400.0, 500.0), True, ORT),  # the library was loaded by another of its files
+        ((430.0, 400.0, 40.0), True, ORT),  # about as fast
+        ((900.0, 400.0, 40.0), True, OV),
+    ],
+)
+def test_for_one_image_the_start_counts(open_ms, once, taken):
+    """OpenVINO has a face sooner, and the first one later."""
+    timed = (trial(ORT, 3.2), trial(OV, 2.1), trial(OV, 5.1, "fp32.onnx"))
+    trials = [replace(each, open_ms=ms) for each, ms in zip(timed, open_ms, strict=True)]
+    winner, reason = pick(trials, once=once)
+    assert (winner.backend, winner.artifact) == (taken, "int8.onnx")
+    assert ("ms for the start and a face" in reason) is once
+
+
+def test_one_image_and_many_are_two_choices(every_backend, artifact):
+    with open_session(artifact, once=True) as first:
+        assert all(t.open_ms > 0 for t in first.choice.trials)
+    with open_session(artifact) as many:
+        assert not many.choice.remembered
+    for once, choice in ((True, first.choice), (False, many.choice)):
+        with open_session(artifact, once=once) as again:
+            assert again.choice == replace(choice, remembered=True)
+
+
+def test_a_command_with_one_image_counts_the_start(every_backend, artifact, face, tmp_path):
+    for name in ("a.png", "b.png"):
+        (tmp_path / "faces").mkdir(exist_ok=True)
+        shutil.copy(face, tmp_path / "faces" / name)
+    for source in (face, tmp_path / "faces"):
+        assert infer.main([str(source), "--artifact", str(artifact), "--out", str(tmp_path)]) == 0
+    chosen_for = [key["for"] for key, _ in cache.records() if "choice" in key]
+    assert sorted(chosen_for) == ["many", selection.ONE_IMAGE]
+    assert [choice.once for choice in diagnosis.examine(str(artifact)).choices].count(True) == 1
 
 
 def test_all_backends_are_tried_once(every_backend, artifact):

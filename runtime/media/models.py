@@ -105,6 +105,7 @@ class Models:
             options.backend,
             workers=self._workers,
             spin=spin,
+            once=self._one_image,
             fallback=options.fallback,
             say=self._say,
         )
