@@ -42,8 +42,9 @@ bench: setup
 	$(BIN)/python -m benchmarks.studies.coldstart --artifact artifacts/aminet-edge/int8.onnx --out $(MEASURED)/coldstart.json
 	$(if $(FACES),$(BIN)/python -m benchmarks.accuracy --data $(VAL) $(addprefix $(FACES)/,$(TESTS)) --artifact artifacts/aminet-edge/int8.onnx --checkpoint $(wildcard aminet/weights/*-edge.safetensors aminet/weights/aminet-s.safetensors) --out $(MEASURED)/quality.json)
 	$(if $(FACES),$(BIN)/python -m benchmarks.studies.real_faces --artifact $(MODELS) --data $(FACES)/celeba-test.tar --calib $(FACES)/celeba-train-0.tar --out $(MEASURED)/drift.json)
-	$(if $(FACES),$(BIN)/python -m benchmarks.studies.quantizers --data $(VAL) --out $(MEASURED)/quantizers.json)
-	$(if $(FACES),$(BIN)/python -m benchmarks.studies.engines --data $(VAL) --out $(MEASURED)/engines.json)
+	$(if $(FACES),$(BIN)/python -m export.onnx --checkpoint calib_data/upscaler.safetensors --out $(CALIBRATED))
+	$(if $(FACES),$(BIN)/python -m benchmarks.studies.quantizers --artifact $(CALIBRATED) --data $(VAL) --out $(MEASURED)/quantizers.json)
+	$(if $(FACES),$(BIN)/python -m benchmarks.studies.engines --artifact $(CALIBRATED) --data $(VAL) --faces 24 --out $(MEASURED)/engines.json)
 	$(if $(FACES),$(BIN)/python -m benchmarks.studies.ablation --data $(VAL) --out $(MEASURED)/ablation.json)
 	$(if $(FACES),$(BIN)/python -m benchmarks.studies.browser --webgpu --artifact $(MODELS) --data $(VAL) --peer --out $(MEASURED)/web.json)
 	$(if $(FACES),$(BIN)/python -m benchmarks.studies.targets --artifact $(MODELS) --data $(VAL) --out $(MEASURED)/targets.json)
@@ -55,6 +56,8 @@ bench: setup
 PAPER := $(wildcard artifacts/aminet-s/*.onnx)
 REAL_INT8 := --artifact artifacts/aminet-real/int8.onnx --backend onnxruntime
 MODELS := artifacts/aminet-edge artifacts/aminet-real
+# Weights without trained ranges: what calibrations are compared with.
+CALIBRATED := artifacts/calibrated/aminet-edge/fp32.onnx
 WILD := $(BIN)/python -m benchmarks.wild --photo-mode --checkpoint $(wildcard aminet/weights/*.safetensors)
 VAL = $(FACES)/celeba-val.tar
 TESTS := celeba-test.tar fsrnet-celeba-test.tar helen-test.tar lfw-test.tar
