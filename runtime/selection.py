@@ -27,6 +27,7 @@ CHOICE_VERSION = "5"  # another one when what is remembered, or how it is chosen
 ONE_IMAGE = "one image"  # what a choice is for whose start counts as well
 TURNS = 3  # of each, if there is more than one
 SWITCH_GAIN = 1.15  # times that something else must be faster than what is preferred
+SWITCH_GAIN_MS = 100  # and so much sooner for one image: less is not noticed
 
 Open = Callable[[Path, str, Threads], S]
 
@@ -181,7 +182,8 @@ def pick(trials: Sequence[Trial], *, once: bool = False) -> tuple[Trial, str]:
         starts[trial.backend] = max(starts[trial.backend], trial.open_ms or 0.0)
     timed = [(t.face_ms + starts[t.backend], t) for t in trials if t.face_ms is not None]
     fastest_ms = min(ms for ms, _ in timed)
-    taken_ms, taken = next(each for each in timed if each[0] <= SWITCH_GAIN * fastest_ms)
+    enough_ms = max(SWITCH_GAIN * fastest_ms, fastest_ms + SWITCH_GAIN_MS if once else 0)
+    taken_ms, taken = next(each for each in timed if each[0] <= enough_ms)
     others = [
         f"{trial.artifact} in {trial.backend} {ms:.2f}" for ms, trial in timed if trial is not taken
     ]

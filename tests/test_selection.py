@@ -60,6 +60,7 @@ def test_the_fastest_is_taken(trials, taken):
         ((150.0, 400.0, 40.0), True, ORT),
         ((150.0, 400.0, 500.0), True, ORT),  # the library was loaded by another of its files
         ((430.0, 400.0, 40.0), True, ORT),  # about as fast
+        ((130.0, 50.0, 40.0), True, ORT),  # not noticed
         ((900.0, 400.0, 40.0), True, OV),
     ],
 )
