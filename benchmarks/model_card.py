@@ -28,7 +28,7 @@ STAGE = (
     "mean",
 )
 PAPER_GAIN_DB = {"aminet": 4.65, "aminet-s": 4.32}  # over bicubic on its CelebA: Tables VII and X
-# Of the last stage that trained. What 16-px models have augmentation for, others have degradation.
+# Of the last stage that has it. What 16-px models have augmentation for, others have degradation.
 RECIPE = ("data", "augmentation", "degradation", "gan", "precision")
 
 
@@ -43,7 +43,7 @@ def model_card(weights: "Checkpoint", table: str) -> str:
     stages = weights.training["stages"]
     minutes = minutes_by_device(stages)
     paper = PAPER_GAIN_DB.get(weights.model) if list(minutes) == [CPU] else None
-    trained = next((stage for stage in reversed(stages) if stage["steps"]), stages[-1])
+    recipe = {key: value for stage in stages for key, value in stage.items() if value}
     return CARD.format(
         model=weights.model,
         what=SHRUNK[0] if shrunk else DEGRADED[0],
@@ -61,9 +61,9 @@ def model_card(weights: "Checkpoint", table: str) -> str:
         torch=weights.training["torch"],
         stages=stage_table(stages),
         recipe="\n".join(
-            f"- {key}: {json.dumps(trained[key])}"
+            f"- {key}: {json.dumps(recipe[key])}"
             for key in RECIPE
-            if trained.get(key) and (shrunk or key != "augmentation")
+            if key in recipe and (shrunk or key != "augmentation")
         ),
     )
 

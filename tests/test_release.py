@@ -23,6 +23,7 @@ from runtime.activation_ranges import ActivationRanges
 from runtime.errors import EdgeError
 
 TINY = ModelConfig(channels=(8, 16), heads=(1, 2), refine_convs=(1, 1), hourglass=(1, 0), side=16)
+QAT_STAGE = {"steps": 3, "minutes": 1, "batch": 8, "gan": None, "qat": True}
 
 
 @pytest.fixture
@@ -193,10 +194,13 @@ def test_sharp_weights_are_measured_beside_the_natural_model(
         release(trained, [hr_faces])
     again, layer = load_checkpoint(trained), {"conv": ("in", "out")}
     ranges = ActivationRanges(layer, {"in": (0.0, 1.0), "out": (0.0, 1.0)}, {})
+    training = {**again.training, "stages": [*again.training["stages"], QAT_STAGE]}
     save_checkpoint(
-        trained, again.state, again.config, name="tiny", training=again.training, ranges=ranges
+        trained, again.state, again.config, name="tiny", training=training, ranges=ranges
     )
-    release(trained, [hr_faces])  # INT8 gains what they are worth
+    card = Path(release(trained, [hr_faces]).card).read_text()  # INT8 gains what they are worth
+    assert "| 2 | 3 | 1 | 8 | yes |" in card
+    assert '- gan: {"patch": 64}' in card
 
 
 @pytest.mark.parametrize(
