@@ -177,10 +177,12 @@ def pick(trials: Sequence[Trial], *, once: bool = False) -> tuple[Trial, str]:
     there, since another takes longer to load. For what is run `once` that counts in full, as the
     longest of a backend: the first that was opened loaded its library.
     """
-    starts = {t.backend: 0.0 for t in trials}
-    for trial in trials if once else ():
-        starts[trial.backend] = max(starts[trial.backend], trial.open_ms or 0.0)
-    timed = [(t.face_ms + starts[t.backend], t) for t in trials if t.face_ms is not None]
+    starts_ms = _starts_ms(trials) if once else {}
+    timed = [
+        (trial.face_ms + starts_ms.get(trial.backend, 0.0), trial)
+        for trial in trials
+        if trial.face_ms is not None
+    ]
     fastest_ms = min(ms for ms, _ in timed)
     enough_ms = max(SWITCH_GAIN * fastest_ms, fastest_ms + SWITCH_GAIN_MS if once else 0)
     taken_ms, taken = next(each for each in timed if each[0] <= enough_ms)
@@ -193,6 +195,14 @@ def pick(trials: Sequence[Trial], *, once: bool = False) -> tuple[Trial, str]:
     unit = "ms for the start and a face" if once else "ms a face"
     reason = "; ".join([f"{taken_ms:.2f} {unit}", *others, *failed])
     return taken, reason if len(trials) > 1 else f"{reason}; nothing else is here"
+
+
+def _starts_ms(trials: Sequence[Trial]) -> dict[str, float]:
+    """The longest that opening took in each backend."""
+    starts_ms: dict[str, float] = {}
+    for trial in trials:
+        starts_ms[trial.backend] = max(starts_ms.get(trial.backend, 0.0), trial.open_ms or 0.0)
+    return starts_ms
 
 
 def recall(key: dict[str, str]) -> Choice | None:

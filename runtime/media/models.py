@@ -40,7 +40,8 @@ class Models:
     """Opens the models of `options`, each once; a context manager.
 
     `workers` threads will call each; None leaves to a measurement how many calls share the cores.
-    With `one_image` a model for face images will be called once.
+    With `one_image` the start counts where a model may run in several ways, and a model for face
+    images does not spin.
     """
 
     def __init__(
