@@ -76,8 +76,8 @@ def _say_features(features: dict[str, bool | None]) -> str:
     if None in features.values():
         return f"unknown whether it has {', '.join(features)}"
     present = " ".join(name for name, here in features.items() if here) or "none of what matters"
-    absent = " ".join(name for name, here in features.items() if not here) or "nothing else"
-    return f"has {present}; has not {absent}"
+    absent = " ".join(name for name, here in features.items() if not here)
+    return f"has {present}; has not {absent}" if absent else f"has {present}"
 
 
 def _say_outlook(outlook: Outlook) -> str:
@@ -86,7 +86,7 @@ def _say_outlook(outlook: Outlook) -> str:
     return (
         f"runs {outlook.artifact} ({outlook.precision}) in {outlook.backend}"
         f" {outlook.backend_version}: {outlook.fidelity_db:.1f} dB to FP32 on the probes, at least"
-        f" {outlook.limit_db:.1f}"
+        f" {outlook.limit_db:.1f}; one image alone may run otherwise, see choices"
     )
 
 
